@@ -1,0 +1,199 @@
+"""The tensor contract: what goes into each component and what comes out, stated once.
+
+A shape is made of ints (fixed by the checkpoint), symbols (`"B"`, vary between calls) and affine terms of one
+symbol (`"8*f-7"`: pixel frames of `f` latent frames). Symbols are bound across all inputs of a call, so two
+inputs that disagree are refused. Dynamic axes, sample feeds and checks are derived from here; the traced
+modules' argument names are these names, and so are the runtime's keywords.
+
+Symbols: B batch, N video tokens, K distinct timesteps, T text tokens, f/h/w latent frames/height/width.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ltxrt.engines.errors import InputError
+from ltxrt.engines.facts import TextEncoderFacts, TransformerFacts, VaeFacts
+
+Dim = int | str
+DTYPES: dict[str, type[np.generic]] = {"f32": np.float32, "i64": np.int64, "bool": np.bool_}
+COMPONENTS = ("text_encoder", "transformer", "vae_encoder", "vae_decoder")
+
+_AFFINE = re.compile(r"(?:(?P<factor>\d+)\*)?(?P<symbol>[A-Za-z]\w*)(?P<offset>[+-]\d+)?")
+
+
+@dataclass(frozen=True)
+class Affine:
+    """`factor * symbol + offset`, the only arithmetic a shape may hold."""
+
+    symbol: str
+    factor: int = 1
+    offset: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Affine:
+        match = _AFFINE.fullmatch(text)
+        if match is None:
+            raise InputError(f"shape term {text!r} is not a symbol or an affine term such as '8*f-7'")
+        return cls(match["symbol"], int(match["factor"] or 1), int(match["offset"] or 0))
+
+    def value(self, symbol_value: int) -> int:
+        return self.factor * symbol_value + self.offset
+
+    def solve(self, size: int) -> int | None:
+        """The symbol's value for which this term is `size`, None where there is no positive one."""
+        quotient, remainder = divmod(size - self.offset, self.factor)
+        return quotient if remainder == 0 and quotient >= 1 else None
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output: name, dtype (`f32`, `i64`, `bool`) and symbolic shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[Dim, ...]
+
+    def resolve(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The concrete shape for `sizes`, which gives every symbol's value."""
+        terms = [d if isinstance(d, int) else Affine.parse(d) for d in self.shape]
+        return tuple(t if isinstance(t, int) else t.value(sizes[t.symbol]) for t in terms)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype} ({', '.join(map(str, self.shape))})"
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A component's inputs and outputs."""
+
+    component: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Every symbol of the inputs, in order of appearance."""
+        terms = [Affine.parse(d).symbol for t in self.inputs for d in t.shape if isinstance(d, str)]
+        return tuple(dict.fromkeys(terms))
+
+    def input(self, name: str) -> Tensor:
+        for tensor in self.inputs:
+            if tensor.name == name:
+                return tensor
+        raise InputError(f"{self.component} has no input {name!r}; it takes {self._names()}")
+
+    def check(self, feed: Mapping[str, np.ndarray]) -> dict[str, int]:
+        """Refuse a feed whose names, dtypes or shapes are not the contract's; return each symbol's value."""
+        if set(feed) != {t.name for t in self.inputs}:
+            raise InputError(f"{self.component} takes {self._names()}; got {', '.join(feed) or 'nothing'}")
+        sizes: dict[str, int] = {}
+        for tensor in self.inputs:
+            self.bind(tensor, feed[tensor.name], sizes)
+        return sizes
+
+    def bind(self, tensor: Tensor, array: np.ndarray, sizes: dict[str, int]) -> None:
+        """Check one array against `tensor`, adding the symbols it fixes to `sizes`."""
+        fits = array.dtype == DTYPES[tensor.dtype] and array.ndim == len(tensor.shape)
+        found = dict(sizes)
+        for dim, size in zip(tensor.shape, array.shape) if fits else ():
+            if isinstance(dim, int):
+                fits = fits and dim == size
+                continue
+            term = Affine.parse(dim)
+            value = term.solve(size)
+            fits = fits and value is not None and found.setdefault(term.symbol, value) == value
+        if not fits:
+            known = ", ".join(f"{k}={v}" for k, v in sizes.items())
+            raise InputError(
+                f"{self.component}: wants {tensor}{' with ' + known if known else ''}; "
+                f"got {tensor.name} {array.dtype} {array.shape}"
+            )
+        sizes.update(found)
+
+    def dynamic_axes(self) -> dict[str, dict[int, str]]:
+        """Per input: axis → shape term, for every axis that varies between calls."""
+        return {t.name: {i: d for i, d in enumerate(t.shape) if isinstance(d, str)} for t in self.inputs}
+
+    def sample(self, sizes: Mapping[str, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """A valid feed of random values: normal floats, zero integers, true flags."""
+        missing = [s for s in self.symbols if s not in sizes]
+        if missing:
+            raise InputError(f"{self.component}: no size given for {', '.join(missing)}")
+        return {t.name: _sample(t, t.resolve(sizes), rng) for t in self.inputs}
+
+    def to_json(self) -> dict[str, Any]:
+        def rows(tensors: Sequence[Tensor]) -> list[dict[str, Any]]:
+            return [{"name": t.name, "dtype": t.dtype, "shape": list(t.shape)} for t in tensors]
+
+        return {"inputs": rows(self.inputs), "outputs": rows(self.outputs)}
+
+    def _names(self) -> str:
+        return ", ".join(t.name for t in self.inputs)
+
+
+def _sample(tensor: Tensor, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    if tensor.dtype == "f32":
+        return rng.standard_normal(shape, dtype=np.float32)
+    return np.full(shape, tensor.dtype == "bool", DTYPES[tensor.dtype])
+
+
+def text_encoder(facts: TextEncoderFacts) -> Contract:
+    """Token ids to the hidden states that condition the transformer."""
+    return Contract(
+        "text_encoder",
+        (Tensor("input_ids", "i64", ("B", "T")), Tensor("attention_mask", "i64", ("B", "T"))),
+        (Tensor("hidden_states", "f32", ("B", "T", facts.width)),),
+    )
+
+
+def transformer(facts: TransformerFacts) -> Contract:
+    """Latent tokens at given timesteps to their velocity (noise − x0).
+
+    `timesteps` are the distinct sigmas of a call (0..1) and `timestep_index` says which one each token has.
+    `perturbation_mask[l, m, b]` False turns block l of sample b into the perturbed one of mode m:
+    0 attention values, 1 attention skip, 2 whole block skipped.
+    """
+    half = facts.width // 2
+    return Contract(
+        "transformer",
+        (
+            Tensor("latents", "f32", ("B", "N", facts.in_channels)),
+            Tensor("timesteps", "f32", ("B", "K")),
+            Tensor("timestep_index", "i64", ("B", "N")),
+            Tensor("context", "f32", ("B", "T", facts.caption_channels)),
+            Tensor("context_mask", "bool", ("B", "T")),
+            Tensor("rope_cos", "f32", (1, "N", half)),
+            Tensor("rope_sin", "f32", (1, "N", half)),
+            Tensor("perturbation_mask", "bool", (facts.layers, 3, "B")),
+        ),
+        (Tensor("velocity", "f32", ("B", "N", facts.out_channels)),),
+    )
+
+
+def _pixels(facts: VaeFacts) -> Tensor:
+    time, space = facts.temporal_compression, facts.spatial_compression
+    return Tensor("pixels", "f32", ("B", 3, f"{time}*f{1 - time:+d}", f"{space}*h", f"{space}*w"))
+
+
+def _latents(facts: VaeFacts) -> Tensor:
+    return Tensor("latents", "f32", ("B", facts.latent_channels, "f", "h", "w"))
+
+
+def vae_encoder(facts: VaeFacts) -> Contract:
+    """Pixels in −1..1 to the normalised mean of the posterior."""
+    return Contract("vae_encoder", (_pixels(facts),), (_latents(facts),))
+
+
+def vae_decoder(facts: VaeFacts) -> Contract:
+    """Normalised latents to pixels in −1..1, with the timestep and noise maps of the versions that have them."""
+    extra = [Tensor("timestep", "f32", ("B",))] if facts.timestep_conditioning else []
+    maps = [
+        Tensor(f"noise_{m.scale}x", "f32", (m.count, f"{m.scale}*h", f"{m.scale}*w")) for m in facts.noise_maps
+    ]
+    return Contract("vae_decoder", (_latents(facts), *extra, *maps), (_pixels(facts),))

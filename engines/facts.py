@@ -1,0 +1,151 @@
+"""What a bundle says about its model: everything the runtime needs, and nothing it must guess from a version.
+
+Frozen dataclasses, read strictly from JSON: an unknown, missing or mistyped field is an error that names it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ltxrt.engines.errors import BundleError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TransformerFacts:
+    """The diffusion transformer: sizes, rotary table parameters, timestep scale."""
+
+    layers: int
+    heads: int
+    head_size: int
+    in_channels: int
+    out_channels: int
+    caption_channels: int  # width of the text encoder's hidden states
+    rope_theta: float
+    rope_max_positions: tuple[float, float, float]  # seconds, pixels, pixels
+    causal_rope: bool  # first latent frame covers one pixel frame, not eight
+    timestep_scale: float  # sigma 0..1 to what the sinusoid embeds
+
+    @property
+    def width(self) -> int:
+        """D, the residual stream's width."""
+        return self.heads * self.head_size
+
+
+@dataclass(frozen=True)
+class NoiseMaps:
+    """`count` Gaussian maps of (scale·h, scale·w) that the decoder injects, in the order it uses them."""
+
+    scale: int
+    count: int
+
+
+@dataclass(frozen=True)
+class VaeFacts:
+    """The video autoencoder: compression, latent statistics, what its decoder is conditioned on."""
+
+    latent_channels: int
+    spatial_compression: int
+    temporal_compression: int
+    latents_mean: tuple[float, ...]
+    latents_std: tuple[float, ...]
+    timestep_conditioning: bool
+    noise_maps: tuple[NoiseMaps, ...]
+
+
+@dataclass(frozen=True)
+class TextEncoderFacts:
+    """The text encoder: width of its hidden states, size of its vocabulary."""
+
+    width: int
+    vocab_size: int
+    layers: int
+
+
+@dataclass(frozen=True)
+class SchedulerFacts:
+    """The checkpoint's own schedule of sigmas."""
+
+    sampler: str  # "uniform" | "linear_quadratic"
+    shift: str | None  # "sd3" (token-count dependent) or none
+    terminal: float | None  # the shifted schedule is stretched to end here
+    allowed_steps: tuple[float, ...] | None  # the only sigmas a distilled checkpoint was trained on
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A checkpoint's default request; every field can be overridden."""
+
+    steps: int
+    guidance_scale: float
+    height: int
+    width: int
+    num_frames: int
+    frame_rate: float
+    negative_prompt: str
+    max_tokens: int
+    decode_timestep: float
+    decode_noise_scale: float
+    image_noise_scale: float  # conditioning noise, ×sigma²
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All of a bundle's facts; a part is None where the bundle has no component that needs it."""
+
+    transformer: TransformerFacts | None
+    vae: VaeFacts | None
+    text_encoder: TextEncoderFacts | None
+    scheduler: SchedulerFacts | None
+
+
+def to_json(value: Any) -> Any:
+    """A dataclass as plain JSON values."""
+    return dataclasses.asdict(value)
+
+
+def from_json(cls: type[T], data: Any, where: str) -> T:
+    """Build `cls` from parsed JSON; `where` names the place in the file for error messages."""
+    return typing.cast(T, _decode(cls, data, where))
+
+
+def _decode(kind: Any, data: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _decode_dataclass(typing.cast(type, kind), data, where)
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        if data is None and type(None) in args:
+            return None
+        return _decode(next(a for a in args if a is not type(None)), data, where)
+    if origin is tuple:
+        return _decode_tuple(args, data, where)
+    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if type(data) is not kind:
+        raise BundleError(f"{where}: expected {kind.__name__}, got {data!r:.60}")
+    return data
+
+
+def _decode_tuple(args: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(data, list | tuple):
+        raise BundleError(f"{where}: expected a list, got {data!r:.60}")
+    if args[-1] is not Ellipsis and len(data) != len(args):
+        raise BundleError(f"{where}: expected {len(args)} values, got {len(data)}")
+    kinds = [args[0]] * len(data) if args[-1] is Ellipsis else args
+    return tuple(_decode(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, data)))
+
+
+def _decode_dataclass(cls: type, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise BundleError(f"{where}: expected an object, got {data!r:.60}")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name for f in dataclasses.fields(cls)}
+    for problem, names in (("unknown", data.keys() - fields), ("missing", fields - data.keys())):
+        if names:
+            raise BundleError(f"{where}: {problem} field {', '.join(sorted(map(str, names)))}")
+    return cls(**{name: _decode(hints[name], data[name], f"{where}.{name}") for name in fields})

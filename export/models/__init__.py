@@ -1,0 +1,1 @@
+"""The torch modules that are traced: compact, with the official checkpoint's parameter names."""

@@ -1,0 +1,1 @@
+"""Do the engines compute what torch computes, and how fast."""

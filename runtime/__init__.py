@@ -1,0 +1,1 @@
+"""How a prompt becomes a video, given engines. NumPy only: no torch, no transformers."""
