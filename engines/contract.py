@@ -11,20 +11,20 @@ Symbols: B batch, N video tokens, K distinct timesteps, T text tokens, f/h/w lat
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ltxrt.engines.errors import InputError
-from ltxrt.engines.facts import TextEncoderFacts, TransformerFacts, VaeFacts
+from ltxrt.engines.facts import Facts, TextEncoderFacts, TransformerFacts, VaeFacts
 
 Dim = int | str
 DTYPES: dict[str, type[np.generic]] = {"f32": np.float32, "i64": np.int64, "bool": np.bool_}
 COMPONENTS = ("text_encoder", "transformer", "vae_encoder", "vae_decoder")
 
-_AFFINE = re.compile(r"(?:(?P<factor>\d+)\*)?(?P<symbol>[A-Za-z]\w*)(?P<offset>[+-]\d+)?")
+_AFFINE = re.compile(r"(?:(?P<factor>[1-9]\d*)\*)?(?P<symbol>[A-Za-z]\w*)(?P<offset>[+-]\d+)?")
 
 
 @dataclass(frozen=True)
@@ -88,17 +88,29 @@ class Contract:
                 return tensor
         raise InputError(f"{self.component} has no input {name!r}; it takes {self._names()}")
 
-    def check(self, feed: Mapping[str, np.ndarray]) -> dict[str, int]:
-        """Refuse a feed whose names, dtypes or shapes are not the contract's; return each symbol's value."""
+    def only(self, names: Collection[str]) -> Contract:
+        """This contract with the inputs in `names` alone."""
+        kept = {self.input(name).name for name in names}
+        return replace(self, inputs=tuple(t for t in self.inputs if t.name in kept))
+
+    def check(self, feed: Mapping[str, np.ndarray], known: Mapping[str, int] | None = None) -> dict[str, int]:
+        """Refuse a feed whose names, dtypes or shapes are not the contract's; return each symbol's value.
+
+        `known` holds the symbols that other inputs have fixed already.
+        """
         if set(feed) != {t.name for t in self.inputs}:
             raise InputError(f"{self.component} takes {self._names()}; got {', '.join(feed) or 'nothing'}")
-        sizes: dict[str, int] = {}
+        sizes = dict(known or {})
         for tensor in self.inputs:
             self.bind(tensor, feed[tensor.name], sizes)
         return sizes
 
     def bind(self, tensor: Tensor, array: np.ndarray, sizes: dict[str, int]) -> None:
         """Check one array against `tensor`, adding the symbols it fixes to `sizes`."""
+        if not isinstance(array, np.ndarray):
+            raise InputError(
+                f"{self.component}: wants {tensor} as a NumPy array; got {tensor.name} {type(array).__name__}"
+            )
         fits = array.dtype == DTYPES[tensor.dtype] and array.ndim == len(tensor.shape)
         found = dict(sizes)
         for dim, size in zip(tensor.shape, array.shape) if fits else ():
@@ -191,9 +203,29 @@ def vae_encoder(facts: VaeFacts) -> Contract:
 
 
 def vae_decoder(facts: VaeFacts) -> Contract:
-    """Normalised latents to pixels in −1..1, with the timestep and noise maps of the versions that have them."""
+    """Normalised latents to pixels in −1..1, with the timestep and noise maps some versions have."""
     extra = [Tensor("timestep", "f32", ("B",))] if facts.timestep_conditioning else []
     maps = [
-        Tensor(f"noise_{m.scale}x", "f32", (m.count, f"{m.scale}*h", f"{m.scale}*w")) for m in facts.noise_maps
+        Tensor(f"noise_{m.scale}x", "f32", (m.count, f"{m.scale}*h", f"{m.scale}*w"))
+        for m in facts.noise_maps
     ]
     return Contract("vae_decoder", (_latents(facts), *extra, *maps), (_pixels(facts),))
+
+
+def derive(component: str, facts: Facts) -> Contract:
+    """The contract of `component` for a model with these facts.
+
+    Raises InputError for an unknown component, or where the facts it needs are missing.
+    """
+    makers: dict[str, tuple[Callable[[Any], Contract], str]] = {
+        "text_encoder": (text_encoder, "text_encoder"),
+        "transformer": (transformer, "transformer"),
+        "vae_encoder": (vae_encoder, "vae"),
+        "vae_decoder": (vae_decoder, "vae"),
+    }
+    if component not in makers:
+        raise InputError(f"no component is named {component!r}; they are {', '.join(makers)}")
+    make, part = makers[component]
+    if getattr(facts, part) is None:
+        raise InputError(f"{component} needs facts.{part}, which is missing")
+    return make(getattr(facts, part))

@@ -6,6 +6,7 @@ Frozen dataclasses, read strictly from JSON: an unknown, missing or mistyped fie
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 import typing
 from dataclasses import dataclass
@@ -124,7 +125,13 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
         return _decode(next(a for a in args if a is not type(None)), data, where)
     if origin is tuple:
         return _decode_tuple(args, data, where)
-    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+    if origin is dict:
+        return _decode_dict(args[1], data, where)
+    if kind is Any:
+        return data
+    if kind is float and type(data) in (int, float):
+        if not abs(data) <= sys.float_info.max:
+            raise BundleError(f"{where}: expected a finite number, got {data!r:.60}")
         return float(data)
     if type(data) is not kind:
         raise BundleError(f"{where}: expected {kind.__name__}, got {data!r:.60}")
@@ -138,6 +145,12 @@ def _decode_tuple(args: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ..
         raise BundleError(f"{where}: expected {len(args)} values, got {len(data)}")
     kinds = [args[0]] * len(data) if args[-1] is Ellipsis else args
     return tuple(_decode(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, data)))
+
+
+def _decode_dict(kind: Any, data: Any, where: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise BundleError(f"{where}: expected an object, got {data!r:.60}")
+    return {key: _decode(kind, value, f"{where}.{key}") for key, value in data.items()}
 
 
 def _decode_dataclass(cls: type, data: Any, where: str) -> Any:

@@ -1,0 +1,128 @@
+"""Load a bundle's component and call it: NumPy in, NumPy out, through whichever backend runs it.
+
+All checks against the contract are here, once; a backend only uploads and runs. A backend is a module with
+`PRECISIONS` (the order of preference) and `load(path, options) -> Session`, and a row in BACKENDS.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from ltxrt.engines.bundle import Bundle
+from ltxrt.engines.contract import DTYPES, Contract
+from ltxrt.engines.errors import EngineError, InputError
+
+BACKENDS: dict[str, str] = {"onnxruntime": "ltxrt.engines.ort"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a backend is told beside the graph's path. `threads` None leaves the number to the backend."""
+
+    contract: Contract
+    threads: int | None = None
+
+
+class Session(Protocol):
+    """A loaded graph. Its inputs are checked and contiguous, either arrays or what `upload` gave for them."""
+
+    def upload(self, name: str, array: np.ndarray) -> Any:
+        """A handle to a copy of `array` where the graph reads it; later changes to `array` do not matter."""
+
+    def run(self, feeds: Mapping[str, Any]) -> np.ndarray:
+        """The graph's one output. Raises EngineError."""
+
+    def close(self) -> None:
+        """Free the weights; `run` raises EngineError from now on."""
+
+
+class BoundEngine:
+    """An engine some of whose inputs are already given; call it with the others."""
+
+    def __init__(
+        self, contract: Contract, session: Session, static: Mapping[str, Any], sizes: Mapping[str, int]
+    ) -> None:
+        self.contract = contract
+        self._session = session
+        self._static = static
+        self._sizes = sizes
+        self._rest = contract.only([t.name for t in contract.inputs if t.name not in static])
+
+    def __call__(self, **inputs: np.ndarray) -> np.ndarray:
+        """The component's output for `inputs`, by the contract's names, dtypes and shapes.
+
+        Nothing is converted. Raises InputError where the inputs break the contract, EngineError where the
+        engine fails or its output breaks it.
+        """
+        sizes = self._rest.check(inputs, self._sizes)
+        feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        return self._checked(self._session.run({**self._static, **feeds}), sizes)
+
+    def bind(self, **static: np.ndarray) -> BoundEngine:
+        """Give the inputs that stay the same between calls; they are checked, copied and uploaded once."""
+        sizes = self._rest.only(static).check(static, self._sizes)
+        handles = {name: self._session.upload(name, np.ascontiguousarray(a)) for name, a in static.items()}
+        return BoundEngine(self.contract, self._session, {**self._static, **handles}, sizes)
+
+    def _checked(self, output: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
+        (tensor,) = self.contract.outputs
+        wanted = tensor.resolve(sizes)
+        if output.dtype != DTYPES[tensor.dtype] or output.shape != wanted:
+            raise EngineError(
+                f"{self.contract.component}: the engine returned {output.dtype} {output.shape} where the "
+                f"contract says {tensor}, here {wanted}; export the component again"
+            )
+        return output
+
+
+class Engine(BoundEngine):
+    """A loaded component; a context manager that frees it."""
+
+    def __init__(self, contract: Contract, session: Session) -> None:
+        super().__init__(contract, session, {}, {})
+
+    def close(self) -> None:
+        """Free the engine, also for everything that was bound to it."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load_engine(
+    bundle: Bundle,
+    component: str,
+    *,
+    backend: str = "onnxruntime",
+    precision: str | None = None,
+    threads: int | None = None,
+) -> Engine:
+    """Load `component` of `bundle` with `backend`.
+
+    `precision` None takes the only one there is, or the one the backend prefers; `threads` None leaves the
+    number of CPU threads to the backend.
+
+    Raises InputError for a component, precision or backend there is not, MissingPackageError for a backend
+    that is not installed, EngineError for a graph that the backend refuses.
+    """
+    if backend not in BACKENDS:
+        raise InputError(f"no backend is named {backend!r}; they are {', '.join(BACKENDS)}")
+    if threads is not None and threads < 1:
+        raise InputError(f"threads {threads}: must be 1 or more")
+    module = importlib.import_module(BACKENDS[backend])
+    graph = bundle.graph(component, precision, module.PRECISIONS)
+    contract = bundle.contract(component)
+    path: Path = bundle.path(graph.file)
+    return Engine(contract, module.load(path, Options(contract, threads)))

@@ -1,0 +1,302 @@
+"""The bundle: one folder of data, `bundle.json` and the files it records, that travels to the deployment box.
+
+Untrusted input: read strictly and by bounded size, and no path in it leaves it. Reading checks that every
+recorded file is there with its recorded size; `verify` hashes them. Knows nothing of what a graph computes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ltxrt.engines import contract as contracts
+from ltxrt.engines.contract import Contract
+from ltxrt.engines.errors import BundleError, InputError
+from ltxrt.engines.facts import Facts, Preset, from_json, to_json
+from ltxrt.engines.files import atomic_write, inside, sha256
+
+SCHEMA = 1
+FAMILY = "ltx-video"
+MANIFEST = "bundle.json"
+MANIFEST_LIMIT = 64 << 20  # bytes; a real one has some tens of kilobytes
+AGAIN = "run ltx-export onnx again"
+
+_PURPOSE = {
+    "text_encoder": "reading a prompt needs it",
+    "transformer": "denoising needs it",
+    "vae_encoder": "image conditioning needs it",
+    "vae_decoder": "decoding a video needs it",
+}
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file of the bundle: path relative to its folder with `/`, size in bytes, SHA-256 in hexadecimal."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One component in one precision: the ONNX file, its external data, its contract as JSON.
+
+    `weights_map` records a JSON that leads each initialiser back to the checkpoint's tensors.
+    """
+
+    file: FileRecord
+    data: tuple[FileRecord, ...]
+    weights_map: FileRecord | None
+    contract: dict[str, Any]
+
+    @property
+    def files(self) -> tuple[FileRecord, ...]:
+        return (self.file, *self.data, *((self.weights_map,) if self.weights_map else ()))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `bundle.json` says, field for field. `components` is component → precision → graph."""
+
+    schema: int
+    family: str
+    version: str
+    licence: str
+    produced_by: dict[str, str]
+    source: dict[str, str]
+    facts: Facts
+    presets: dict[str, Preset]
+    tokenizer: FileRecord | None
+    components: dict[str, dict[str, Graph]]
+
+    def files(self) -> Iterator[FileRecord]:
+        """Every recorded file."""
+        if self.tokenizer:
+            yield self.tokenizer
+        for graphs in self.components.values():
+            for graph in graphs.values():
+                yield from graph.files
+
+
+@dataclass(frozen=True)
+class Bundle(Manifest):
+    """A manifest whose files were found, and the folder they are in."""
+
+    root: Path
+
+    def path(self, record: FileRecord) -> Path:
+        """Where a recorded file is."""
+        return inside(self.root, record.path)
+
+    def contract(self, component: str) -> Contract:
+        """The component's contract, derived from the facts."""
+        return contracts.derive(component, self.facts)
+
+    def precision(
+        self, component: str, wanted: str | None = None, prefer: Sequence[str] = ("fp32", "fp16")
+    ) -> str:
+        """`wanted`, or the only precision there is, or the first of `prefer` that there is.
+
+        Raises InputError that says what the bundle has and how to add what it lacks.
+        """
+        if component not in contracts.COMPONENTS:
+            known = ", ".join(contracts.COMPONENTS)
+            raise InputError(f"no component is named {component!r}; they are {known}")
+        has = self.components.get(component, {})
+        command = f"ltx-export onnx … --component {component}"
+        if not has:
+            raise InputError(f"{self.root}: the bundle has no {component}; {_PURPOSE[component]}: {command}")
+        if wanted is not None and wanted not in has:
+            raise InputError(
+                f"{self.root}: the bundle has {component} in {', '.join(has)}, not in {wanted}; "
+                f"add it with: {command} --precision {wanted}"
+            )
+        if wanted is not None or len(has) == 1:
+            return wanted or next(iter(has))
+        for precision in prefer:
+            if precision in has:
+                return precision
+        raise InputError(f"{self.root}: {component} is in {', '.join(has)}; name the precision to use")
+
+    def graph(
+        self, component: str, precision: str | None = None, prefer: Sequence[str] = ("fp32", "fp16")
+    ) -> Graph:
+        """The component's graph; the precision is chosen as `precision()` does."""
+        chosen = self.precision(component, precision, prefer)
+        return self.components[component][chosen]
+
+
+def read_bundle(folder: Path | str) -> Bundle:
+    """Read and check a bundle: its schema, its paths, its files' sizes, its contracts.
+
+    Raises BundleError, in one sentence that names the first thing found wrong.
+    """
+    root = Path(folder)
+    return _checked(root, read_manifest(root))
+
+
+def read_manifest(root: Path) -> Manifest:
+    """`bundle.json` alone, strictly read; the files it records are not looked at."""
+    data = _read_json(root)
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if type(schema) is not int or schema < 1:
+        raise BundleError(f"{root / MANIFEST}: no schema number; it is not a bundle's manifest, {AGAIN}")
+    if schema > SCHEMA:
+        raise BundleError(
+            f"{root}: made by a newer ltxrt (bundle schema {schema}, this one reads {SCHEMA}); "
+            "upgrade with: pip install --upgrade ltxrt"
+        )
+    return from_json(Manifest, data, str(root / MANIFEST))
+
+
+def verify(bundle: Bundle) -> None:
+    """Hash every file of the bundle; raise BundleError for the first that is not what was recorded."""
+    for record in dict.fromkeys(bundle.files()):
+        found = sha256(bundle.path(record))
+        if found != record.sha256:
+            raise BundleError(
+                f"{bundle.root}: {record.path} has SHA-256 {found[:12]}…, bundle.json says "
+                f"{record.sha256[:12]}…; the file was changed or damaged: copy the bundle again or {AGAIN}"
+            )
+
+
+def write_bundle(folder: Path | str, manifest: Manifest) -> Bundle:
+    """Check `manifest` against the files that are in `folder`, then write `bundle.json` in one step."""
+    root = Path(folder)
+    bundle = _checked(root, manifest)
+    document = to_json(_manifest(bundle))
+    with atomic_write(root / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return bundle
+
+
+def add_to_bundle(folder: Path | str, addition: Manifest) -> Bundle:
+    """Write `addition` into the folder's bundle, beside the components that are there, or as a new one.
+
+    What is there need not be whole: a component that is exported again replaces the damaged one.
+    """
+    root = Path(folder)
+    there = (root / MANIFEST).exists()
+    return write_bundle(root, merge(root, read_manifest(root), addition) if there else addition)
+
+
+def merge(root: Path, old: Manifest, new: Manifest) -> Manifest:
+    """`old` with everything that `new` has; of a graph in both, `new`'s.
+
+    Raises BundleError where the two describe different models. An export calls this before it starts to work,
+    with a `new` that has no components yet.
+    """
+    for field in ("family", "version", "licence"):
+        if getattr(old, field) != getattr(new, field):
+            raise _other_model(root, field, getattr(old, field), getattr(new, field))
+    components = {
+        name: {**old.components.get(name, {}), **new.components.get(name, {})}
+        for name in contracts.COMPONENTS
+        if name in old.components or name in new.components
+    }
+    return dataclasses.replace(
+        _manifest(new),
+        produced_by={**old.produced_by, **new.produced_by},
+        source={**old.source, **new.source},
+        facts=_merge_facts(root, old.facts, new.facts),
+        presets={**old.presets, **new.presets},
+        tokenizer=new.tokenizer or old.tokenizer,
+        components=components,
+    )
+
+
+def record(root: Path, path: Path) -> FileRecord:
+    """The record of a file that is in the bundle's folder; hashes it."""
+    relative = path.relative_to(root).as_posix()
+    inside(root, relative)
+    return FileRecord(relative, path.stat().st_size, sha256(path))
+
+
+def _manifest(manifest: Manifest) -> Manifest:
+    """The manifest alone, of a bundle too."""
+    fields = dataclasses.fields(Manifest)
+    return Manifest(**{f.name: getattr(manifest, f.name) for f in fields})
+
+
+def _merge_facts(root: Path, old: Facts, new: Facts) -> Facts:
+    merged = {}
+    for part in (f.name for f in dataclasses.fields(Facts)):
+        before, after = getattr(old, part), getattr(new, part)
+        if before is not None and after is not None and before != after:
+            name = next(k for k, v in vars(before).items() if v != vars(after)[k])
+            raise _other_model(root, f"facts.{part}.{name}", vars(before)[name], vars(after)[name])
+        merged[part] = before if after is None else after
+    return Facts(**merged)
+
+
+def _other_model(root: Path, field: str, old: Any, new: Any) -> BundleError:
+    return BundleError(
+        f"{root}: holds components of another checkpoint ({field} is {old!r:.60} there, {new!r:.60} here); "
+        "export to a new folder"
+    )
+
+
+def _read_json(root: Path) -> Any:
+    path = root / MANIFEST
+    if not root.exists():
+        raise BundleError(f"bundle {root}: no such folder")
+    if not root.is_dir():
+        raise BundleError(f"bundle {root}: not a folder; give the folder that holds {MANIFEST}")
+    if not path.is_file():
+        raise BundleError(f"{root} has no {MANIFEST}: it is half-written or not a bundle; {AGAIN}")
+    with path.open("rb") as file:
+        text = file.read(MANIFEST_LIMIT + 1)
+    if len(text) > MANIFEST_LIMIT:
+        raise BundleError(f"{path}: larger than {MANIFEST_LIMIT >> 20} MB, which no manifest is; {AGAIN}")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: not valid JSON ({error}); {AGAIN}") from error
+
+
+def _checked(root: Path, manifest: Manifest) -> Bundle:
+    """`manifest` as the bundle of `root`, or BundleError for the first thing that does not hold."""
+    if manifest.family != FAMILY:
+        raise BundleError(f"{root}: model family {manifest.family!r}; this ltxrt runs {FAMILY}")
+    if "default" not in manifest.presets:
+        raise BundleError(f"{root / MANIFEST}: presets has no 'default'; {AGAIN}")
+    _check_contracts(root, manifest.facts, manifest.components)
+    for file in manifest.files():
+        _check_file(root, file)
+    return Bundle(**vars(_manifest(manifest)), root=root)
+
+
+def _check_contracts(root: Path, facts: Facts, components: Mapping[str, Mapping[str, Graph]]) -> None:
+    for component, graphs in components.items():
+        try:
+            wanted = contracts.derive(component, facts).to_json()
+        except InputError as error:
+            raise BundleError(f"{root / MANIFEST}: {error}") from error
+        for precision, graph in graphs.items():
+            if graph.contract != wanted:
+                raise BundleError(
+                    f"{root}: {component} {precision} was exported for another contract than the facts give; "
+                    f"it was made by another version of ltxrt: {AGAIN} with this one"
+                )
+
+
+def _check_file(root: Path, record: FileRecord) -> None:
+    path = inside(root, record.path)
+    if not re.fullmatch("[0-9a-f]{64}", record.sha256) or record.bytes < 0:
+        raise BundleError(
+            f"{root / MANIFEST}: the record of {record.path} has no valid size and SHA-256; {AGAIN}"
+        )
+    if not path.is_file():
+        raise BundleError(f"{root}: {record.path} is missing; copy the whole bundle again or {AGAIN}")
+    size = path.stat().st_size
+    if size != record.bytes:
+        raise BundleError(
+            f"{root}: {record.path} has {size} bytes, bundle.json says {record.bytes}; "
+            f"the copy is incomplete or the file was changed: copy the bundle again or {AGAIN}"
+        )

@@ -1,0 +1,109 @@
+"""What the commands share: a failure is one line on stderr, and the exit status says whose it was.
+
+Exit 2 for the user's mistake, 1 for a failure of ours or of the machine, 130 for an interruption.
+Imports click and the standard library only, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from ltxrt.engines.errors import LtxrtError
+
+_DEBUG = "ltxrt.debug"
+# click ≥ 8.2 raises this instead of printing the help itself.
+_SHOWS_HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
+
+class _OneLine(click.ClickException):
+    """A failure as it is printed: `message` is the whole line."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(" ".join(message.split()))
+        self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance
+
+    def show(self, file: Any = None) -> None:
+        click.echo(self.format_message(), file=file, err=file is None)
+
+
+class LtxrtCommand(click.Command):
+    """A click command whose failures are one line; adds `--debug`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(_debug_option())
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _one_line(ctx):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _one_line(ctx):
+            return super().invoke(ctx)
+
+
+class LtxrtGroup(LtxrtCommand, click.Group):
+    """A click group whose own failures and whose subcommands' are one line."""
+
+    command_class = LtxrtCommand
+
+
+def ltxrt_command(name: str | None = None, **attributes: Any) -> Any:
+    """Decorator like `click.command`; `ltxrt_command(cls=LtxrtGroup)` is the one like `click.group`."""
+    return click.command(name, **{"cls": LtxrtCommand, **attributes})
+
+
+def _debug_option() -> click.Option:
+    return click.Option(
+        ["--debug"],
+        is_flag=True,
+        is_eager=True,  # so that it holds while the other options are parsed
+        expose_value=False,
+        envvar="LTXRT_DEBUG",
+        callback=_remember_debug,
+        help="Show the traceback of a failure.",
+    )
+
+
+def _remember_debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    ctx.meta[_DEBUG] = value or ctx.meta.get(_DEBUG, False)
+
+
+@contextmanager
+def _one_line(ctx: click.Context) -> Iterator[None]:
+    try:
+        yield
+    except (_OneLine, _SHOWS_HELP, click.exceptions.Exit, click.exceptions.Abort):
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, OSError) and error.errno == errno.EPIPE:
+            raise  # the reader of our output went away: click ends quietly
+        debug = ctx.meta.get(_DEBUG, False)
+        if debug and not isinstance(error, click.ClickException):
+            click.echo(traceback.format_exc(), err=True, nl=False)
+        raise _describe(error, ctx.command_path, debug) from error
+
+
+def _describe(error: BaseException, command: str, debug: bool) -> _OneLine:
+    match error:
+        case KeyboardInterrupt():
+            return _OneLine("interrupted", 130)
+        case click.UsageError():
+            return _OneLine(f"error: {error.format_message()} (see '{command} --help')", error.exit_code)
+        case click.ClickException():
+            return _OneLine(f"error: {error.format_message()}", error.exit_code)
+        case LtxrtError():
+            return _OneLine(f"error: {error}", error.exit_code)
+        case OSError(strerror=str()):  # the machine's: disk full, permission denied
+            where = f": {error.filename}" if error.filename else ""
+            return _OneLine(f"error: {error.strerror}{where}", 1)
+        case MemoryError():
+            return _OneLine("error: out of memory", 1)
+    hint = "" if debug else "; run with --debug (or LTXRT_DEBUG=1) for the traceback"
+    return _OneLine(f"internal error: {type(error).__name__}: {error}{hint}", 1)

@@ -1,0 +1,115 @@
+"""The ONNX Runtime backend, on the CPU: nothing to build, the graph is optimised when it is loaded.
+
+External data is memory-mapped by ONNX Runtime. Since 1.24 it refuses locations that leave the graph's folder
+(absolute, through `..` or a link) or name an address in memory; older releases are therefore refused here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltxrt.engines.backend import Options
+from ltxrt.engines.contract import Contract
+from ltxrt.engines.errors import EngineError, MissingPackageError
+
+PRECISIONS = ("fp32", "fp16")  # the CPU kernels compute in fp32; fp16 graphs run between casts
+OLDEST = (1, 24)
+# Prepacking copies the matrices into the kernels' own layout: faster products, but the weights are then held
+# in private memory instead of the memory map as long as the engine lives. To be measured before it changes.
+DISABLE_PREPACKING = False
+
+_TYPES = {"f32": "tensor(float)", "i64": "tensor(int64)", "bool": "tensor(bool)"}
+_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")
+
+
+class OrtSession:
+    """A graph in ONNX Runtime; handles are OrtValues."""
+
+    def __init__(self, session: Any, contract: Contract) -> None:
+        import onnxruntime
+
+        self._session = session
+        self._component = contract.component
+        self._outputs = [t.name for t in contract.outputs]
+        self._value = onnxruntime.OrtValue.ortvalue_from_numpy  # shares the array's memory
+
+    def upload(self, name: str, array: np.ndarray) -> Any:
+        return self._value(array.copy())
+
+    def run(self, feeds: Mapping[str, Any]) -> np.ndarray:
+        if self._session is None:
+            raise EngineError(f"{self._component}: the engine is closed")
+        values = {n: self._value(v) if isinstance(v, np.ndarray) else v for n, v in feeds.items()}
+        try:
+            (output,) = self._session.run_with_ort_values(self._outputs, values)
+            return output.numpy()
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise _failure(self._component, "run", error) from error
+
+    def close(self) -> None:
+        self._session = None
+
+
+def load(path: Path, options: Options) -> OrtSession:
+    """Load the graph at `path` on the CPU; its inputs and outputs must be the contract's."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingPackageError("onnxruntime", "cpu") from error
+    _refuse_old(onnxruntime.__version__)
+    component = options.contract.component
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), _session_options(options.threads), providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # as above
+        raise _failure(component, "load", error) from error
+    _check_signature(session, options.contract)
+    return OrtSession(session, options.contract)
+
+
+def _session_options(threads: int | None) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0  # 0: one per physical core
+    options.log_severity_level = 4  # its errors arrive as exceptions; level 3 prints them a second time
+    # Threads spin for work inside a run, but not between runs, when others want the cores.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.disable_prepacking", str(int(DISABLE_PREPACKING)))
+    return options
+
+
+def _refuse_old(version: str) -> None:
+    major, minor = (int(part) for part in version.split(".")[:2])
+    if (major, minor) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise EngineError(
+            f"onnxruntime {version} is too old: it would read weights outside the bundle; "
+            f"upgrade with: pip install 'onnxruntime>={oldest}'"
+        )
+
+
+def _check_signature(session: Any, contract: Contract) -> None:
+    sides = ((session.get_inputs(), contract.inputs), (session.get_outputs(), contract.outputs))
+    for found, wanted in sides:
+        there = {(a.name, a.type) for a in found}
+        if there != {(t.name, _TYPES[t.dtype]) for t in wanted}:
+            got = ", ".join(f"{n} {t}" for n, t in sorted(there))
+            raise EngineError(
+                f"{contract.component}: the graph has {got} where the contract says "
+                f"{', '.join(map(str, wanted))}; export the component again"
+            )
+
+
+def _failure(component: str, act: str, error: Exception) -> EngineError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
+        hint = "; not enough memory: use fewer frames, a smaller size or a smaller precision"
+    else:
+        hint = ""
+    return EngineError(f"{component}: onnxruntime could not {act} the graph: {lines[0][:300]}{hint}")

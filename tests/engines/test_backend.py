@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ltxrt.engines.backend import BACKENDS, Engine, load_engine
+from ltxrt.engines.errors import EngineError, InputError
+
+STATIC = ("context", "context_mask", "rope_cos", "rope_sin", "perturbation_mask")
+
+
+@pytest.fixture(params=BACKENDS)
+def engine(bundle, request):
+    with load_engine(bundle, "transformer", backend=request.param, threads=1) as loaded:
+        yield loaded
+
+
+def split(feed):
+    static = {name: feed[name] for name in STATIC}
+    return static, {name: array for name, array in feed.items() if name not in STATIC}
+
+
+def expected(feed):
+    time = np.take_along_axis(feed["timesteps"], feed["timestep_index"], 1)[..., None]
+    rows = feed["latents"] * np.float32([1, 2, 3]) + time
+    return rows * feed["rope_cos"].mean(2, keepdims=True) + feed["context"].mean((1, 2), keepdims=True)
+
+
+def test_a_call_computes_the_graph(engine, feed):
+    np.testing.assert_allclose(engine(**feed), expected(feed), rtol=1e-5, atol=1e-5)
+
+
+def test_bound_and_called_equals_called(engine, feed):
+    static, rest = split(feed)
+    plain = engine(**feed)
+    step = engine.bind(**static)
+    np.testing.assert_array_equal(step(**rest), plain)
+    np.testing.assert_array_equal(step(**rest), plain)
+    first, second = dict(list(static.items())[:2]), dict(list(static.items())[2:])
+    np.testing.assert_array_equal(engine.bind(**first).bind(**second)(**rest), plain)
+    np.testing.assert_array_equal(engine.bind(**feed)(), plain)
+
+
+def test_bound_inputs_are_copies(engine, feed):
+    static, rest = split(feed)
+    plain = engine(**feed)
+    step = engine.bind(**static)
+    for array in static.values():
+        array[...] = 0
+    np.testing.assert_array_equal(step(**rest), plain)
+
+
+def test_sizes_may_change_between_calls_but_not_against_what_is_bound(engine, feed):
+    static, rest = split(feed)
+    longer = engine.contract.sample({"B": 1, "N": 9, "K": 1, "T": 2}, np.random.default_rng(1))
+    assert engine(**feed).shape == (2, 6, 3)
+    assert engine(**longer).shape == (1, 9, 3)
+    step = engine.bind(**static)
+    wrong = {**rest, "latents": rest["latents"][:, :5]}
+    with pytest.raises(InputError, match=r"with B=2, T=5, N=6; got latents float32 \(2, 5, 3\)"):
+        step(**wrong)
+    distinct = {**rest, "timesteps": np.zeros((2, 7), np.float32)}
+    assert step(**distinct).shape == (2, 6, 3)
+
+
+def test_bound_inputs_must_agree(engine, feed):
+    with pytest.raises(InputError, match=r"wants rope_sin f32 \(1, N, 2\) with N=6; got rope_sin"):
+        engine.bind(rope_cos=feed["rope_cos"], rope_sin=feed["rope_sin"][:, :3])
+    with pytest.raises(InputError, match="transformer has no input 'rope'; it takes latents"):
+        engine.bind(rope=feed["rope_cos"])
+    step = engine.bind(rope_cos=feed["rope_cos"])
+    with pytest.raises(InputError, match="has no input 'rope_cos'; it takes latents, timesteps"):
+        step.bind(rope_cos=feed["rope_cos"])
+    with pytest.raises(
+        InputError, match=r"transformer takes latents, .*perturbation_mask; got rope_cos, latents"
+    ):
+        step(**{"rope_cos": feed["rope_cos"], **feed})
+
+
+def test_nothing_is_converted(engine, feed):
+    with pytest.raises(InputError, match="got latents float64"):
+        engine(**{**feed, "latents": feed["latents"].astype(np.float64)})
+    with pytest.raises(InputError, match=r"wants context_mask bool .* got context_mask int64"):
+        engine(**{**feed, "context_mask": feed["context_mask"].astype(np.int64)})
+    with pytest.raises(InputError, match="got latents list"):
+        engine(**{**feed, "latents": feed["latents"].tolist()})
+    with pytest.raises(InputError, match="transformer takes latents, timesteps"):
+        engine(latents=feed["latents"])
+
+
+def test_strides_and_read_only_arrays_do_not_matter(engine, feed):
+    plain = engine(**feed)
+    strided = {name: np.asfortranarray(array) for name, array in feed.items()}
+    strided["rope_cos"] = np.repeat(feed["rope_cos"], 2, axis=1)[:, ::2]
+    for array in strided.values():
+        array.flags.writeable = False
+    np.testing.assert_array_equal(engine(**strided), plain)
+    static, rest = split(strided)
+    np.testing.assert_array_equal(engine.bind(**static)(**rest), plain)
+
+
+def test_an_output_outlives_its_engine(bundle, feed):
+    with load_engine(bundle, "transformer") as engine:
+        output = engine(**feed)
+    np.testing.assert_allclose(output, expected(feed), rtol=1e-5, atol=1e-5)
+
+
+def test_a_closed_engine_says_so(engine, feed):
+    step = engine.bind(**feed)
+    engine.close()
+    with pytest.raises(EngineError, match="transformer: the engine is closed"):
+        engine(**feed)
+    with pytest.raises(EngineError, match="transformer: the engine is closed"):
+        step()
+    engine.close()
+
+
+class Returns:
+    """A session that returns one array whatever it is given."""
+
+    def __init__(self, output):
+        self.output = output
+
+    def upload(self, name, array):
+        return array
+
+    def run(self, feeds):
+        return self.output
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    "output", [np.zeros((2, 6, 4), np.float32), np.zeros((2, 5, 3), np.float32), np.zeros((2, 6, 3))]
+)
+def test_an_output_that_breaks_the_contract_is_refused(bundle, feed, output):
+    engine = Engine(bundle.contract("transformer"), Returns(output))
+    with pytest.raises(EngineError, match=r"the contract says velocity f32 \(B, N, 3\), here \(2, 6, 3\)"):
+        engine(**feed)
+
+
+def test_what_cannot_be_loaded(bundle):
+    with pytest.raises(InputError, match="no backend is named 'cudnn'; they are onnxruntime"):
+        load_engine(bundle, "transformer", backend="cudnn")
+    with pytest.raises(InputError, match="the bundle has no vae_decoder; decoding a video needs it"):
+        load_engine(bundle, "vae_decoder")
+    with pytest.raises(InputError, match="has transformer in fp32, not in bf16"):
+        load_engine(bundle, "transformer", precision="bf16")
+    with pytest.raises(InputError, match="threads 0: must be 1 or more"):
+        load_engine(bundle, "transformer", threads=0)
+
+
+def test_the_backend_chooses_among_precisions(bundle, put_graph, feed):
+    broken = "transformer (float[1] latents) => (float[1] velocity) { velocity = Identity (latents) }"
+    graphs = {
+        "fp16": put_graph(
+            bundle.root, "transformer", "fp16", broken.replace("{", "<float[1] weight = {1}> {")
+        ),
+        "fp32": bundle.graph("transformer"),
+    }
+    both = replace(bundle, components={"transformer": graphs})
+    assert load_engine(both, "transformer")(**feed).shape == (2, 6, 3)
+    with pytest.raises(EngineError, match="export the component again"):
+        load_engine(both, "transformer", precision="fp16")
+
+
+def test_importing_loads_no_heavy_package():
+    heavy = ("torch", "onnx", "onnxruntime", "transformers")
+    check = f"import sys, ltxrt.engines.backend; print([m for m in {heavy} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from ltxrt.engines.command import LtxrtGroup, ltxrt_command
+from ltxrt.engines.errors import EngineError, InputError, MissingPackageError
+
+
+def run(failure=None, args=(), env=None):
+    @ltxrt_command("ltx-run")
+    @click.option("--steps", type=int)
+    def command(steps):
+        """Do it."""
+        if failure is not None:
+            raise failure
+        click.echo(f"steps {steps}")
+
+    return CliRunner().invoke(command, list(args), env=env, prog_name="ltx-run")
+
+
+def test_success():
+    result = run(args=["--steps", "3"])
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "steps 3\n", "")
+
+
+@pytest.mark.parametrize(
+    "failure, code, line",
+    [
+        (InputError("--steps 0: must be\n 1 or more"), 2, "error: --steps 0: must be 1 or more"),
+        (EngineError("transformer: failed"), 1, "error: transformer: failed"),
+        (
+            MissingPackageError("onnxruntime", "cpu"),
+            1,
+            "error: onnxruntime is not installed; install it with: pip install 'ltxrt[cpu]'",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (MemoryError(), 1, "error: out of memory"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out.mp4"),
+            1,
+            "error: No space left on device: out.mp4",
+        ),
+        (
+            KeyError("x"),
+            1,
+            "internal error: KeyError: 'x'; run with --debug (or LTXRT_DEBUG=1) for the traceback",
+        ),
+        (click.ClickException("plain"), 1, "error: plain"),
+    ],
+)
+def test_a_failure_is_one_line_and_a_status(failure, code, line):
+    result = run(failure)
+    assert (result.exit_code, result.stdout, result.stderr) == (code, "", line + "\n")
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (["--stepz", "3"], "No such option"),
+        (["--steps", "three"], "'three' is not a valid integer"),
+        (["extra"], "unexpected extra argument"),
+    ],
+)
+def test_usage_errors_are_one_line_with_status_2(args, message):
+    result = run(args=args)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ") and message in result.stderr
+    assert result.stderr.endswith("(see 'ltx-run --help')\n") and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "args, env", [(["--debug"], None), ([], {"LTXRT_DEBUG": "1"}), (["--debug"], {"LTXRT_DEBUG": "0"})]
+)
+def test_debug_shows_the_traceback(args, env):
+    result = run(KeyError("x"), args, env)
+    assert "Traceback" in result.stderr and "raise failure" in result.stderr
+    assert result.stderr.endswith("\ninternal error: KeyError: 'x'\n")
+    assert result.exit_code == 1
+
+
+def test_a_closed_pipe_is_quiet():
+    result = run(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    assert (result.exit_code, result.stderr) == (1, "")
+
+
+def test_help_and_exit_are_not_failures():
+    assert "Do it." in run(args=["--help"]).stdout
+    assert "--debug" in run(args=["--help"]).stdout
+    assert run(click.exceptions.Exit(3)).exit_code == 3
+
+
+@pytest.fixture
+def group():
+    @ltxrt_command("ltx-export", cls=LtxrtGroup)
+    def commands():
+        """Many things."""
+
+    @commands.command()
+    @click.argument("path")
+    def onnx(path):
+        raise ValueError(path)
+
+    return commands
+
+
+def invoke(command, *args):
+    return CliRunner().invoke(command, args, prog_name="ltx-export")
+
+
+def test_subcommands_fail_in_one_line(group):
+    result = invoke(group, "onnx", "model")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("internal error: ValueError: model;") and result.stderr.count("\n") == 1
+    result = invoke(group, "onnx")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "error: Missing argument 'PATH'. (see 'ltx-export onnx --help')\n",
+    )
+    result = invoke(group, "onyx")
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1 and "No such command" in result.stderr
+
+
+@pytest.mark.parametrize("args", [("--debug", "onnx", "model"), ("onnx", "model", "--debug")])
+def test_debug_stands_before_or_after_the_subcommand(group, args):
+    result = invoke(group, *args)
+    assert result.stderr.count("Traceback") == 1
+    assert result.stderr.endswith("\ninternal error: ValueError: model\n")
+
+
+def test_no_subcommand_shows_the_help(group):
+    result = invoke(group)
+    assert result.exit_code == 2 and "Many things." in result.output
+
+
+def test_the_module_needs_click_alone():
+    check = (
+        "import sys, ltxrt.engines.command\n"
+        "ours = {m for m in sys.modules if m.startswith('ltxrt.')}\n"
+        "print(sorted(ours), 'numpy' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "['ltxrt.engines', 'ltxrt.engines.command', 'ltxrt.engines.errors'] False"

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+
+import pytest
+
+from ltxrt.engines.errors import BundleError, InputError
+from ltxrt.engines.files import atomic_write, inside, sha256
+
+
+def test_the_file_appears_whole(tmp_path):
+    target = tmp_path / "clip.mp4"
+    with atomic_write(target) as temporary:
+        assert temporary.parent == tmp_path and temporary.suffix == ".mp4"
+        temporary.write_bytes(b"new")
+        assert not target.exists()
+    assert target.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, failure):
+    target = tmp_path / "bundle.json"
+    target.write_bytes(b"old")
+    with pytest.raises(failure), atomic_write(target) as temporary:
+        temporary.write_bytes(b"half")
+        raise failure
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_others_may_read_the_file(tmp_path):
+    plain = tmp_path / "plain"
+    plain.touch()
+    with atomic_write(tmp_path / "atomic"):
+        pass
+    assert stat.S_IMODE((tmp_path / "atomic").stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_a_folder_or_a_pipe_is_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for target in (tmp_path, pipe):
+        with pytest.raises(InputError, match="is not a regular file"), atomic_write(target):
+            pass
+    assert pipe.is_fifo()
+
+
+def test_sha256(tmp_path):
+    (tmp_path / "f").write_bytes(b"abc")
+    assert sha256(tmp_path / "f") == hashlib.sha256(b"abc").hexdigest()
+
+
+@pytest.mark.parametrize("relative", ["a", "a/b.onnx", "./a", "a..b/c"])
+def test_paths_inside(tmp_path, relative):
+    assert inside(tmp_path, relative) == tmp_path / relative
+
+
+@pytest.mark.parametrize(
+    "relative",
+    ["", "../x", "a/../../x", "/etc/passwd", "..", "a\\..\\..\\x", "C:\\x", "C:x", "\\\\host\\x", "a\0b"],
+)
+def test_paths_outside_are_refused(tmp_path, relative):
+    with pytest.raises(BundleError, match=re.escape(repr(relative)) + " leaves the folder"):
+        inside(tmp_path, relative)
+
+
+def test_links_that_leave_are_refused_and_links_that_stay_are_not(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "secret").write_text("s")
+    (root / "own").write_text("o")
+    (root / "out").symlink_to(tmp_path / "secret")
+    (root / "up").symlink_to(tmp_path)
+    (root / "stay").symlink_to("own")
+    for relative in ("out", "up/secret"):
+        with pytest.raises(BundleError, match="through a symbolic link; copy the file"):
+            inside(root, relative)
+    assert inside(root, "stay").read_text() == "o"
+
+
+def test_a_loop_of_links_is_refused(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(BundleError, match="cannot be resolved"):
+        inside(tmp_path, "a")

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import re
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from ltxrt.engines import ort
+from ltxrt.engines.backend import load_engine
+from ltxrt.engines.bundle import read_bundle
+from ltxrt.engines.errors import EngineError, MissingPackageError
+
+IDS = np.arange(6, dtype=np.int64).reshape(2, 3)
+
+
+def test_external_data_is_read(bundle):
+    with load_engine(bundle, "text_encoder", threads=1) as engine:
+        hidden = engine(input_ids=IDS, attention_mask=np.ones_like(IDS))
+    np.testing.assert_array_equal(hidden, IDS[..., None] * np.float32([1, 2, 3, 4]))
+
+
+def point_weights_at(bundle, location):
+    """Change where the text encoder's graph looks for its weights, behind the manifest's back."""
+    path = bundle.path(bundle.graph("text_encoder").file)
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = location
+    path.write_bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("kind", ["up", "absolute", "file link", "folder link", "memory"])
+def test_weights_outside_the_bundle_are_never_read(bundle, tmp_path, kind):
+    inside = bundle.path(bundle.graph("text_encoder").data[0])
+    outside = tmp_path / "outside.bin"
+    outside.write_bytes(inside.read_bytes())
+    (inside.parent / "link.bin").symlink_to(outside)
+    (inside.parent / "folder").symlink_to(tmp_path)
+    location = {
+        "up": "../../outside.bin",
+        "absolute": str(outside),
+        "file link": "link.bin",
+        "folder link": "folder/outside.bin",
+        "memory": "*/_ORT_MEM_ADDR_/*",
+    }
+    point_weights_at(bundle, location[kind])
+    with pytest.raises(EngineError, match="text_encoder: onnxruntime could not load the graph"):
+        load_engine(bundle, "text_encoder")
+
+
+def test_the_same_change_inside_the_bundle_loads(bundle):
+    """What makes the test above able to fail: only the place decides."""
+    inside = bundle.path(bundle.graph("text_encoder").data[0])
+    (inside.parent / "other.bin").write_bytes(inside.read_bytes())
+    point_weights_at(bundle, "other.bin")
+    load_engine(bundle, "text_encoder").close()
+
+
+def test_missing_external_data_is_one_sentence(bundle):
+    bundle.path(bundle.graph("text_encoder").data[0]).unlink()
+    with pytest.raises(
+        EngineError, match=r"^text_encoder: onnxruntime could not load the graph: .*$"
+    ) as caught:
+        load_engine(bundle, "text_encoder")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_garbage_is_refused(bundle, capfd):
+    path = bundle.path(bundle.graph("text_encoder").file)
+    path.write_bytes(b"\x00" * path.stat().st_size)
+    with pytest.raises(EngineError, match="text_encoder: onnxruntime could not load the graph"):
+        load_engine(read_bundle(bundle.root), "text_encoder")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            "g (int64[B,T] ids, int64[B,T] attention_mask) => (float[B,T,4] hidden_states)",
+            r"has attention_mask tensor\(int64\), ids .* the contract says input_ids i64 \(B, T\), attention",
+        ),
+        ("g (int64[B,T] input_ids) => (float[B,T,4] hidden_states)", "export the component again"),
+        (
+            "g (int32[B,T] input_ids, int64[B,T] attention_mask) => (float[B,T,4] hidden_states)",
+            r"input_ids tensor\(int32\)",
+        ),
+        (
+            "g (int64[B,T] input_ids, int64[B,T] attention_mask) => (float[B,T,4] states)",
+            r"has states tensor\(float\) where the contract says hidden_states",
+        ),
+    ],
+)
+def test_a_graph_with_another_signature_is_refused(bundle, put_graph, text, message):
+    first, output = re.search(r"\] (\w+)", text)[1], re.search(r"=> \(\S+ (\w+)", text)[1]
+    body = f"""
+        <float[4] weight = {{1, 2, 3, 4}}, int64[1] last = {{2}}> {{
+            floats = Cast <to = 1> ({first})
+            column = Unsqueeze (floats, last)
+            {output} = Mul (column, weight)
+        }}"""
+    put_graph(bundle.root, "text_encoder", text=text + body)
+    with pytest.raises(EngineError, match="text_encoder: the graph .*" + message):
+        load_engine(bundle, "text_encoder")
+
+
+def test_a_graph_that_fails_names_the_component(bundle, put_graph, capfd):
+    put_graph(
+        bundle.root,
+        "text_encoder",
+        text="""g (int64[B,T] input_ids, int64[B,T] attention_mask) => (float[B,T,4] hidden_states)
+        <float[4] weight = {1, 2, 3, 4}> {
+            rows = Gather (weight, input_ids)
+            mask = Cast <to = 1> (attention_mask)
+            hidden_states = MatMul (rows, mask)
+        }""",
+    )
+    with load_engine(bundle, "text_encoder") as engine:
+        capfd.readouterr()
+        with pytest.raises(EngineError, match=r"^text_encoder: onnxruntime could not run the graph: .*"):
+            engine(input_ids=IDS + 100, attention_mask=IDS)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("std::bad_alloc"), RuntimeError("Failed to allocate memory for x")]
+)
+def test_out_of_memory_says_what_to_do(bundle, monkeypatch, error):
+    engine = load_engine(bundle, "text_encoder")
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_ort_values", fail)
+    with pytest.raises(EngineError, match="not enough memory: use fewer frames"):
+        engine(input_ids=IDS, attention_mask=IDS)
+
+
+def test_without_onnxruntime_the_extra_is_named(bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'ltxrt\[cpu\]'"):
+        load_engine(bundle, "text_encoder")
+
+
+def test_an_old_onnxruntime_is_refused(bundle, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "__version__", "1.23.2")
+    with pytest.raises(EngineError, match=r"onnxruntime 1\.23\.2 is too old.*'onnxruntime>=1\.24'"):
+        load_engine(bundle, "text_encoder")
+
+
+def test_threads_are_passed_on():
+    assert ort._session_options(3).intra_op_num_threads == 3
+    assert ort._session_options(None).intra_op_num_threads == 0
+
+
+def test_uploaded_inputs_are_not_copied_again(bundle, monkeypatch):
+    session = load_engine(bundle, "text_encoder")._session
+    handle = session.upload("input_ids", IDS)
+    seen = []
+    monkeypatch.setattr(
+        onnxruntime.InferenceSession,
+        "run_with_ort_values",
+        lambda _self, _names, values: seen.append(values) or [handle],
+    )
+    session.run({"input_ids": handle, "attention_mask": IDS})
+    assert seen[0]["input_ids"] is handle
+    assert isinstance(seen[0]["attention_mask"], onnxruntime.OrtValue)
