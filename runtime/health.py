@@ -1,0 +1,44 @@
+"""A look at a component's output: NaN, infinite or constant values end a request where they begin."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltxrt.engines.errors import NumericsError
+
+
+def check_finite(
+    array: NDArray[np.float32], component: str, where: str, frame_axis: int | None = None
+) -> None:
+    """Raise NumericsError where `array` holds NaN or Inf, or one single value.
+
+    `where` says which call this is ("step 3 of 30"); with `frame_axis` the message names the first bad frame.
+    A sound array costs one minimum and one maximum, which NaN and Inf both show in.
+    """
+    if array.size == 0:
+        raise NumericsError(f"{component} returned an empty array {array.shape} at {where}")
+    low, high = float(array.min()), float(array.max())
+    if np.isfinite(low) and np.isfinite(high):
+        if low < high or array.size == 1:
+            return
+        problem = f"only the value {low:g}"
+    else:
+        problem = _describe(array, frame_axis)
+    raise NumericsError(
+        f"{component} returned {problem} at {where}; "
+        f"run {component} in fp32 or bf16: fp16 and fp8 overflow where its values are large"
+    )
+
+
+def _describe(array: NDArray[np.float32], frame_axis: int | None) -> str:
+    """What is wrong and, along `frame_axis`, from which frame on."""
+    bad = ~np.isfinite(array)
+    nans = int(np.isnan(array).sum())
+    infs = int(bad.sum()) - nans
+    kinds = " and ".join(f"{count} {name}" for count, name in ((nans, "NaN"), (infs, "Inf")) if count)
+    text = f"{kinds} of {array.size} values"
+    if frame_axis is None:
+        return text
+    others = tuple(axis for axis in range(array.ndim) if axis != frame_axis % array.ndim)
+    return f"{text}, from frame {int(bad.any(axis=others).argmax())} on,"

@@ -1,0 +1,60 @@
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from ltxrt.engines.errors import InputError
+from ltxrt.runtime.noise import TorchCpuGenerator
+
+SEEDS = [0, 42, 171198, 2**32 + 5, 2**63 + 12345, 2**64 - 1]
+SIZES = [1, 5, 15, 16, 17, 31, 1000, 1_000_003]
+# torch's vectorised and scalar kernels differ from each other by 2e-6
+TOLERANCE = 3e-6 if torch.backends.cpu.get_cpu_capability() == "DEFAULT" else 1e-6
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_uniform_numbers_are_torchs_bit_for_bit(seed):
+    reference = torch.Generator("cpu").manual_seed(seed)
+    ours = TorchCpuGenerator(seed)
+    for size in (700, 1, 5000):  # past the generator's own block of 624
+        np.testing.assert_array_equal(ours._uniform(size), torch.rand(size, generator=reference).numpy())
+    doubles = torch.rand(50, generator=reference, dtype=torch.float64).numpy()
+    np.testing.assert_array_equal([ours._uniform53() for _ in range(50)], doubles)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("size", SIZES)
+def test_normal_numbers_are_torchs(seed, size):
+    reference = torch.randn(size, generator=torch.Generator("cpu").manual_seed(seed)).numpy()
+    ours = TorchCpuGenerator(seed).randn((size,))
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, reference, rtol=0, atol=TOLERANCE)
+
+
+def test_several_draws_of_mixed_sizes_follow_torchs_stream():
+    reference, ours = torch.Generator("cpu").manual_seed(42), TorchCpuGenerator(42)
+    for shape in [(5,), (1, 128, 2, 3, 3), (1,), (2, 3), (17,), (3,), (1,), (0,), (1, 33, 5), (7,), ()]:
+        expected = torch.randn(shape, generator=reference).numpy()
+        drawn = ours.randn(shape)
+        assert drawn.shape == shape
+        np.testing.assert_allclose(drawn, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_only_the_low_32_bits_of_a_seed_count_as_in_torch():
+    np.testing.assert_array_equal(
+        TorchCpuGenerator(2**32 + 5).randn((100,)), TorchCpuGenerator(5).randn((100,))
+    )
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_out_of_range(seed):
+    with pytest.raises(InputError, match=rf"--seed {seed}: must be between 0 and 2\*\*64 - 1"):
+        TorchCpuGenerator(seed)
+
+
+def test_a_million_numbers_take_well_under_a_second():
+    generator = TorchCpuGenerator(0)
+    start = time.process_time()
+    generator.randn((1_000_000,))
+    assert time.process_time() - start < 0.5
