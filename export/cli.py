@@ -1,0 +1,132 @@
+"""`ltx-export`: checkpoints to bundles. Imports torch only in the command that needs it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ltxrt.engines.command import LtxrtGroup, ltxrt_command
+from ltxrt.engines.errors import InputError, MissingPackageError
+
+if TYPE_CHECKING:
+    from ltxrt.export.checkpoint import Checkpoint
+
+COMPONENTS = ("text_encoder", "transformer", "vae_encoder", "vae_decoder")
+PRECISIONS = ("fp32", "fp16", "bf16")
+PATH = click.Path(path_type=Path)
+
+
+@ltxrt_command("ltx-export", cls=LtxrtGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ltxrt")
+def main() -> None:
+    """Turn an LTX-Video checkpoint into a bundle of ONNX graphs that runs without torch."""
+
+
+@main.command("inspect")
+@click.argument("checkpoint", type=PATH)
+def inspect_command(checkpoint: Path) -> None:
+    """Say what a checkpoint is: version, components, sizes, dtypes, licence. Needs no torch."""
+    from ltxrt.export.inspect import describe
+
+    click.echo(describe(checkpoint))
+
+
+@main.command("onnx")
+@click.argument("checkpoint", type=PATH)
+@click.option("--output", type=PATH, required=True, metavar="BUNDLE", help="The bundle's folder.")
+@click.option("--text-encoder", type=PATH, metavar="DIR", help="T5 folder with its tokenizer.")
+@click.option("--vae", type=PATH, metavar="FILE", help="VAE file or folder, if not in CHECKPOINT.")
+@click.option(
+    "--component",
+    "chosen",
+    type=click.Choice(COMPONENTS),
+    multiple=True,
+    help="Export only this; repeatable. Default: everything the checkpoint has.",
+)
+@click.option(
+    "--precision",
+    default="fp32",
+    show_default=True,
+    metavar="P | COMPONENT=P,…",
+    help=f"One of {', '.join(PRECISIONS)} for all components, or a list for single ones.",
+)
+@click.option("--model-version", metavar="NAME", help="Release, where the file does not tell.")
+def onnx_command(chosen: tuple[str, ...], **options: Any) -> None:
+    """Export CHECKPOINT (a .safetensors file or a diffusers folder) to ONNX graphs in BUNDLE.
+
+    Batch, tokens, frames, height, width and text length stay dynamic. Weights are streamed: memory does not
+    grow with the model.
+    """
+    try:
+        from ltxrt.export.build import Plan, export_bundle
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(error.name or "torch", "export") from error
+    from ltxrt.export import components
+    from ltxrt.export.checkpoint import open_checkpoint
+
+    checkpoint = open_checkpoint(
+        options["checkpoint"], options["vae"], options["text_encoder"], options["model_version"]
+    )
+    names = chosen or components.available(checkpoint)
+    precisions = parse_precisions(options["precision"], names)
+    _announce(checkpoint, names)
+    start = time.monotonic()
+    export_bundle(Plan(checkpoint, options["output"], precisions), Console())
+    click.echo(f"{options['output']}: {', '.join(names)} in {time.monotonic() - start:.0f} s")
+
+
+def parse_precisions(text: str, names: tuple[str, ...]) -> dict[str, str]:
+    """`fp16`, or `transformer=fp16,vae_decoder=fp32` with fp32 for what is not named."""
+    if "=" not in text:
+        chosen = dict.fromkeys(names, text)
+    else:
+        pairs = dict(item.partition("=")[::2] for item in text.split(","))
+        unknown = [n for n in pairs if n not in names]
+        if unknown:
+            raise InputError(f"--precision names {unknown[0]!r}, which is not exported here: {', '.join(names)}")
+        chosen = {n: pairs.get(n, "fp32") for n in names}
+    for name, precision in chosen.items():
+        if precision not in PRECISIONS:
+            raise InputError(f"--precision {precision!r} for {name}: must be one of {', '.join(PRECISIONS)}")
+    return chosen
+
+
+def _announce(checkpoint: Checkpoint, names: tuple[str, ...]) -> None:
+    row = checkpoint.version
+    sure = "" if row.certain else " (the file does not tell; --model-version says it)"
+    click.echo(f"LTX-Video {row.name}{sure}; {row.licence}", err=True)
+    missing = [n for n in COMPONENTS if n not in names]
+    if missing:
+        click.echo(f"not exported: {', '.join(missing)}", err=True)
+
+
+class Console:
+    """Stages and byte counts on stderr, each stage with its time."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+        self.text = ""
+        self.shown = 0.0
+
+    def stage(self, text: str) -> None:
+        now = time.monotonic()
+        if self.text and now - self.start > 1:
+            click.echo(f"  {now - self.start:.0f} s", err=True)
+        self.text, self.start, self.shown = text, now, now
+        click.echo(text, err=True)
+
+    def progress(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self.shown < 2:
+            return
+        self.shown = now
+        rate = done / max(now - self.start, 1e-3)
+        line = f"  {done / 1e9:.2f} of {total / 1e9:.2f} GB, {now - self.start:.0f} s, {rate / 1e6:.0f} MB/s"
+        click.echo(line, err=True)
+
+
+if __name__ == "__main__":
+    main()

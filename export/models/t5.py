@@ -1,0 +1,135 @@
+"""The T5 v1.1 encoder as it is traced. Parameter names are transformers' `T5EncoderModel`'s.
+
+Reference: T5 (arXiv 1910.10683) section 2.1; v1.1: gated GELU, no biases, no attention scaling, a relative position
+bias table in the first layer that all layers share.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ltxrt.export.config import TextEncoderConfig
+from ltxrt.export.models.layers import Linear, RMSNorm
+
+
+def relative_buckets(buckets: int, max_distance: int) -> Tensor:
+    """Bucket of every clipped distance (key − query) in −max_distance..max_distance, int64 (2·max_distance+1,).
+
+    All distances beyond the maximum share a bucket, so a table replaces the logarithm: another backend's
+    logarithm may round a distance into the neighbouring bucket.
+    """
+    distance = torch.arange(-max_distance, max_distance + 1)
+    half = buckets // 2
+    exact = half // 2
+    size = distance.abs()
+    log = torch.log(size.clamp(min=1).float() / exact) / math.log(max_distance / exact)
+    coarse = (exact + (log * (half - exact)).long()).clamp(max=half - 1)
+    return torch.where(size < exact, size, coarse) + (distance > 0).long() * half
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, config: TextEncoderConfig, has_bias: bool) -> None:
+        super().__init__()
+        self.config = config
+        inner = config.heads * config.head_size
+        self.q = Linear(config.width, inner, bias=False)
+        self.k = Linear(config.width, inner, bias=False)
+        self.v = Linear(config.width, inner, bias=False)
+        self.o = Linear(inner, config.width, bias=False)
+        if has_bias:
+            self.relative_attention_bias = nn.Embedding(config.relative_buckets, config.heads)
+            self.register_buffer("buckets", torch.empty(2 * config.relative_max_distance + 1, dtype=torch.int64))
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        split = [p(x).unflatten(-1, (self.config.heads, -1)).transpose(1, 2) for p in (self.q, self.k, self.v)]
+        out = functional.scaled_dot_product_attention(*split, attn_mask=bias, scale=1.0)
+        return self.o(out.transpose(1, 2).flatten(2))
+
+    def position_bias(self, tokens: int) -> Tensor:
+        """(1, heads, T, T): the learned bias of every pair's distance."""
+        far = self.config.relative_max_distance
+        position = torch.arange(tokens, device=self.relative_attention_bias.weight.device)
+        distance = (position[None, :] - position[:, None]).clamp(-far, far) + far
+        buckets = self.buckets.index_select(0, distance.flatten()).unflatten(0, distance.shape)
+        return self.relative_attention_bias(buckets).permute(2, 0, 1).unsqueeze(0)
+
+
+class AttentionLayer(nn.Module):
+    def __init__(self, config: TextEncoderConfig, has_bias: bool) -> None:
+        super().__init__()
+        self.SelfAttention = SelfAttention(config, has_bias)
+        self.layer_norm = RMSNorm(config.width, config.norm_eps)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        return x + self.SelfAttention(self.layer_norm(x), bias)
+
+
+class GatedFeedForward(nn.Module):
+    def __init__(self, config: TextEncoderConfig) -> None:
+        super().__init__()
+        self.wi_0 = Linear(config.width, config.ff_width, bias=False)
+        self.wi_1 = Linear(config.width, config.ff_width, bias=False)
+        self.wo = Linear(config.ff_width, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.wo(functional.gelu(self.wi_0(x), approximate="tanh") * self.wi_1(x))
+
+
+class FeedForwardLayer(nn.Module):
+    def __init__(self, config: TextEncoderConfig) -> None:
+        super().__init__()
+        self.DenseReluDense = GatedFeedForward(config)
+        self.layer_norm = RMSNorm(config.width, config.norm_eps)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        return x + self.DenseReluDense(self.layer_norm(x))
+
+
+class T5Block(nn.Module):
+    def __init__(self, config: TextEncoderConfig, has_bias: bool) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList([AttentionLayer(config, has_bias), FeedForwardLayer(config)])
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        for layer in self.layer:
+            x = layer(x, bias)
+        return x
+
+
+class T5Stack(nn.Module):
+    def __init__(self, config: TextEncoderConfig) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(T5Block(config, has_bias=i == 0) for i in range(config.layers))
+        self.final_layer_norm = RMSNorm(config.width, config.norm_eps)
+
+    def forward(self, x: Tensor, attention_mask: Tensor) -> Tensor:
+        bias = self.block[0].layer[0].SelfAttention.position_bias(x.shape[1])
+        # Half the smallest finite number: adding the bias cannot overflow, and exp() of it is zero.
+        hidden = torch.where(attention_mask[:, None, None, :] > 0, 0.0, torch.finfo(x.dtype).min / 2)
+        mask = bias.to(x.dtype) + hidden.to(x.dtype)
+        for block in self.block:
+            x = block(x, mask)
+        return self.final_layer_norm(x)
+
+
+class TextEncoder(nn.Module):
+    """Token ids to hidden states, as `ltxrt.engines.contract.text_encoder` says."""
+
+    def __init__(self, config: TextEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.shared = nn.Embedding(config.vocab_size, config.width)
+        self.encoder = T5Stack(config)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.encoder(self.shared(input_ids), attention_mask).float()
+
+
+def constants(config: TextEncoderConfig) -> dict[str, Tensor]:
+    """The buffers that no checkpoint holds, by name."""
+    buckets = relative_buckets(config.relative_buckets, config.relative_max_distance)
+    return {"encoder.block.0.layer.0.SelfAttention.buckets": buckets}

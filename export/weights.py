@@ -1,0 +1,131 @@
+"""Stream a checkpoint's tensors into a traced graph's initialisers, one at a time.
+
+Each is read from the checkpoint, cast to the initialiser's type, transposed where a MatMul wants it so, appended to
+the external-data file and hashed on the way: peak memory is that of the largest tensor, whatever the model's size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from ltxrt.engines.errors import CheckpointError
+from ltxrt.export.safetensors_file import StoredTensor
+from ltxrt.export.trace import Traced
+
+TORCH_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+}
+IR_DTYPES = {
+    torch.float32: ir.DataType.FLOAT,
+    torch.float16: ir.DataType.FLOAT16,
+    torch.bfloat16: ir.DataType.BFLOAT16,
+    torch.int64: ir.DataType.INT64,
+}
+PAGE = 4096  # a backend maps external data by whole pages
+SMALL_ALIGNMENT = 64
+
+Progress = Callable[[int, int], None]  # bytes written so far, bytes in all
+
+
+@dataclass(frozen=True)
+class Written:
+    """The external-data file that was written: its size and hash."""
+
+    bytes: int
+    sha256: str
+
+
+def read(stored: StoredTensor) -> torch.Tensor:
+    """The tensor as stored. Read, not memory-mapped: a mapping of a whole checkpoint counts as resident memory."""
+    if stored.dtype not in TORCH_DTYPES:
+        known = ", ".join(TORCH_DTYPES)
+        raise CheckpointError(f"{stored.path}: {stored.name} has dtype {stored.dtype}; weights may be {known}")
+    data = np.fromfile(stored.path, np.uint8, stored.nbytes, offset=stored.offset)
+    if data.nbytes != stored.nbytes:
+        raise CheckpointError(f"{stored.path} was cut while it was read: {stored.name} ends early; fetch it again")
+    return torch.from_numpy(data).view(TORCH_DTYPES[stored.dtype]).view(stored.shape)
+
+
+def prepare(tensor: torch.Tensor, transposed: bool, dtype: torch.dtype) -> torch.Tensor:
+    """Cast, then transpose into the layout that MatMul reads."""
+    tensor = tensor.to(dtype)
+    return (tensor.t() if transposed else tensor).contiguous()
+
+
+def stream(
+    traced: Traced,
+    weights: Mapping[str, StoredTensor],
+    constants: Mapping[str, torch.Tensor],
+    data_path: Path,
+    location: str,
+    progress: Progress | None = None,
+) -> Written:
+    """Write every weight initialiser to `data_path` and make the graph refer to it as `location`.
+
+    `constants` are buffers that no checkpoint holds. Initialisers that already have a value (folded constants)
+    stay inside the graph.
+    """
+    values = [v for v in traced.model.graph.initializers.values() if v.const_value is None]
+    total = sum(_nbytes(v) for v in values)
+    digest, offset, done = hashlib.sha256(), 0, 0
+    with data_path.open("wb") as file:
+        for value in values:
+            tensor = _value(value, traced, weights, constants)
+            data = tensor.flatten().view(torch.uint8).numpy()
+            padding = b"\0" * (-offset % (PAGE if data.nbytes >= PAGE else SMALL_ALIGNMENT))
+            offset += len(padding)
+            for part in (padding, memoryview(data)):
+                file.write(part)
+                digest.update(part)
+            value.const_value = _external(value, location, offset, data.nbytes, data_path.parent)
+            offset += data.nbytes
+            done += data.nbytes
+            if progress:
+                progress(done, total)
+    return Written(offset, digest.hexdigest())
+
+
+def _value(
+    value: ir.Value,
+    traced: Traced,
+    weights: Mapping[str, StoredTensor],
+    constants: Mapping[str, torch.Tensor],
+) -> torch.Tensor:
+    name = value.name or ""
+    dtype = next(t for t, d in IR_DTYPES.items() if d == value.dtype)
+    if name in constants:
+        return prepare(constants[name], False, dtype)
+    return prepare(read(weights[name]), name in traced.transposed, dtype)
+
+
+def _nbytes(value: ir.Value) -> int:
+    if value.shape is None or value.dtype is None:
+        raise TypeError(f"initialiser {value.name} has no type")
+    return int(np.prod([int(d) for d in value.shape], dtype=np.int64)) * value.dtype.itemsize
+
+
+def _external(value: ir.Value, location: str, offset: int, length: int, folder: Path) -> ir.ExternalTensor:
+    if value.shape is None or value.dtype is None:
+        raise TypeError(f"initialiser {value.name} has no type")
+    shape = ir.Shape([int(d) for d in value.shape])
+    return ir.ExternalTensor(
+        location, offset, length, value.dtype, shape=shape, name=value.name or "", base_dir=folder
+    )
+
+
+def weights_map(traced: Traced, names: Iterable[str]) -> str:
+    """JSON: checkpoint name → initialiser and whether it is stored transposed. LoRA and refit read it."""
+    rows = {n: {"initializer": n, "transposed": n in traced.transposed} for n in sorted(names)}
+    return json.dumps(rows, indent=1) + "\n"
