@@ -260,7 +260,7 @@ def _official_decoder(block: VaeBlock) -> list[Any]:
 def scheduler_facts(data: Mapping[str, Any], allowed_steps: Any) -> SchedulerFacts:
     """The header's `scheduler` object and its top-level `allowed_inference_steps` (None where absent)."""
     sampler, shifting = data.get("sampler") or "Uniform", data.get("shifting")
-    if sampler not in _SAMPLERS:
+    if not isinstance(sampler, str) or sampler not in _SAMPLERS:
         raise CheckpointError(
             f"scheduler config: sampler is {sampler!r}; it must be one of {', '.join(_SAMPLERS)}"
         )

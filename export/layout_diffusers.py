@@ -113,7 +113,7 @@ def _encoder_blocks(fields: Fields) -> list[VaeBlock]:
     for i in range(len(widths) - folding):
         following = widths[i + 1] if i + 1 < len(widths) else widths[i]
         blocks.append(VaeBlock("res", channels, channels, layers[i]))
-        if scaled[i] and down[i] in _DOWN_WORDS:
+        if scaled[i] and str(down[i]) in _DOWN_WORDS:
             stride = layout.STRIDES[_DOWN_WORDS[down[i]]]
             blocks.append(layout.space_to_depth(channels, following, stride, fields.where))
         elif scaled[i]:
@@ -135,6 +135,10 @@ def _decoder_blocks(fields: Fields) -> list[VaeBlock]:
     channels = widths[0]
     blocks = [VaeBlock("res", channels, channels, layers[0], inject_noise=noise[0])]
     for i, width in enumerate(widths):
+        if channels % factor[i] or width % factor[i]:
+            raise CheckpointError(
+                f"{fields.where}: upsample_factor {factor[i]} does not divide {channels} and {width}"
+            )
         entering, width = channels // factor[i], width // factor[i]
         if entering != width:
             blocks.append(VaeBlock("res_xy", entering, width))

@@ -29,7 +29,7 @@ def transformer_config(shapes: Shapes) -> TransformerConfig:
         )
     heads = _HEADS[width]
     return TransformerConfig(
-        layers=_count(shapes, r"transformer_blocks\.(\d+)\."),
+        layers=_count(shapes, r"transformer_blocks\.(\d{1,4})\."),
         heads=heads,
         head_size=width // heads,
         in_channels=in_channels,
@@ -69,7 +69,7 @@ def _residual(block: VaeBlock) -> VaeBlock:
 
 def _blocks(shapes: Shapes, prefix: str, last: int) -> list[VaeBlock]:
     """The blocks under `prefix`, whose last one puts out `last` channels."""
-    count = _count(shapes, re.escape(prefix) + r"\.(\d+)\.")
+    count = _count(shapes, re.escape(prefix) + r"\.(\d{1,4})\.")
     entering = [_entering(shapes, f"{prefix}.{i}") for i in range(count)]
     leaving = [*entering[1:], last]
     return [_block(shapes, f"{prefix}.{i}", a, b) for i, (a, b) in enumerate(zip(entering, leaving))]
@@ -84,7 +84,7 @@ def _entering(shapes: Shapes, block: str) -> int:
 
 def _block(shapes: Shapes, block: str, entering: int, leaving: int) -> VaeBlock:
     if f"{block}.res_blocks.0.conv1.conv.weight" in shapes:
-        layers = _count(shapes, re.escape(block) + r"\.res_blocks\.(\d+)\.")
+        layers = _count(shapes, re.escape(block) + r"\.res_blocks\.(\d{1,4})\.")
         noise = f"{block}.res_blocks.0.per_channel_scale1" in shapes
         return VaeBlock("res", entering, leaving, layers, inject_noise=noise)
     if f"{block}.conv1.conv.weight" in shapes:

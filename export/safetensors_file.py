@@ -163,7 +163,7 @@ def _span(path: Path, name: str, entry: Any) -> _Span:
         dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     except (TypeError, KeyError, ValueError):
         raise CheckpointError(f"{path}: its safetensors header is corrupt (entry of {name!r})") from None
-    if dtype not in DTYPE_BYTES:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise CheckpointError(f"{path}: {name} has dtype {dtype!r}; known are {', '.join(DTYPE_BYTES)}")
     if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
         raise CheckpointError(f"{path}: its safetensors header is corrupt (numbers of {name!r})")

@@ -58,7 +58,9 @@ def write_text_encoder(
 ) -> None:
     """A T5 folder: config.json, model.safetensors and tokenizer/tokenizer.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(_t5_config(config), indent=2))
+    partial = folder / "config.json.partial"
+    partial.write_text(json.dumps(_t5_config(config), indent=2))
+    partial.replace(folder / "config.json")
     write_random(
         folder / "model.safetensors", text_encoder_parameters(config), {"format": "pt"}, dtype, seed, fill
     )

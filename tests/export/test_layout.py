@@ -165,6 +165,8 @@ def test_scheduler():
     )
     with pytest.raises(CheckpointError, match="sampler is 'Constant'"):
         layout.scheduler_facts({"sampler": "Constant"}, None)
+    with pytest.raises(CheckpointError, match="sampler is"):
+        layout.scheduler_facts({"sampler": ["Uniform"]}, None)
     with pytest.raises(CheckpointError, match="shifting is 'SimpleDiffusion'"):
         layout.scheduler_facts({"shifting": "SimpleDiffusion"}, None)
     with pytest.raises(CheckpointError, match="allowed_inference_steps"):

@@ -38,6 +38,11 @@ def test_saved_configs_are_read(reference, tmp_path):
     ("change", "match"),
     [
         ({"decoder_causal": True}, "decoder_causal is True"),
+        ({"upsample_factor": [3, 3, 3, 3]}, "upsample_factor 3 does not divide 512 and 512"),
+        (
+            {"downsample_type": [["conv"]] * 4, "down_block_types": ["LTXVideo095DownBlock3D"]},
+            "not those of a rel",
+        ),
         ({"patch_size_t": 2}, "patch_size_t is 2"),
         ({"block_out_channels": [8, 8, 8, 8]}, "not those of a released VAE"),
         ({"layers_per_block": [1, 1]}, "lengths that do not belong together"),

@@ -108,6 +108,7 @@ def test_truncated_says_expected_and_found(tmp_path):
         ({"a": 3}, b"", "entry of 'a'"),
         ({"a": {"dtype": "F32", "shape": [2]}}, b"", "entry of 'a'"),
         ({"a": entry(dtype="F4")}, b"\0" * 8, "dtype 'F4'"),
+        ({"a": entry(dtype=["F32"])}, b"\0" * 8, "dtype \\['F32'\\]"),
         ({"a": entry(shape=(3,))}, b"\0" * 8, "spans 8 bytes, but F32 .* takes 12"),
         ({"a": entry(-8, 0)}, b"\0" * 8, "numbers of 'a'"),
         ({"a": entry(shape=(-2, -1))}, b"\0" * 8, "numbers of 'a'"),
