@@ -1,0 +1,90 @@
+"""Full-size proofs with random weights: `python -m ltxrt.parity.full_size export|run`. Not part of the tests.
+
+`export` makes a checkpoint of a release's own sizes sparsely (large tensors are holes, so it costs no disk),
+exports every component in a process of its own and prints time and peak memory. `run` fills the 2B model with
+random numbers, exports it and runs one transformer step and a short video on the CPU.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from ltxrt.engines.command import LtxrtGroup, ltxrt_command
+from ltxrt.export import synthetic, synthetic_models
+from ltxrt.parity.processes import Measured, measure, module
+
+PATH = click.Path(path_type=Path)
+PARTS = ("transformer", "vae_encoder", "vae_decoder", "text_encoder")
+
+
+@ltxrt_command("full_size", cls=LtxrtGroup)
+def main() -> None:
+    """Full-size proofs with random weights; they need tens of gigabytes of disk."""
+
+
+@main.command("export")
+@click.option("--model-version", default="0.9.8-13b-dev", show_default=True, help="A release of the size to prove.")
+@click.option("--component", "parts", type=click.Choice(PARTS), multiple=True, default=PARTS)
+@click.option("--precision", default="bf16", show_default=True)
+@click.option("--work", type=PATH, required=True, help="Scratch folder; removed again.")
+def export_command(model_version: str, parts: tuple[str, ...], precision: str, work: Path) -> None:
+    """Export full-size sparse checkpoints; print time, memory and size per component."""
+    rows = []
+    checkpoint, text_encoder = _checkpoint(work, model_version, "sparse", parts)
+    for part in parts:
+        bundle = work / "bundle"
+        command = _export(checkpoint, text_encoder, bundle, part, precision)
+        cost = measure(command)
+        size = sum(f.stat().st_size for f in (bundle / "onnx").iterdir())
+        rows.append((part, cost, size))
+        shutil.rmtree(bundle)
+    shutil.rmtree(work)
+    click.echo(f"\n| {model_version}, {precision} | written GB | seconds | peak GB |\n|---|---|---|---|")
+    for part, cost, size in rows:
+        click.echo(f"| {part} | {size / 1e9:.2f} | {cost.seconds:.0f} | {cost.peak_bytes / 1e9:.2f} |")
+
+
+@main.command("run")
+@click.option("--model-version", default="0.9.5", show_default=True)
+@click.option("--size", nargs=3, type=int, default=(256, 384, 25), show_default=True, help="H W F")
+@click.option("--steps", type=int, default=2, show_default=True)
+@click.option("--work", type=PATH, required=True, help="Scratch folder; kept, with the bundle and the video.")
+def run_command(model_version: str, size: tuple[int, int, int], steps: int, work: Path) -> None:
+    """Export the model with random weights in fp32 and make a short video on the CPU."""
+    bundle = work / "bundle"
+    if not (bundle / "bundle.json").is_file():
+        checkpoint, text_encoder = _checkpoint(work, model_version, "random", PARTS)
+        for part in PARTS:
+            click.echo(f"{part}: {measure(_export(checkpoint, text_encoder, bundle, part, 'fp32'))}")
+        shutil.rmtree(work / "checkpoint")
+    height, width, frames = size
+    sizes = ("--height", height, "--width", width, "--num-frames", frames, "--steps", steps)
+    prompt = "a random model dreams of noise"
+    output = work / "video.mp4"
+    arguments = ("--bundle", bundle, "--prompt", prompt, *sizes, "--output", output)
+    cost: Measured = measure(module("ltxrt.runtime.cli", *arguments))
+    click.echo(f"{frames} frames of {width}×{height} in {steps} steps: {cost}")
+
+
+def _checkpoint(work: Path, version: str, fill: str, parts: tuple[str, ...]) -> tuple[Path, Path]:
+    models = synthetic_models.full(version)
+    folder = work / "checkpoint"
+    folder.mkdir(parents=True, exist_ok=True)
+    file, text_encoder = folder / f"ltxv-{version}.safetensors", folder / "t5"
+    synthetic.write_official(file, models.transformer, models.vae, models.scheduler, "BF16", fill=fill)
+    if "text_encoder" in parts:
+        synthetic.write_text_encoder(text_encoder, models.text_encoder, "BF16", fill=fill)
+    return file, text_encoder
+
+
+def _export(checkpoint: Path, text_encoder: Path, bundle: Path, part: str, precision: str) -> list[str]:
+    extra = ("--text-encoder", text_encoder) if part == "text_encoder" else ()
+    choice = ("--component", part, "--precision", precision, "--output", bundle)
+    return module("ltxrt.export.cli", "onnx", checkpoint, *extra, *choice)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Image files to pixels for the VAE encoder, and frames to a contact sheet. Pillow and NumPy."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ltxrt.engines.errors import InputError
+from ltxrt.engines.files import atomic_write
+
+WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # one channel of more than 8 bits
+
+
+def load_image(path: Path | str, height: int, width: int) -> NDArray[np.float32]:
+    """An image file as (3, height, width) float32 in −1..1: cropped to the aspect ratio, then scaled.
+
+    The EXIF orientation is applied; transparency is laid over black; 16-bit grayscale is scaled from its full
+    range; other modes are converted to RGB. The crop is centred, the filter bicubic with antialiasing.
+    Raises InputError for a file that is missing or does not decode.
+    """
+    image = _rgb(_open(Path(path)))
+    fitted = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC, centering=(0.5, 0.5))
+    pixels = np.asarray(fitted, np.float32) / np.float32(127.5) - np.float32(1)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def save_strip(frames: NDArray[np.uint8], path: Path, count: int = 8) -> None:
+    """Write `count` frames of (F, H, W, 3), evenly spaced in time, side by side as one PNG."""
+    chosen = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
+    with atomic_write(path) as temporary:
+        Image.fromarray(np.concatenate(list(frames[chosen]), axis=1)).save(temporary, "PNG")
+
+
+def _open(path: Path) -> Image.Image:
+    """The decoded image, upright."""
+    if not path.is_file():
+        raise InputError(f"--image {path}: no such file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.load()
+                return ImageOps.exif_transpose(image)
+    except UnidentifiedImageError as error:
+        raise InputError(f"--image {path}: not an image that Pillow reads; give a PNG, JPEG or WebP") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        limit = math.floor((Image.MAX_IMAGE_PIXELS or 0) / 1e6)
+        raise InputError(f"--image {path}: more than {limit} million pixels; scale it down first") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise InputError(f"--image {path}: does not decode ({error}); the file is damaged or cut") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in WIDE_MODES:
+        return _from_wide(image).convert("RGB")
+    if image.has_transparency_data:
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_wide(image: Image.Image) -> Image.Image:
+    """Grayscale of 16 bits, or float in 0..1, to 8 bits; Pillow's own conversion clips at 255."""
+    values = np.asarray(image).astype(np.float64)
+    largest = 1.0 if image.mode == "F" and values.max(initial=0) <= 1 else 65535.0
+    return Image.fromarray((values / largest * 255).round().clip(0, 255).astype(np.uint8))

@@ -1,0 +1,255 @@
+"""Frames to a file, streamed and atomic: MP4, WebM, GIF or a folder of PNG. PyAV and Pillow.
+
+PyAV carries its FFmpeg libraries, so a deployment box needs no system package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+from numpy.typing import NDArray
+from PIL import Image
+
+from ltxrt.engines.errors import InputError, LtxrtError
+
+Frame = NDArray[np.uint8]  # (H, W, 3)
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a suffix is encoded. `bitexact` keeps version strings out, so that equal frames make equal files."""
+
+    codec: str
+    pix_fmt: str
+    options: Mapping[str, str]
+    container: Mapping[str, str]
+
+
+FORMATS = {
+    ".mp4": Format(
+        "libx264", "yuv420p", {"crf": "18", "preset": "medium"}, {"movflags": "+faststart+use_metadata_tags"}
+    ),
+    ".webm": Format("libvpx-vp9", "yuv420p", {"crf": "24", "b": "0", "row-mt": "1", "cpu-used": "2"}, {}),
+}
+SUFFIXES = (*FORMATS, ".gif")
+ALLOWED = f"{', '.join(SUFFIXES)}, or a name without suffix for a folder of PNG frames"
+
+
+def to_uint8(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Pixels (3, F, H, W) in −1..1, clipped, to frames (F, H, W, 3), rounded to the nearest value.
+
+    The official pipeline truncates instead, which darkens by half a step.
+    """
+    scaled = (pixels * np.float32(0.5) + np.float32(0.5)).clip(0, 1) * np.float32(255)
+    return np.ascontiguousarray(np.rint(scaled).astype(np.uint8).transpose(1, 2, 3, 0))
+
+
+def check_output(path: Path) -> None:
+    """Refuse an output that could not be written; called before the work that would be lost."""
+    if path.suffix.lower() not in (*SUFFIXES, ""):
+        raise InputError(f"--output {path}: the suffix must be {ALLOWED}")
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise InputError(f"--output {path}: the folder {parent} does not exist; make it first")
+    if path.suffix == "" and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"--output {path}: exists; give a new name or an empty folder for the PNG frames")
+    if path.suffix != "" and path.is_dir():
+        raise InputError(f"--output {path}: is a folder; give a file name")
+    probe = parent / f".{secrets.token_hex(8)}"
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"--output {path}: cannot write to {parent} ({error.strerror})") from error
+
+
+class _Sink(Protocol):
+    def write(self, frame: Frame) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class VideoWriter:
+    """Writes frames one at a time under a temporary name; the video appears under its own when all are in.
+
+    A context manager. After an exception, an interruption too, nothing is left behind.
+    """
+
+    def __init__(
+        self, path: Path | str, height: int, width: int, frame_rate: float, metadata: Mapping[str, str]
+    ) -> None:
+        self.path = Path(path)
+        check_output(self.path)
+        self.temporary = self.path.with_name(f".{self.path.stem}.{secrets.token_hex(4)}{self.path.suffix}")
+        self.size = (height, width)
+        self.rate = as_fraction(frame_rate)
+        self.metadata = dict(metadata)
+
+    def __enter__(self) -> Self:
+        try:
+            self._sink = self._open()
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def write(self, frame: Frame) -> None:
+        """Add one frame (height, width, 3) uint8."""
+        if frame.shape != (*self.size, 3) or frame.dtype != np.uint8:
+            raise InputError(f"frame {frame.dtype} {frame.shape}: must be uint8 {(*self.size, 3)}")
+        self._sink.write(np.ascontiguousarray(frame))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._sink.close()
+            if kind is None:
+                self._publish()
+        finally:
+            self._discard()
+
+    def _open(self) -> _Sink:
+        suffix = self.path.suffix.lower()
+        if suffix == ".gif":
+            return _Gif(self.temporary, self.rate, self.metadata)
+        if suffix in FORMATS:
+            return _Encoded(self.temporary, FORMATS[suffix], self)
+        return _Folder(self.temporary, self.rate, self.metadata)
+
+    def _publish(self) -> None:
+        if self.path.suffix == "" and self.path.is_dir():
+            self.path.rmdir()  # empty, as check_output saw
+        os.replace(self.temporary, self.path)
+
+    def _discard(self) -> None:
+        if self.temporary.is_dir():
+            shutil.rmtree(self.temporary, ignore_errors=True)
+        else:
+            self.temporary.unlink(missing_ok=True)
+
+
+class _Encoded:
+    """A video codec in a container."""
+
+    def __init__(self, path: Path, form: Format, writer: VideoWriter) -> None:
+        try:
+            self.container: Any = av.open(str(path), "w", options={"fflags": "+bitexact", **form.container})
+            self.stream = self.container.add_stream(form.codec, rate=writer.rate, options=dict(form.options))
+        except (av.error.FFmpegError, ValueError) as error:
+            raise LtxrtError(
+                f"this PyAV cannot encode {path.suffix} with {form.codec} ({error}); reinstall the 'av' package"
+            ) from error
+        self.container.metadata.update(writer.metadata)
+        self.stream.height, self.stream.width = writer.size
+        self.stream.pix_fmt = form.pix_fmt
+        self.stream.time_base = 1 / writer.rate
+        context = self.stream.codec_context
+        context.thread_count = 0
+        context.flags |= av.codec.context.Flags.bitexact
+        context.color_range, context.colorspace = 1, 1  # limited range, BT.709
+        context.color_primaries, context.color_trc = 1, 1
+        self.count = 0
+
+    def write(self, frame: Frame) -> None:
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        picture = picture.reformat(
+            format=self.stream.pix_fmt, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
+        picture.pts, picture.time_base = self.count, self.stream.time_base
+        self.count += 1
+        self.container.mux(self.stream.encode(picture))
+
+    def close(self) -> None:
+        try:
+            if self.count:
+                self.container.mux(self.stream.encode())
+        finally:
+            self.container.close()
+
+
+class _Gif:
+    """A GIF has hundredths of a second and 256 colours; each frame gets a palette of its own."""
+
+    def __init__(self, path: Path, rate: Fraction, metadata: Mapping[str, str]) -> None:
+        self.path, self.rate = path, rate
+        self.comment = json.dumps(dict(metadata), ensure_ascii=True)
+        self.images: list[Image.Image] = []
+
+    def write(self, frame: Frame) -> None:
+        self.images.append(Image.fromarray(frame).quantize(256, dither=Image.Dither.FLOYDSTEINBERG))
+
+    def close(self) -> None:
+        if not self.images:
+            return
+        # Durations are whole hundredths: the rounding is carried over, so that the whole keeps time.
+        edges = [round(100 * i / self.rate) for i in range(len(self.images) + 1)]
+        durations = [10 * (b - a) for a, b in zip(edges, edges[1:])]
+        first, *rest = self.images
+        first.save(
+            self.path, "GIF", save_all=True, append_images=rest, duration=durations, loop=0, comment=self.comment
+        )
+
+
+class _Folder:
+    """PNG frames 00000.png … and metadata.json."""
+
+    def __init__(self, path: Path, rate: Fraction, metadata: Mapping[str, str]) -> None:
+        self.path, self.count = path, 0
+        path.mkdir()
+        document = {"frame_rate": str(rate), **metadata}
+        (path / "metadata.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+
+    def write(self, frame: Frame) -> None:
+        Image.fromarray(frame).save(self.path / f"{self.count:05d}.png")
+        self.count += 1
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def as_fraction(frame_rate: float) -> Fraction:
+    """The exact rate that a decimal stands for: 23.976 and 29.97 are the NTSC rates, 24000/1001 and so on."""
+    whole = round(frame_rate * 1.001)
+    ntsc = Fraction(whole * 1000, 1001)
+    if abs(float(ntsc) - frame_rate) < 2e-3 and frame_rate != int(frame_rate):
+        return ntsc
+    return Fraction(frame_rate).limit_denominator(100_000)
+
+
+def read_video(path: Path | str) -> tuple[NDArray[np.uint8], Fraction]:
+    """All frames (F, H, W, 3) and the frame rate. Raises InputError where the file does not decode."""
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            frames = [f.to_ndarray(format="rgb24") for f in container.decode(stream)]
+            rate = stream.average_rate or Fraction(25)
+    except (av.error.FFmpegError, IndexError) as error:
+        raise InputError(f"{path}: does not decode as a video ({error})") from error
+    if not frames:
+        raise InputError(f"{path}: has no frames")
+    return np.stack(frames), Fraction(rate)
+
+
+def read_metadata(path: Path | str) -> dict[str, str]:
+    """What a written video says of itself: prompt, seed, bundle, parameters."""
+    path = Path(path)
+    if path.is_dir():
+        return dict(json.loads((path / "metadata.json").read_text(encoding="utf-8")))
+    if path.suffix.lower() == ".gif":
+        with Image.open(path) as image:
+            return dict(json.loads(image.info.get("comment", b"{}")))
+    with av.open(str(path)) as container:
+        return dict(container.metadata)
