@@ -26,7 +26,9 @@ def main() -> None:
 
 
 @main.command("export")
-@click.option("--model-version", default="0.9.8-13b-dev", show_default=True, help="A release of the size to prove.")
+@click.option(
+    "--model-version", default="0.9.8-13b-dev", show_default=True, help="A release of the size to prove."
+)
 @click.option("--component", "parts", type=click.Choice(PARTS), multiple=True, default=PARTS)
 @click.option("--precision", default="bf16", show_default=True)
 @click.option("--work", type=PATH, required=True, help="Scratch folder; removed again.")

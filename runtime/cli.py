@@ -1,4 +1,4 @@
-"""`ltx-run`: a bundle and a prompt to a video file. Heavy packages are imported after the options are read."""
+"""`ltx-run`: a bundle and a prompt to a video file. Heavy packages load after the options are read."""
 
 from __future__ import annotations
 
@@ -27,9 +27,13 @@ ABOUT = {
 @ltxrt_command("ltx-run", context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--bundle", type=PATH, required=True, metavar="DIR", help="Folder made by ltx-export onnx.")
 @click.option("--prompt", required=True, help="What the video shows.")
-@click.option("--output", type=PATH, required=True, metavar="FILE", help=".mp4, .webm, .gif, or a folder for PNG.")
+@click.option(
+    "--output", type=PATH, required=True, metavar="FILE", help=".mp4, .webm, .gif, or a folder for PNG."
+)
 @click.option("--negative-prompt", help=f"What it must not show. {PRESET}")
-@click.option("--image", type=PATH, metavar="FILE", help="First frame; cropped and scaled to the video's size.")
+@click.option(
+    "--image", type=PATH, metavar="FILE", help="First frame; cropped and scaled to the video's size."
+)
 @click.option("--height", type=int, help=ABOUT["height"])
 @click.option("--width", type=int, help=ABOUT["width"])
 @click.option("--num-frames", type=int, help=ABOUT["num_frames"])
@@ -38,7 +42,9 @@ ABOUT = {
 @click.option("--guidance-scale", type=float, help=f"1 turns guidance off. {PRESET}")
 @click.option("--image-strength", type=float, default=1.0, show_default=True, help="0 ignores the image.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same video.")
-@click.option("--reference", default="official", show_default=True, help="official or diffusers: whose habits.")
+@click.option(
+    "--reference", default="official", show_default=True, help="official or diffusers: whose habits."
+)
 @click.option("--precision", metavar="P | COMPONENT=P,…", help="Which of the bundle's precisions to run.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="What runs the engines.")
 @click.option("--threads", type=int, help="CPU threads. [default: all cores]")
@@ -55,10 +61,14 @@ def main(bundle: Path, output: Path, **options: Any) -> None:
     pipeline = Pipeline(read_bundle(bundle), precision=_precisions(options.pop("precision")), **where)
     request = Request(**options)
     start = time.monotonic()
-    video = pipeline.generate(request, Console())
+    console = Console()
+    video = pipeline.generate(request, console)
+    console.finish()
     if video.truncated:
         limit = video.settings.max_tokens
-        click.echo(f"warning: the prompt is {video.truncated} tokens over {limit}; its end was cut off", err=True)
+        click.echo(
+            f"warning: the prompt is {video.truncated} tokens over {limit}; its end was cut off", err=True
+        )
     _write(video, output, bundle)
     click.echo(f"{output}: {len(video.frames)} frames in {time.monotonic() - start:.1f} s")
 
@@ -104,20 +114,23 @@ class Console:
         self.stage = ""
 
     def __call__(self, event: Event) -> None:
-        now = time.monotonic()
         if event.step is None:
-            if self.stage:
-                click.echo(f"{self.stage}: {now - self.started:.1f} s", err=True)
-            self.stage, self.started = event.stage, now
+            self.finish()
+            self.stage, self.started = event.stage, time.monotonic()
             return
         done = event.step.index + 1
-        each = (now - self.started) / done
+        each = (time.monotonic() - self.started) / done
         left = each * (event.total - done)
         line = f"step {done}/{event.total}  {each:.2f} s/step  {left:.0f} s left"
         if sys.stderr.isatty():
             click.echo(f"\r{line}\033[K", err=True, nl=done == event.total)
         else:
             click.echo(line, err=True)
+
+    def finish(self) -> None:
+        """The stage that ran last is over."""
+        if self.stage:
+            click.echo(f"{self.stage}: {time.monotonic() - self.started:.1f} s", err=True)
 
 
 if __name__ == "__main__":

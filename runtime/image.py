@@ -47,7 +47,9 @@ def _open(path: Path) -> Image.Image:
                 image.load()
                 return ImageOps.exif_transpose(image)
     except UnidentifiedImageError as error:
-        raise InputError(f"--image {path}: not an image that Pillow reads; give a PNG, JPEG or WebP") from error
+        raise InputError(
+            f"--image {path}: not an image that Pillow reads; give a PNG, JPEG or WebP"
+        ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = math.floor((Image.MAX_IMAGE_PIXELS or 0) / 1e6)
         raise InputError(f"--image {path}: more than {limit} million pixels; scale it down first") from error

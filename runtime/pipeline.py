@@ -160,7 +160,7 @@ class Pipeline:
                 yield result
 
     def decode(self, settings: Settings, latents: Array) -> NDArray[np.uint8]:
-        """Frames of latents (1,N,C); the decoder's noise is drawn from a generator of its own with the seed."""
+        """Frames of latents (1,N,C); the decoder's noise is drawn from a generator of its own, seeded alike."""
         noise = TorchCpuGenerator(settings.seed)
         grid = unpack(latents, self.shape(settings))
         inputs: dict[str, NDArray] = {}
@@ -210,9 +210,7 @@ class Pipeline:
         habits: Reference = reference(settings.reference)
         return habits.initial_noise(noise.randn, self.vae.latent_channels, self.shape(settings))
 
-    def _bind(
-        self, engine: Engine, settings: Settings, text: Text, index: NDArray[np.int64]
-    ) -> BoundEngine:
+    def _bind(self, engine: Engine, settings: Settings, text: Text, index: NDArray[np.int64]) -> BoundEngine:
         """Everything that stays the same over the steps, given to the engine once."""
         facts, batch = self.transformer, len(text.context)
         causal = reference(settings.reference).rope_is_causal(facts)

@@ -14,7 +14,7 @@ from ltxrt.engines.facts import Preset, VaeFacts
 from ltxrt.runtime.latents import VideoShape
 from ltxrt.runtime.reference import reference
 
-# Inclusive bounds: the far side of anything the models can do, so that a slip of the finger is caught at once.
+# Inclusive bounds, far beyond what the models can do: they catch slips of the finger.
 LIMITS: dict[str, tuple[float, float]] = {
     "height": (1, 8192),
     "width": (1, 8192),

@@ -6,12 +6,12 @@ PyAV carries its FFmpeg libraries, so a deployment box needs no system package.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -29,7 +29,7 @@ Frame = NDArray[np.uint8]  # (H, W, 3)
 
 @dataclass(frozen=True)
 class Format:
-    """How a suffix is encoded. `bitexact` keeps version strings out, so that equal frames make equal files."""
+    """How a suffix is encoded."""
 
     codec: str
     pix_fmt: str
@@ -132,7 +132,7 @@ class VideoWriter:
     def _publish(self) -> None:
         if self.path.suffix == "" and self.path.is_dir():
             self.path.rmdir()  # empty, as check_output saw
-        os.replace(self.temporary, self.path)
+        self.temporary.replace(self.path)
 
     def _discard(self) -> None:
         if self.temporary.is_dir():
@@ -150,7 +150,7 @@ class _Encoded:
             self.stream = self.container.add_stream(form.codec, rate=writer.rate, options=dict(form.options))
         except (av.error.FFmpegError, ValueError) as error:
             raise LtxrtError(
-                f"this PyAV cannot encode {path.suffix} with {form.codec} ({error}); reinstall the 'av' package"
+                f"this PyAV cannot encode {path.suffix} with {form.codec} ({error}); reinstall the package av"
             ) from error
         self.container.metadata.update(writer.metadata)
         self.stream.height, self.stream.width = writer.size
@@ -196,10 +196,16 @@ class _Gif:
             return
         # Durations are whole hundredths: the rounding is carried over, so that the whole keeps time.
         edges = [round(100 * i / self.rate) for i in range(len(self.images) + 1)]
-        durations = [10 * (b - a) for a, b in zip(edges, edges[1:])]
+        durations = [10 * (b - a) for a, b in pairwise(edges)]
         first, *rest = self.images
         first.save(
-            self.path, "GIF", save_all=True, append_images=rest, duration=durations, loop=0, comment=self.comment
+            self.path,
+            "GIF",
+            save_all=True,
+            append_images=rest,
+            duration=durations,
+            loop=0,
+            comment=self.comment,
         )
 
 
