@@ -75,7 +75,7 @@ class SchedulerFacts:
     sampler: str  # "uniform" | "linear_quadratic"
     shift: str | None  # "sd3" (token-count dependent) or none
     terminal: float | None  # the shifted schedule is stretched to end here
-    allowed_steps: tuple[float, ...] | None  # the only sigmas a distilled checkpoint was trained on
+    allowed_steps: tuple[float, ...] | None  # the only sigmas that the checkpoint was trained on
 
 
 @dataclass(frozen=True)

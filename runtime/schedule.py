@@ -53,16 +53,14 @@ def explicit(timesteps: Sequence[float], allowed: Sequence[float] | None = None)
 
 
 def check_allowed(schedule: NDArray[np.float32], allowed: Sequence[float] | None) -> None:
-    """Refuse a sigma that, rounded to 4 decimals, is not one a distilled checkpoint was trained on."""
+    """Refuse a sigma that, rounded to 4 decimals, is not one the checkpoint was trained on."""
     if allowed is None:
         return
     known = {round(a, 4) for a in allowed}
     for sigma in map(float, schedule):
         if round(sigma, 4) not in known:
             listed = ", ".join(f"{a:g}" for a in allowed)
-            raise InputError(
-                f"sigma {sigma:.4f} is not one this distilled checkpoint was trained on ({listed})"
-            )
+            raise InputError(f"sigma {sigma:.4f} is not one this checkpoint was trained on ({listed})")
 
 
 def next_sigma(schedule: NDArray[np.float32], timesteps: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -153,7 +153,7 @@ def test_explicit_timesteps_that_are_no_schedule(timesteps, message):
 
 
 def test_explicit_timesteps_a_distilled_checkpoint_does_not_know():
-    with pytest.raises(InputError, match=r"sigma 0.9000 is not one this distilled checkpoint"):
+    with pytest.raises(InputError, match=r"sigma 0.9000 is not one this checkpoint"):
         explicit([1.0, 0.9], DISTILLED)
 
 

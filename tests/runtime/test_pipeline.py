@@ -1,0 +1,193 @@
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from ltxrt.engines.backend import load_engine
+from ltxrt.engines.bundle import read_bundle
+from ltxrt.engines.errors import BundleError, InputError, NumericsError
+from ltxrt.runtime import pipeline as pipeline_module
+from ltxrt.runtime.pipeline import Pipeline
+from ltxrt.runtime.request import Request
+
+PROMPT = "a lighthouse in fog"
+SMALL = {"height": 64, "width": 96, "num_frames": 9, "steps": 3}
+
+
+@pytest.fixture
+def pipeline(tiny_bundle):
+    return Pipeline(tiny_bundle("0.9.5"))
+
+
+@pytest.mark.parametrize("version", ["0.9.0", "0.9.1", "0.9.5"])
+def test_every_autoencoder_makes_a_video(version, tiny_bundle):
+    video = Pipeline(tiny_bundle(version)).generate(Request(PROMPT, **SMALL))
+    assert video.frames.shape == (9, 64, 96, 3)
+    assert video.frames.dtype == np.uint8
+    assert video.frames.std() > 5
+
+
+def test_same_seed_same_frames_other_seed_others(pipeline):
+    one, again, other = (pipeline.generate(Request(PROMPT, seed=s, **SMALL)).frames for s in (3, 3, 4))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
+
+
+def test_image_becomes_the_first_frame_s_latents(pipeline):
+    image = np.linspace(-1, 1, 3 * 64 * 96, dtype=np.float32).reshape(3, 64, 96)
+    settings = pipeline.settings(Request(PROMPT, image=image, image_noise_scale=0.0, **SMALL))
+    noise = np.random.default_rng(0).standard_normal((1, 12, 16), dtype=np.float32)
+    latents, sampling = pipeline.condition(settings, noise, image)
+    with load_engine(pipeline.bundle, "vae_encoder") as encoder:
+        encoded = encoder(pixels=image[None, :, None])
+    np.testing.assert_array_equal(latents[0, :6].T.reshape(16, 2, 3), encoded[0, :, 0])
+    np.testing.assert_array_equal(latents[0, 6:], noise[0, 6:])
+    assert sampling.mask is not None
+    np.testing.assert_array_equal(sampling.mask[0], [1] * 6 + [0] * 6)
+
+
+def test_image_changes_the_video_and_strength_zero_ignores_it(pipeline):
+    image = np.full((3, 64, 96), 0.5, np.float32)
+    image[:, :32] = -0.5
+    still = {**SMALL, "image_noise_scale": 0.0}
+    without = pipeline.generate(Request(PROMPT, **still)).frames
+    with_image = pipeline.generate(Request(PROMPT, image=image, **still)).frames
+    ignored = pipeline.generate(Request(PROMPT, image=image, image_strength=0.0, **still)).frames
+    assert (without != with_image).any()
+    np.testing.assert_array_equal(without, ignored)
+
+
+def test_guidance_of_one_needs_no_negative_prompt_and_runs_one_sample(pipeline, monkeypatch):
+    batches = []
+    plain = pipeline_module._guided
+    monkeypatch.setattr(
+        pipeline_module, "_guided", lambda *a, batch: batches.append(batch) or plain(*a, batch=batch)
+    )
+    pipeline.generate(Request(PROMPT, guidance_scale=1.0, **SMALL))
+    pipeline.generate(Request(PROMPT, guidance_scale=3.0, **SMALL))
+    assert batches == [1, 2]
+
+
+def test_given_noise_replaces_the_seed_s(pipeline):
+    noise = np.random.default_rng(0).standard_normal((1, 16, 2, 2, 3), dtype=np.float32)
+    still = {**SMALL, "decode_noise_scale": 0.0}
+    one = pipeline.generate(Request(PROMPT, noise=noise, seed=1, **still)).frames
+    two = pipeline.generate(Request(PROMPT, noise=noise, seed=2, **still)).frames
+    np.testing.assert_array_equal(one, two)
+
+
+def test_padding_that_nobody_sees_is_cut(pipeline):
+    """Official semantics mask the padding everywhere, so a longer limit cannot change the video."""
+    bundle = pipeline.bundle
+    preset = dataclasses.replace(bundle.presets["default"], max_tokens=64)
+    shorter = Pipeline(dataclasses.replace(bundle, presets={"default": preset}))
+    request = Request(PROMPT, **SMALL)
+    np.testing.assert_array_equal(pipeline.generate(request).frames, shorter.generate(request).frames)
+
+
+def test_watcher_sees_every_stage_and_step_and_may_cancel(pipeline):
+    events = []
+    pipeline.generate(Request(PROMPT, **SMALL), events.append)
+    stages = [e.stage for e in events if e.step is None]
+    assert stages == ["text encoder", "transformer", "image decoder"]
+    assert [e.step.index for e in events if e.step] == [0, 1, 2]
+
+    class Cancelled(Exception):
+        pass
+
+    def cancel(event):
+        if event.step:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        pipeline.generate(Request(PROMPT, **SMALL), cancel)
+
+
+def test_long_prompt_is_cut_and_said(pipeline):
+    video = pipeline.generate(Request("wave " * 400, **SMALL))
+    assert video.truncated > 0
+    assert pipeline.generate(Request(PROMPT, **SMALL)).truncated == 0
+
+
+@pytest.mark.parametrize("component", ["text_encoder", "transformer", "vae_decoder", "vae_encoder"])
+def test_missing_component_is_found_before_any_engine_loads(component, tiny_bundle, tmp_path, monkeypatch):
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle("0.9.5"), folder)
+    manifest = json.loads((folder / "bundle.json").read_text())
+    del manifest["components"][component]
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr(pipeline_module, "load_engine", None)
+    image = np.zeros((3, 64, 96), np.float32)
+    with pytest.raises(InputError, match=f"has no {component}.*--component {component}"):
+        Pipeline(folder).generate(Request(PROMPT, image=image, **SMALL))
+
+
+def test_bundle_without_a_tokenizer_is_refused(tiny_bundle):
+    bundle = dataclasses.replace(read_bundle(tiny_bundle("0.9.5")), tokenizer=None)
+    with pytest.raises(BundleError, match="no tokenizer"):
+        Pipeline(bundle).generate(Request(PROMPT, **SMALL))
+
+
+class Broken:
+    """An engine that returns `value` from its n-th call on."""
+
+    def __init__(self, engine, component, value, after):
+        self.engine, self.component, self.value, self.after = engine, component, value, after
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.engine.close()
+
+    def bind(self, **static):
+        return Broken(self.engine.bind(**static), self.component, self.value, self.after)
+
+    def __call__(self, **inputs):
+        output = self.engine(**inputs).copy()
+        self.after -= 1
+        if self.after < 0:
+            output[..., -1] = self.value
+            if self.value == 0:
+                output[:] = 0
+        return output
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0])
+@pytest.mark.parametrize(
+    ("component", "after", "where"),
+    [
+        ("text_encoder", 0, "text_encoder returned"),
+        ("transformer", 1, "transformer returned.*step 2 of 3"),
+        ("vae_decoder", 0, "vae_decoder returned"),
+        ("vae_encoder", 0, "vae_encoder returned"),
+    ],
+)
+def test_broken_numbers_stop_the_run_where_they_begin(component, after, where, value, pipeline, monkeypatch):
+    def load(bundle, name, **options):
+        engine = load_engine(bundle, name, **options)
+        return Broken(engine, name, value, after) if name == component else engine
+
+    monkeypatch.setattr(pipeline_module, "load_engine", load)
+    image = np.linspace(-1, 1, 3 * 64 * 96, dtype=np.float32).reshape(3, 64, 96)
+    with pytest.raises(NumericsError, match=where):
+        pipeline.generate(Request(PROMPT, image=image, **SMALL))
+
+
+def test_a_white_video_is_not_a_result(pipeline, monkeypatch):
+    def load(bundle, name, **options):
+        engine = load_engine(bundle, name, **options)
+        return Brighter(engine) if name == "vae_decoder" else engine
+
+    class Brighter(Broken):
+        def __init__(self, engine):
+            super().__init__(engine, "vae_decoder", 0, 1)
+
+        def __call__(self, **inputs):
+            return np.abs(self.engine(**inputs)) + 2
+
+    monkeypatch.setattr(pipeline_module, "load_engine", load)
+    with pytest.raises(NumericsError, match="vae_decoder returned only the value 255"):
+        pipeline.generate(Request(PROMPT, **SMALL))

@@ -1,0 +1,164 @@
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from ltxrt.engines.errors import InputError
+from ltxrt.runtime.video import VideoWriter, as_fraction, check_output, read_metadata, read_video, to_uint8
+
+METADATA = {"prompt": "a wave — “big”\nand blue", "seed": "7", "bundle": "demo"}
+
+
+def moving(count=11, height=64, width=96):
+    """Smooth frames that move, so that order and colours can be told after lossy coding."""
+    t, y, x = np.mgrid[0:count, 0:height, 0:width].astype(np.float32)
+    channels = [128 + 90 * np.sin(x / 20 + t / 3), 128 + 90 * np.cos(y / 17 - t / 4), 60 + 10 * t]
+    return np.stack(channels, axis=-1).astype(np.uint8)
+
+
+def write(path, frames, frame_rate=25.0):
+    with VideoWriter(path, frames.shape[1], frames.shape[2], frame_rate, METADATA) as writer:
+        for frame in frames:
+            writer.write(frame)
+
+
+def psnr(one, two):
+    return -10 * np.log10(np.mean((one.astype(float) - two.astype(float)) ** 2) / 255**2)
+
+
+@pytest.mark.parametrize(("suffix", "floor"), [(".mp4", 38), (".webm", 36), (".gif", 30)])
+@pytest.mark.parametrize("frame_rate", [25.0, 23.976, 30.0])
+def test_round_trip(tmp_path, suffix, floor, frame_rate):
+    frames, path = moving(), tmp_path / f"video{suffix}"
+    write(path, frames, frame_rate)
+    back, rate = read_video(path)
+    assert back.shape == frames.shape
+    assert psnr(back, frames) > floor
+    if suffix != ".gif":  # whose clock ticks in hundredths of a second
+        assert rate == as_fraction(frame_rate)
+        with av.open(str(path)) as container:
+            assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_mp4_is_h264_and_says_its_colours(tmp_path):
+    write(tmp_path / "v.mp4", moving())
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        assert context.name == "h264"
+        assert (context.colorspace, context.color_range) == (1, 1)
+
+
+def test_gif_keeps_time_as_a_whole(tmp_path):
+    write(tmp_path / "v.gif", moving(count=24), 24.0)
+    with Image.open(tmp_path / "v.gif") as image:
+        total = 0
+        for index in range(image.n_frames):
+            image.seek(index)
+            total += image.info["duration"]
+    assert total == 1000
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.webm", "v.gif", "frames"])
+def test_metadata_survives(tmp_path, name):
+    write(tmp_path / name, moving(3))
+    found = {key.lower(): value for key, value in read_metadata(tmp_path / name).items()}
+    assert {key: found[key] for key in METADATA} == METADATA
+
+
+def test_folder_holds_exact_frames(tmp_path):
+    frames = moving(3)
+    write(tmp_path / "frames", frames, 29.97)
+    names = sorted(p.name for p in (tmp_path / "frames").iterdir())
+    assert names == ["00000.png", "00001.png", "00002.png", "metadata.json"]
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "frames" / "00002.png")), frames[2])
+    assert read_metadata(tmp_path / "frames")["frame_rate"] == "30000/1001"
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.webm", "v.gif"])
+def test_equal_frames_make_equal_files(tmp_path, name):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / name, moving())
+    assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("name", ["v.mp4", "v.webm", "v.gif", "frames"])
+def test_an_interrupted_video_leaves_nothing(tmp_path, name, error):
+    frames = moving()
+    with pytest.raises(error), VideoWriter(tmp_path / name, 64, 96, 25, {}) as writer:
+        writer.write(frames[0])
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_video_leaves_the_older_one(tmp_path):
+    path = tmp_path / "v.mp4"
+    path.write_bytes(b"older")
+    with pytest.raises(ValueError), VideoWriter(path, 64, 96, 25, {}) as writer:
+        writer.write(moving()[0])
+        raise ValueError
+    assert path.read_bytes() == b"older"
+    write(path, moving())
+    assert len(read_video(path)[0]) == 11
+
+
+def test_outputs_that_cannot_be_are_found_before_the_work(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    (tmp_path / "dir.mp4").mkdir()
+    (tmp_path / "file").touch()
+    cases = {
+        "v.avi": "suffix must be .mp4, .webm, .gif",
+        "absent/v.mp4": "does not exist",
+        "full": "exists; give a new name",
+        "file": "exists; give a new name",
+        "dir.mp4": "is a folder",
+    }
+    for name, message in cases.items():
+        with pytest.raises(InputError, match=message):
+            check_output(tmp_path / name)
+    with pytest.raises(InputError, match="cannot write to /proc"):
+        check_output(Path("/proc/video.mp4"))
+    check_output(tmp_path / "v.MP4")
+    check_output(tmp_path / "new")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["dir.mp4", "file", "full"]
+
+
+def test_frames_of_another_size_are_refused(tmp_path):
+    with (
+        pytest.raises(InputError, match=r"frame uint8 \(32, 96, 3\): must be uint8 \(64, 96, 3\)"),
+        VideoWriter(tmp_path / "v.mp4", 64, 96, 25, {}) as writer,
+    ):
+        writer.write(moving(1, 32)[0])
+
+
+def test_to_uint8_clips_and_rounds():
+    pixels = np.array([-2, -1, 0, 0.0049, 1, 3], np.float32).reshape(1, 6, 1, 1).repeat(3, axis=0)
+    assert to_uint8(pixels)[:, 0, 0, 0].tolist() == [0, 0, 128, 128, 255, 255]
+    assert to_uint8(np.zeros((3, 9, 32, 64), np.float32)).shape == (9, 32, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("decimal", "exact"),
+    [
+        (25, Fraction(25)),
+        (30.0, Fraction(30)),
+        (12.5, Fraction(25, 2)),
+        (23.976, Fraction(24000, 1001)),
+        (29.97, Fraction(30000, 1001)),
+        (59.94, Fraction(60000, 1001)),
+    ],
+)
+def test_frame_rates_are_exact(decimal, exact):
+    assert as_fraction(decimal) == exact
+
+
+def test_what_is_no_video_is_refused(tmp_path):
+    (tmp_path / "v.mp4").write_text("no video")
+    with pytest.raises(InputError, match="does not decode"):
+        read_video(tmp_path / "v.mp4")

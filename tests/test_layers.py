@@ -1,0 +1,105 @@
+"""Who may import whom, and who may know what. Lazy imports inside functions count."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("engines", "runtime", "export", "parity")
+
+MAY_IMPORT = {
+    "engines": {"numpy", "click", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda", "ltxrt.engines"},
+    "runtime": {"numpy", "click", "tokenizers", "PIL", "av", "ltxrt.engines", "ltxrt.runtime"},
+    "export": {
+        "numpy", "click", "tokenizers", "ml_dtypes", "onnx", "onnx_ir", "onnxscript", "torch", "safetensors",
+        "transformers", "ltxrt.engines", "ltxrt.export",
+    },
+    "parity": None,  # everything
+}  # fmt: skip
+
+FILES = [p for folder in FOLDERS for p in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def imports(source):
+    """Every imported name, with how many dots a relative one has."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, 0) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((f"{node.module or ''}.{alias.name}", node.level) for alias in node.names)
+
+
+def violations(folder, source):
+    """What `source`, a module of `folder`, imports although it must not."""
+    allowed = MAY_IMPORT[folder]
+    found = []
+    for name, level in imports(source):
+        top = name.split(".")[0]
+        package = ".".join(name.split(".")[:2]) if top == "ltxrt" else top
+        if (
+            level
+            or top in FOLDERS
+            or (allowed is not None and package not in allowed and package not in sys.stdlib_module_names)
+        ):
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_follow_the_house(path):
+    folder = path.relative_to(ROOT).parts[0]
+    assert violations(folder, path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "source"),
+    [
+        ("runtime", "def f():\n    import torch"),
+        ("runtime", "from transformers import T5Tokenizer"),
+        ("runtime", "from ltxrt.export import versions"),
+        ("runtime", "from ltxrt import parity"),
+        ("engines", "from ltxrt.runtime.rope import tables"),
+        ("engines", "import ltxrt.export"),
+        ("export", "from ltxrt.runtime import latents"),
+        ("export", "import diffusers"),
+        ("parity", "import runtime"),
+        ("parity", "from . import demo"),
+        ("engines", "from .files import sha256"),
+    ],
+)
+def test_the_checker_sees_a_planted_violation(folder, source):
+    assert violations(folder, source)
+
+
+def test_packages_are_the_folders_that_hold_modules():
+    """An undeclared subpackage works in an editable install and is missing from the wheel."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {".".join(("ltxrt", *p.parent.relative_to(ROOT).parts)) for p in FILES}
+    assert set(settings["packages"]) == folders
+
+
+@pytest.mark.parametrize("folder", ["engines", "runtime"])
+def test_no_version_is_known_by_name(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        found = re.findall(r"0\.9\.\d|13b|distilled", path.read_text(encoding="utf-8"), re.IGNORECASE)
+        assert found == [], path
+
+
+HEAVY = ("torch", "transformers", "diffusers", "onnx", "onnxruntime", "av", "tokenizers", "PIL", "numpy")
+
+
+@pytest.mark.parametrize("module", ["ltxrt.runtime.cli", "ltxrt.export.cli"])
+def test_help_loads_nothing_heavy(module):
+    code = (
+        "import sys, runpy\nsys.argv = ['x', '--help']\n"
+        f"try:\n    runpy.run_module({module!r}, run_name='__main__')\n"
+        "except SystemExit as e:\n    assert not e.code\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.splitlines()[-1] == "[]"
