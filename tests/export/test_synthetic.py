@@ -6,10 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from diffusers.loaders.single_file_utils import (
-    convert_ltx_transformer_checkpoint_to_diffusers,
-    convert_ltx_vae_checkpoint_to_diffusers,
-)
+from diffusers.loaders.single_file_utils import convert_ltx_transformer_checkpoint_to_diffusers
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import T5EncoderModel
@@ -29,23 +26,6 @@ def write(path, version, **options):
     return models
 
 
-class Named2048:
-    """Makes diffusers take a tiny VAE for the 0.9.5 one, which it tells by 2048 channels."""
-
-    shape = (129, 2048)
-
-    def __init__(self, tensor):
-        self.tensor = tensor
-
-
-def to_diffusers_vae(tensors, graph):
-    key = "vae.encoder.conv_out.conv.weight"
-    if graph == "0.9.5":
-        tensors[key] = Named2048(tensors[key])
-    converted = convert_ltx_vae_checkpoint_to_diffusers(tensors)
-    return {n: t.tensor if isinstance(t, Named2048) else t for n, t in converted.items()}
-
-
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_official_file_loads_into_diffusers_and_makes_video(tmp_path, reference, graph):
     models = write(tmp_path / "x.safetensors", graph, seed=1)
@@ -53,7 +33,7 @@ def test_official_file_loads_into_diffusers_and_makes_video(tmp_path, reference,
     parts = {p: {n: t for n, t in tensors.items() if n.startswith("vae.") == p} for p in (True, False)}
     transformer, vae = reference.transformer(models.transformer), reference.vae(graph, models.vae)
     transformer.load_state_dict(convert_ltx_transformer_checkpoint_to_diffusers(parts[False]), strict=True)
-    vae.load_state_dict(to_diffusers_vae(parts[True], graph), strict=True)
+    vae.load_state_dict(reference.to_diffusers_vae(parts[True], graph), strict=True)
     assert (vae.latents_std > 0.3).all() and vae.latents_mean.std() > 0.1
     torch.manual_seed(0)
     with torch.no_grad():
