@@ -110,16 +110,18 @@ class Console:
     """Shows events on stderr: a line per stage, and for the steps one line that is written over."""
 
     def __init__(self) -> None:
-        self.started = time.monotonic()
+        self.started = self.previous = time.monotonic()
         self.stage = ""
 
     def __call__(self, event: Event) -> None:
         if event.step is None:
             self.finish()
-            self.stage, self.started = event.stage, time.monotonic()
+            self.stage = event.stage
+            self.started = self.previous = time.monotonic()
             return
         done = event.step.index + 1
-        each = (time.monotonic() - self.started) / done
+        each = time.monotonic() - self.previous  # the first one's includes loading
+        self.previous += each
         left = each * (event.total - done)
         line = f"step {done}/{event.total}  {each:.2f} s/step  {left:.0f} s left"
         if sys.stderr.isatty():

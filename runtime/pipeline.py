@@ -160,7 +160,7 @@ class Pipeline:
                 yield result
 
     def decode(self, settings: Settings, latents: Array) -> NDArray[np.uint8]:
-        """Frames of latents (1,N,C); the decoder's noise is drawn from a generator of its own, seeded alike."""
+        """Frames of latents (1,N,C); the decoder's noise is from its own generator, seeded alike."""
         noise = TorchCpuGenerator(settings.seed)
         grid = unpack(latents, self.shape(settings))
         inputs: dict[str, NDArray] = {}

@@ -14,7 +14,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 import av
 import numpy as np
@@ -147,7 +147,8 @@ class _Encoded:
     def __init__(self, path: Path, form: Format, writer: VideoWriter) -> None:
         try:
             self.container: Any = av.open(str(path), "w", options={"fflags": "+bitexact", **form.container})
-            self.stream = self.container.add_stream(form.codec, rate=writer.rate, options=dict(form.options))
+            options = dict(form.options)
+            self.stream = cast(Any, self.container.add_stream(form.codec, rate=writer.rate, options=options))
         except (av.error.FFmpegError, ValueError) as error:
             raise LtxrtError(
                 f"this PyAV cannot encode {path.suffix} with {form.codec} ({error}); reinstall the package av"
@@ -156,7 +157,7 @@ class _Encoded:
         self.stream.height, self.stream.width = writer.size
         self.stream.pix_fmt = form.pix_fmt
         self.stream.time_base = 1 / writer.rate
-        context = self.stream.codec_context
+        context: Any = self.stream.codec_context
         context.thread_count = 0
         context.flags |= av.codec.context.Flags.bitexact
         context.color_range, context.colorspace = 1, 1  # limited range, BT.709

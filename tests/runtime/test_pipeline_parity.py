@@ -30,7 +30,7 @@ def frames_of(pipeline, request, monkeypatch):
 
 
 def run_reference(pipeline_class, folder, **options):
-    pipeline = pipeline_class.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline = pipeline_class.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator("cpu").manual_seed(options.pop("seed"))
     return pipeline(generator=generator, output_type="np", **options).frames[0]

@@ -1,0 +1,124 @@
+"""`ltx-run` as a user meets it: files, messages and exit statuses."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from ltxrt.runtime.cli import main
+from ltxrt.runtime.video import read_metadata, read_video
+
+SMALL = ["--height", "64", "--width", "96", "--num-frames", "9", "--steps", "2"]
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def run_small(bundle, output, *extra, prompt="fog over a lake"):
+    return run("--bundle", bundle, "--prompt", prompt, "--output", output, *SMALL, *extra)
+
+
+@pytest.mark.parametrize("name", ["video.mp4", "video.webm", "video.gif", "frames"])
+def test_makes_a_video(tiny_bundle, tmp_path, name):
+    result = run_small(tiny_bundle("0.9.5"), tmp_path / name, "--seed", 3)
+    assert result.exit_code == 0, result.output
+    assert "9 frames in" in result.output
+    assert "step 2/2" in result.output
+    found = {k.lower(): v for k, v in read_metadata(tmp_path / name).items()}
+    assert (found["prompt"], found["seed"], found["steps"]) == ("fog over a lake", "3", "2")
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_image_to_video(tiny_bundle, tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 70, 3), np.uint8)).save(tmp_path / "i.png")
+    result = run_small(tiny_bundle("0.9.5"), tmp_path / "v.mp4", "--image", tmp_path / "i.png")
+    assert result.exit_code == 0, result.output
+    frames, rate = read_video(tmp_path / "v.mp4")
+    assert (frames.shape, rate) == ((9, 64, 96, 3), 25)
+
+
+def test_same_seed_same_file(tiny_bundle, tmp_path):
+    for name in ("one.mp4", "two.mp4"):
+        assert run_small(tiny_bundle("0.9.5"), tmp_path / name, "--seed", 9).exit_code == 0
+    np.testing.assert_array_equal(read_video(tmp_path / "one.mp4")[0], read_video(tmp_path / "two.mp4")[0])
+
+
+def test_truncation_is_said_aloud(tiny_bundle, tmp_path):
+    result = run_small(tiny_bundle("0.9.5"), tmp_path / "v.mp4", prompt="sea " * 600)
+    assert result.exit_code == 0
+    assert "warning: the prompt is" in result.output
+    assert "over 256; its end was cut off" in result.output
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--num-frames", "20"], "--num-frames 20: must be 8k+1; nearest are 17 and 25"),
+        (["--height", "-32"], "--height -32: must be between 1 and 8192"),
+        (["--prompt", " "], "--prompt is empty"),
+        (["--image", "absent.png"], "--image absent.png: no such file"),
+        (["--output", "absent/v.mp4"], "does not exist"),
+        (["--output", "v.avi"], "suffix must be"),
+        (["--bundle", "absent"], "no such folder"),
+        (["--reference", "comfy"], "must be one of official, diffusers"),
+        (["--backend", "abacus"], "no backend is named 'abacus'"),
+        (["--precision", "int3"], "has text_encoder in fp32, not in int3"),
+        (["--precision", "unet=fp32"], "--precision names 'unet'"),
+        (["--steps", "many"], "not a valid integer"),
+        (["--threads", "0"], "threads 0"),
+    ],
+)
+def test_mistakes_get_one_line_and_status_2(tiny_bundle, tmp_path, extra, message):
+    result = run_small(tiny_bundle("0.9.5"), tmp_path / "v.mp4", *extra)
+    assert result.exit_code == 2
+    assert message in result.output
+    errors = [line for line in result.output.splitlines() if "error" in line.lower()]
+    assert len(errors) == 1 and "Traceback" not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_video_stays_when_the_run_fails(tiny_bundle, tmp_path):
+    (tmp_path / "v.mp4").write_bytes(b"older")
+    assert run_small(tiny_bundle("0.9.5"), tmp_path / "v.mp4", "--height", "33").exit_code == 2
+    assert (tmp_path / "v.mp4").read_bytes() == b"older"
+
+
+def command(bundle, output, *extra):
+    return [
+        sys.executable, "-m", "ltxrt.runtime.cli", "--bundle", str(bundle), "--prompt", "fog",
+        "--output", str(output), *SMALL, *extra,
+    ]  # fmt: skip
+
+
+def test_interruption_leaves_nothing(tiny_bundle, tmp_path):
+    arguments = command(tiny_bundle("0.9.5"), tmp_path / "v.mp4", "--steps", "1000")
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while not process.stderr.readline().startswith("step"):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert rest.splitlines()[-1] == "interrupted"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_whole_generation_imports_no_torch(tiny_bundle, tmp_path):
+    Image.new("RGB", (96, 64), "teal").save(tmp_path / "i.png")
+    arguments = command(tiny_bundle("0.9.5"), tmp_path / "v.mp4", "--image", str(tmp_path / "i.png"))[3:]
+    code = (
+        "import sys\n"
+        "from ltxrt.runtime.cli import main\n"
+        f"main({arguments!r}, standalone_mode=False)\n"
+        "heavy = {'torch', 'transformers', 'diffusers', 'onnx', 'onnxscript'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy), 'onnxruntime' in sys.modules)"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.splitlines()[-1] == "heavy: [] True"
+    assert read_video(tmp_path / "v.mp4")[0].shape == (9, 64, 96, 3)
