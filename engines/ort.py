@@ -18,9 +18,10 @@ from ltxrt.engines.errors import EngineError, MissingPackageError
 
 PRECISIONS = ("fp32", "fp16")  # the CPU kernels compute in fp32; fp16 graphs run between casts
 OLDEST = (1, 24)
-# Prepacking copies the matrices into the kernels' own layout: faster products, but the weights are then held
-# in private memory instead of the memory map as long as the engine lives. To be measured before it changes.
-DISABLE_PREPACKING = False
+# Prepacking rearranges every matrix while loading. The graphs' matrices are stored as MatMul reads them, so it
+# buys little: for the 2B transformer on 2 cores it cost 18 to 27 s of loading, against 0.3 s without, and saved
+# 1 s of a step of 16 s (docs/full-size.md).
+DISABLE_PREPACKING = True
 
 _TYPES = {"f32": "tensor(float)", "i64": "tensor(int64)", "bool": "tensor(bool)"}
 _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")

@@ -1,20 +1,27 @@
-"""Full-size proofs with random weights: `python -m ltxrt.parity.full_size export|run`. Not part of the tests.
+"""Full-size proofs with random weights: `python -m ltxrt.parity.full_size export|run|step`. Not in the tests.
 
 `export` makes a checkpoint of a release's own sizes sparsely (large tensors are holes, so it costs no disk),
 exports every component in a process of its own and prints time and peak memory. `run` fills the 2B model with
-random numbers, exports it and runs one transformer step and a short video on the CPU.
+random numbers, exports it and makes a short video on the CPU; `step` times single transformer steps of it.
 """
 
 from __future__ import annotations
 
+import resource
 import shutil
+import time
 from pathlib import Path
 
 import click
+import numpy as np
 
+from ltxrt.engines.backend import load_engine
+from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.command import LtxrtGroup, ltxrt_command
+from ltxrt.engines.errors import InputError
 from ltxrt.export import synthetic, synthetic_models
 from ltxrt.parity.processes import Measured, measure, module
+from ltxrt.runtime.latents import VideoShape
 
 PATH = click.Path(path_type=Path)
 PARTS = ("transformer", "vae_encoder", "vae_decoder", "text_encoder")
@@ -69,6 +76,30 @@ def run_command(model_version: str, size: tuple[int, int, int], steps: int, work
     arguments = ("--bundle", bundle, "--prompt", prompt, *sizes, "--output", output)
     cost: Measured = measure(module("ltxrt.runtime.cli", *arguments))
     click.echo(f"{frames} frames of {width}×{height} in {steps} steps: {cost}")
+
+
+@main.command("step")
+@click.option("--size", nargs=3, type=int, default=(256, 384, 25), show_default=True, help="H W F")
+@click.option("--batch", type=int, default=1, show_default=True)
+@click.option("--work", type=PATH, required=True, help="The scratch folder of `run`.")
+def step_command(size: tuple[int, int, int], batch: int, work: Path) -> None:
+    """Load the transformer that `run` left and time single steps."""
+    bundle = read_bundle(work / "bundle")
+    if bundle.facts.vae is None:
+        raise InputError(f"{work}: its bundle says nothing of a VAE; make it with the command `run`")
+    height, width, frames = size
+    tokens = VideoShape(frames, height, width).latent(bundle.facts.vae).tokens
+    sizes = {"B": batch, "N": tokens, "K": 1, "T": 128}
+    start = time.monotonic()
+    with load_engine(bundle, "transformer") as engine:
+        feed = engine.contract.sample(sizes, np.random.default_rng(0))
+        click.echo(f"load: {time.monotonic() - start:.1f} s")
+        for name in ("first step", "second step"):
+            start = time.monotonic()
+            engine(**feed)
+            click.echo(f"{name}, {tokens} tokens, batch {batch}: {time.monotonic() - start:.1f} s")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    click.echo(f"peak resident memory: {peak / 1e9:.2f} GB")
 
 
 def _checkpoint(work: Path, version: str, fill: str, parts: tuple[str, ...]) -> tuple[Path, Path]:

@@ -192,7 +192,7 @@ def diffusers_models(tiny_checkpoint):
         dit.load_state_dict(convert_ltx_transformer_checkpoint_to_diffusers(names), strict=True)
         names = {n: t for n, t in tensors.items() if n.startswith("vae.")}
         autoencoder.load_state_dict(to_diffusers_vae(names, graph), strict=True)
-        text_encoder = T5EncoderModel.from_pretrained(folder / "t5", torch_dtype=torch.float32).eval()
+        text_encoder = T5EncoderModel.from_pretrained(folder / "t5", dtype=torch.float32).eval()
         return SimpleNamespace(transformer=dit, vae=autoencoder, text_encoder=text_encoder)
 
     return make
