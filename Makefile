@@ -1,49 +1,67 @@
-# Everything a fresh Linux machine with Python needs is done here: `make demo` and `make test` set themselves up.
+# Everything a developer runs. Each target makes .venv itself, from the versions in constraints.txt.
 #
-# torch is installed first and alone, because any open range pulls several gigabytes of CUDA packages. Where the
-# default index has no CPU build, name torch's CPU wheel index in PIP_EXTRA_INDEX_URL, or pass other pip
-# arguments in TORCH_INDEX_ARGS.
+# PYTHON=python3.12        which Python to use; default: the first of CANDIDATES that fits
+# PIP_EXTRA_INDEX_URL=…    pass torch's CPU wheel index here to avoid the CUDA build, several gigabytes that
+#                          neither the demo nor the tests need. pip's other variables work as well, and
+#                          TORCH_INDEX_ARGS holds pip arguments for torch alone.
+# PYTEST_ARGS='-k rope'    what pytest is told
 
-TORCH := torch==2.13.0
 VENV := .venv
-BIN := $(VENV)/bin
+RUN := $(VENV)/bin/python -m
 READY := $(VENV)/.ready
-PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+PIP := $(RUN) pip --disable-pip-version-check install --quiet --constraint constraints.txt
+CANDIDATES := python3 python3.13 python3.12 python3.11
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
+# What fits is asked by running it: a name on the path can be a shim of a version that is not there, and Debian
+# ships python3 without the ensurepip that venv needs.
+FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+
+.DEFAULT_GOAL := help
 .PHONY: help demo test lint types wheel clean
 
 help:  ## Show this
-	@grep -hE '^[a-z]+: .*##|^[a-z]+:  ##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(READY)  ## Make a random checkpoint, export it, run text-to-video and image-to-video; leaves demo/
-	$(BIN)/python -m ltxrt.parity.demo --output demo
+	$(RUN) ltxrt.parity.demo --output demo
 
 test: $(READY)  ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(RUN) pytest $(PYTEST_ARGS)
 
 lint: $(READY)  ## Check style
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
 
 # mypy cannot follow an editable install's import hook, so it is shown the folders under one name.
 types: $(READY)  ## Check types
 	@mkdir -p .types/ltxrt
-	@for d in engines export parity runtime; do ln -sfn ../../$$d .types/ltxrt/$$d; done
-	MYPYPATH=.types $(BIN)/mypy -p ltxrt
+	@for folder in engines export parity runtime; do ln -sfn ../../$$folder .types/ltxrt/$$folder; done
+	MYPYPATH=.types $(RUN) mypy -p ltxrt
 
-wheel: $(READY)  ## Build dist/*.whl and dist/*.tar.gz
-	$(BIN)/python -m build
+# The wheel is built from the source archive, not the tree: setuptools keeps deleted modules in build/.
+wheel: $(READY)  ## Build dist/*.tar.gz and dist/*.whl
+	$(RUN) build --no-isolation --outdir dist
 
 clean:  ## Remove everything that make made
-	rm -rf $(VENV) .types build dist demo *.egg-info
+	rm -rf $(VENV) .types build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
-# The stamp comes last: an installation that failed half-way is begun again.
+# torch comes first and alone: a CPU build that is at hand is taken, and all else finds it installed. The stamp
+# comes last: an installation that failed half-way is begun again.
 $(READY): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed and none was found; install one or pass PYTHON=…"; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25'
-	$(BIN)/python -m pip install --quiet $(TORCH_INDEX_ARGS) $(TORCH)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cpu,export,parity,dev]'
+	@rm -f $@
+	@python='$(PYTHON)'; \
+	for candidate in $(CANDIDATES); do \
+	  test -z "$$python" && $$candidate -c '$(FITS)' 2>/dev/null && python=$$candidate; \
+	done; \
+	if ! $$python -c '$(FITS)' 2>/dev/null; then \
+	  echo "error: ltxrt needs Python 3.11, 3.12 or 3.13 with its venv module (on Debian: python3-venv);" \
+	    "$${python:-python3} is $$($${python:-python3} --version 2>&1)." \
+	    "Install one, or say which: make PYTHON=/path/to/python3.12" >&2; \
+	  exit 2; \
+	fi; \
+	echo "$$python -m venv $(VENV)" && $$python -m venv $(VENV)
+	$(PIP) setuptools
+	$(PIP) $(TORCH_INDEX_ARGS) $$(grep '^torch==' constraints.txt)
+	$(PIP) --no-build-isolation --editable '.[cpu,export,parity,dev]'
 	@touch $@
