@@ -109,7 +109,7 @@ def _prepare(folder: Path, manifest: Manifest) -> None:
 
 
 def _forget(folder: Path, name: str, precision: str) -> None:
-    """Take a graph that is about to be replaced out of the manifest: an interruption must not leave it there."""
+    """Take a graph that is about to be replaced out of the manifest, where an interruption would leave it."""
     if not (folder / MANIFEST).is_file():
         return
     old = read_manifest(folder)

@@ -86,7 +86,7 @@ def parse_precisions(text: str, names: tuple[str, ...]) -> dict[str, str]:
         pairs = dict(item.partition("=")[::2] for item in text.split(","))
         unknown = [n for n in pairs if n not in names]
         if unknown:
-            raise InputError(f"--precision names {unknown[0]!r}, which is not exported here: {', '.join(names)}")
+            raise InputError(f"--precision names {unknown[0]!r}; exported here are {', '.join(names)}")
         chosen = {n: pairs.get(n, "fp32") for n in names}
     for name, precision in chosen.items():
         if precision not in PRECISIONS:

@@ -27,8 +27,8 @@ def _no_constants(_config: Any) -> dict[str, Tensor]:
 class Component:
     """How one component is made.
 
-    `part` is the checkpoint's; `names` the prefixes of the tensors it uses, all if empty; `constants` gives the
-    buffers that no checkpoint holds; `refused` says per precision why it is not offered.
+    `part` is the checkpoint's; `names` the prefixes of the tensors it uses, all if empty; `constants` gives
+    the buffers that no checkpoint holds; `refused` says per precision why it is not offered.
     """
 
     part: str
@@ -63,8 +63,8 @@ def part(checkpoint: Checkpoint, name: str) -> Part[Any]:
     """The checkpoint's part that component `name` is made from."""
     found: Part[Any] | None = getattr(checkpoint, COMPONENTS[name].part)
     if found is None:
-        fix = "give --text-encoder DIR" if name == "text_encoder" else "give a checkpoint that holds it, or --vae"
-        raise CheckpointError(f"{checkpoint.source} has no {COMPONENTS[name].part} to make {name} from; {fix}")
+        option = "--text-encoder DIR" if name == "text_encoder" else "--vae FILE, or another checkpoint"
+        raise CheckpointError(f"{checkpoint.source} has no {COMPONENTS[name].part} for {name}; give {option}")
     return found
 
 
@@ -86,7 +86,10 @@ def facts(checkpoint: Checkpoint) -> Facts:
     """Everything the runtime must know; a text encoder of another width than the transformer's is refused."""
     found = Facts(
         transformer=_apply(layout_facts.transformer_facts, checkpoint.transformer),
-        vae=checkpoint.vae and layout_facts.vae_facts(checkpoint.vae.config, checkpoint.vae.weights),
+        vae=_apply(
+            lambda config: layout_facts.vae_facts(config, part(checkpoint, "vae_decoder").weights),
+            checkpoint.vae,
+        ),
         text_encoder=_apply(layout_facts.text_encoder_facts, checkpoint.text_encoder),
         scheduler=checkpoint.scheduler,
     )

@@ -37,8 +37,8 @@ class VaeBlock:
     """One entry of `encoder.down_blocks` or `decoder.up_blocks`; its index there is its index in the tuple.
 
     kind: `res` a group of `layers` residual blocks of one width; `res_xy` one residual block that changes the
-    width; `conv` a strided causal convolution; `space_to_depth` / `depth_to_space` a convolution whose channels
-    are folded out of or into space and time by `stride` (t, h, w).
+    width; `conv` a strided causal convolution; `space_to_depth` / `depth_to_space` a convolution whose
+    channels are folded out of or into space and time by `stride` (t, h, w).
     """
 
     kind: str

@@ -18,7 +18,7 @@ def write_tokenizer_json(folder: Path, target: Path) -> None:
         shutil.copyfile(ready, target)
         return
     try:
-        from transformers import T5TokenizerFast
+        from transformers import T5TokenizerFast  # type: ignore[attr-defined]  # exported lazily
     except ImportError as error:
         raise MissingPackageError("transformers", "export") from error
     try:

@@ -1,12 +1,14 @@
 """One component to one ONNX graph, without its weights.
 
-The module is built and traced under fake tensors, so size and time do not depend on the weights; every parameter
-becomes an initialiser that has a name, a type and a shape but no data. `ltxrt.export.weights` streams that in.
+The module is built and traced under fake tensors, so size and time do not depend on the weights; every
+parameter becomes an initialiser that has a name, a type and a shape but no data. `ltxrt.export.weights`
+streams that in.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,8 +29,8 @@ OPSET = 23  # the first with Attention, RMSNormalization and RotaryEmbedding
 DTYPES = {"f32": torch.float32, "i64": torch.int64, "bool": torch.bool}
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-# Sizes that a trace is made at: distinct, and none of them 1, so that no two axes are taken for one another and
-# none is specialised. They leave no mark in the graph.
+# Sizes that a trace is made at: distinct, and none of them 1, so that no two axes are taken for one another
+# and none is specialised. They leave no mark in the graph.
 TRACE_SIZES = {"B": 2, "N": 24, "K": 3, "T": 7, "f": 3, "h": 4, "w": 5}
 
 
@@ -41,7 +43,7 @@ class Traced:
 
 
 def trace(build: Callable[[], nn.Module], contract: Contract, precision: str) -> Traced:
-    """Trace `build()`'s module with the contract's names and dynamic axes; `precision` is the weights' dtype."""
+    """Trace `build()`'s module with the contract's names and dynamic axes, its weights in `precision`."""
     with FakeTensorMode(), torch.no_grad(), _default_dtype(PRECISIONS[precision]), _quiet():
         module = build().eval()
         torch.set_default_dtype(torch.float32)
@@ -86,13 +88,30 @@ def _tidy(model: ir.Model, contract: Contract) -> ir.Model:
     for output, tensor in zip(model.graph.outputs, contract.outputs):
         output.name = tensor.name
     _simplify(model)
-    for value, tensor in zip((*model.graph.inputs, *model.graph.outputs), (*contract.inputs, *contract.outputs)):
+    values = (*model.graph.inputs, *model.graph.outputs)
+    for value, tensor in zip(values, (*contract.inputs, *contract.outputs)):
         value.shape = ir.Shape(tensor.shape)
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
     for node in model.graph:
         node.metadata_props.clear()
+        for value in node.outputs:
+            value.shape = _contract_shape(value.shape, contract)
     model.producer_name = "ltxrt"
     model.producer_version = None
     return model
+
+
+def _contract_shape(shape: ir.Shape | None, contract: Contract) -> ir.Shape | None:
+    """`shape` without the tracer's private symbols, whose names change from run to run."""
+    if shape is None:
+        return None
+
+    def known(dim: int | ir.SymbolicDim) -> bool:
+        symbols = [] if isinstance(dim, int) else re.findall(r"[A-Za-z]\w*", str(dim.value))
+        return set(symbols) <= set(contract.symbols)
+
+    return ir.Shape([dim if known(dim) else None for dim in shape])
 
 
 def _simplify(model: ir.Model) -> None:

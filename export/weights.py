@@ -1,13 +1,15 @@
 """Stream a checkpoint's tensors into a traced graph's initialisers, one at a time.
 
-Each is read from the checkpoint, cast to the initialiser's type, transposed where a MatMul wants it so, appended to
-the external-data file and hashed on the way: peak memory is that of the largest tensor, whatever the model's size.
+Each is read from the checkpoint, cast to the initialiser's type, transposed where a MatMul wants it so,
+appended to the external-data file and hashed on the way: peak memory is that of the largest tensor, whatever
+the model's size.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,13 +50,13 @@ class Written:
 
 
 def read(stored: StoredTensor) -> torch.Tensor:
-    """The tensor as stored. Read, not memory-mapped: a mapping of a whole checkpoint counts as resident memory."""
+    """The tensor as stored. Read, not memory-mapped: a mapping of the checkpoint is resident memory."""
     if stored.dtype not in TORCH_DTYPES:
         known = ", ".join(TORCH_DTYPES)
-        raise CheckpointError(f"{stored.path}: {stored.name} has dtype {stored.dtype}; weights may be {known}")
+        raise CheckpointError(f"{stored.path}: {stored.name} is {stored.dtype}; weights may be {known}")
     data = np.fromfile(stored.path, np.uint8, stored.nbytes, offset=stored.offset)
     if data.nbytes != stored.nbytes:
-        raise CheckpointError(f"{stored.path} was cut while it was read: {stored.name} ends early; fetch it again")
+        raise CheckpointError(f"{stored.path} was cut while it was read, at {stored.name}; fetch it again")
     return torch.from_numpy(data).view(TORCH_DTYPES[stored.dtype]).view(stored.shape)
 
 
@@ -74,8 +76,8 @@ def stream(
 ) -> Written:
     """Write every weight initialiser to `data_path` and make the graph refer to it as `location`.
 
-    `constants` are buffers that no checkpoint holds. Initialisers that already have a value (folded constants)
-    stay inside the graph.
+    `constants` are buffers that no checkpoint holds. Initialisers with a value (folded constants) stay in the
+    graph.
     """
     values = [v for v in traced.model.graph.initializers.values() if v.const_value is None]
     total = sum(_nbytes(v) for v in values)
@@ -86,7 +88,7 @@ def stream(
             data = tensor.flatten().view(torch.uint8).numpy()
             padding = b"\0" * (-offset % (PAGE if data.nbytes >= PAGE else SMALL_ALIGNMENT))
             offset += len(padding)
-            for part in (padding, memoryview(data)):
+            for part in (padding, data.data):
                 file.write(part)
                 digest.update(part)
             value.const_value = _external(value, location, offset, data.nbytes, data_path.parent)
@@ -113,15 +115,14 @@ def _value(
 def _nbytes(value: ir.Value) -> int:
     if value.shape is None or value.dtype is None:
         raise TypeError(f"initialiser {value.name} has no type")
-    return int(np.prod([int(d) for d in value.shape], dtype=np.int64)) * value.dtype.itemsize
+    return math.prod(value.shape.numpy()) * math.ceil(value.dtype.itemsize)
 
 
 def _external(value: ir.Value, location: str, offset: int, length: int, folder: Path) -> ir.ExternalTensor:
     if value.shape is None or value.dtype is None:
         raise TypeError(f"initialiser {value.name} has no type")
-    shape = ir.Shape([int(d) for d in value.shape])
     return ir.ExternalTensor(
-        location, offset, length, value.dtype, shape=shape, name=value.name or "", base_dir=folder
+        location, offset, length, value.dtype, shape=value.shape, name=value.name or "", base_dir=folder
     )
 
 

@@ -1,8 +1,9 @@
 """Layers shared by the traced modules. Knows nothing of checkpoints or ONNX files.
 
-Two rules hold for all of them. Weights that a MatMul reads are stored the way it reads them, (in, out), so that no
-backend has to transpose gigabytes on load. Norm statistics, sinusoids and rotations are computed in fp32 whatever
-the module's dtype: with bf16 statistics an affine-free RMS norm shrinks the latents' spread by a fifth.
+Two rules hold for all of them. Weights that a MatMul reads are stored the way it reads them, (in, out), so
+that no backend has to transpose gigabytes on load. Norm statistics, sinusoids and rotations are computed in
+fp32 whatever the module's dtype: with bf16 statistics an affine-free RMS norm shrinks the latents' spread by
+a fifth.
 """
 
 from __future__ import annotations
@@ -43,10 +44,15 @@ class RMSNorm(nn.Module):
 def rms_norm(x: Tensor, ones: Tensor, eps: float) -> Tensor:
     """RMS norm over the last axis without an affine part.
 
-    `ones` (D,) fp32 stands in for the weight: the ONNX operator wants one, and left to itself the exporter makes
-    one of the whole input's shape in every call.
+    `ones` (D,) fp32 stands in for the weight: the ONNX operator wants one, and left to itself the exporter
+    makes one of the whole input's shape in every call.
     """
     return functional.rms_norm(x.float(), ones.shape, ones, eps).to(x.dtype)
+
+
+def layer_norm(x: Tensor, ones: Tensor, eps: float) -> Tensor:
+    """Layer norm over the last axis without an affine part; `ones` as for `rms_norm`."""
+    return functional.layer_norm(x.float(), ones.shape, ones, None, eps).to(x.dtype)
 
 
 def timestep_embedding(timesteps: Tensor, width: int = 256) -> Tensor:

@@ -1,12 +1,13 @@
 """The T5 v1.1 encoder as it is traced. Parameter names are transformers' `T5EncoderModel`'s.
 
-Reference: T5 (arXiv 1910.10683) section 2.1; v1.1: gated GELU, no biases, no attention scaling, a relative position
-bias table in the first layer that all layers share.
+Reference: T5 (arXiv 1910.10683) section 2.1; v1.1: gated GELU, no biases, no attention scaling, a relative
+position bias table in the first layer that all layers share.
 """
 
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from ltxrt.export.models.layers import Linear, RMSNorm
 
 
 def relative_buckets(buckets: int, max_distance: int) -> Tensor:
-    """Bucket of every clipped distance (key − query) in −max_distance..max_distance, int64 (2·max_distance+1,).
+    """Bucket of every distance (key − query) in −max_distance..max_distance, int64 (2·max_distance+1,).
 
     All distances beyond the maximum share a bucket, so a table replaces the logarithm: another backend's
     logarithm may round a distance into the neighbouring bucket.
@@ -42,11 +43,15 @@ class SelfAttention(nn.Module):
         self.o = Linear(inner, config.width, bias=False)
         if has_bias:
             self.relative_attention_bias = nn.Embedding(config.relative_buckets, config.heads)
-            self.register_buffer("buckets", torch.empty(2 * config.relative_max_distance + 1, dtype=torch.int64))
+            distances = 2 * config.relative_max_distance + 1
+            self.buckets: Tensor
+            self.register_buffer("buckets", torch.empty(distances, dtype=torch.int64))
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        split = [p(x).unflatten(-1, (self.config.heads, -1)).transpose(1, 2) for p in (self.q, self.k, self.v)]
-        out = functional.scaled_dot_product_attention(*split, attn_mask=bias, scale=1.0)
+        q, k, v = (
+            p(x).unflatten(-1, (self.config.heads, -1)).transpose(1, 2) for p in (self.q, self.k, self.v)
+        )
+        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
         return self.o(out.transpose(1, 2).flatten(2))
 
     def position_bias(self, tokens: int) -> Tensor:
@@ -107,7 +112,8 @@ class T5Stack(nn.Module):
         self.final_layer_norm = RMSNorm(config.width, config.norm_eps)
 
     def forward(self, x: Tensor, attention_mask: Tensor) -> Tensor:
-        bias = self.block[0].layer[0].SelfAttention.position_bias(x.shape[1])
+        first = cast(T5Block, self.block[0]).layer[0]
+        bias = cast(AttentionLayer, first).SelfAttention.position_bias(x.shape[1])
         # Half the smallest finite number: adding the bias cannot overflow, and exp() of it is zero.
         hidden = torch.where(attention_mask[:, None, None, :] > 0, 0.0, torch.finfo(x.dtype).min / 2)
         mask = bias.to(x.dtype) + hidden.to(x.dtype)

@@ -1,25 +1,27 @@
 """The diffusion transformer as it is traced: its `forward` is the tensor contract.
 
-Sees only tokens: the number of frames, the height and the width are in the rotary tables. Parameter names are the
-official checkpoint's. Reference: LTX-Video (arXiv 2501.00103) section 2.2; official
+Sees only tokens: the number of frames, the height and the width are in the rotary tables. Parameter names are
+the official checkpoint's. Reference: LTX-Video (arXiv 2501.00103) section 2.2; official
 `ltx_video/models/transformers/transformer3d.py`; diffusers `transformer_ltx.py`.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ltxrt.export.config import TransformerConfig
-from ltxrt.export.models.layers import CombinedTimestepEmbedder, Linear, RMSNorm, rms_norm
+from ltxrt.export.models.layers import CombinedTimestepEmbedder, Linear, RMSNorm, layer_norm, rms_norm
 
 # Rows of `perturbation_mask`, the contract's order.
 ATTENTION_VALUES, ATTENTION_SKIP, WHOLE_BLOCK = range(3)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Interleaved rotation of the full width (before the head split), in fp32. x (B,N,D), tables (B,N,D/2)."""
+    """Interleaved rotation of the full width, before the head split, in fp32; x (B,N,D), tables (B,N,D/2)."""
     rotated = torch.onnx.ops.rotary_embedding(x.float().unsqueeze(1), cos, sin, interleaved=True)
     return rotated.squeeze(1).to(x.dtype)
 
@@ -39,11 +41,12 @@ class Attention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Scaled dot-product attention; q (B,N,D), k and v (B,T,D), mask bool (B,1,N,T) → (B,N,D)."""
-        split = [x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v)]
-        return functional.scaled_dot_product_attention(*split, attn_mask=mask).transpose(1, 2).flatten(2)
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
     def project_out(self, x: Tensor) -> Tensor:
-        return self.to_out[0](x)
+        (out,) = self.to_out
+        return out(x)
 
 
 class FeedForward(nn.Module):
@@ -56,7 +59,8 @@ class FeedForward(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net["2"](functional.gelu(self.net["0"]["proj"](x), approximate="tanh"))
+        inner = cast(nn.ModuleDict, self.net["0"])["proj"](x)
+        return self.net["2"](functional.gelu(inner, approximate="tanh"))
 
 
 class Modulation:
@@ -70,7 +74,7 @@ class Modulation:
         self.shape = timestep_index.shape
 
     def __call__(self, table: Tensor, factors: tuple[int, ...]) -> list[Tensor]:
-        """`table` (R,D) plus the embedding, one (B,N,D) tensor per row; rows in `factors` are returned as 1 + row.
+        """`table` (R,D) plus the embedding, a (B,N,D) tensor per row, as 1 + row for those in `factors`.
 
         The 1 is added to K rows, not to N tokens.
         """
@@ -111,7 +115,7 @@ class Block(nn.Module):
         return torch.where(keep[WHOLE_BLOCK], hidden, start)
 
     def self_attention(self, x: Tensor, rope: tuple[Tensor, Tensor], keep: Tensor) -> Tensor:
-        """Rotated self-attention; a perturbed sample's output is its values or its input (STG, arXiv 2411.18664)."""
+        """Rotated self-attention; a perturbed sample gives its values or input (STG, arXiv 2411.18664)."""
         attn = self.attn1
         value = attn.to_v(x)
         q = rotate(attn.q_norm(attn.to_q(x)), *rope)
@@ -149,7 +153,7 @@ class AdaLayerNormSingle(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Latent tokens to velocity; argument names, shapes and dtypes as `ltxrt.engines.contract.transformer` says."""
+    """Latent tokens to velocity, as `ltxrt.engines.contract.transformer` says."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -160,6 +164,7 @@ class Transformer(nn.Module):
         self.transformer_blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.scale_shift_table = nn.Parameter(torch.empty(2, config.width))
         self.proj_out = Linear(config.width, config.out_channels)
+        self.ones: Tensor
         self.register_buffer("ones", torch.empty(config.width, dtype=torch.float32))
 
     def forward(
@@ -188,8 +193,8 @@ class Transformer(nn.Module):
         for index, block in enumerate(self.transformer_blocks):
             hidden = block(hidden, blocks, rope, text, keep[index], self.ones)
         shift, factor = head(self.scale_shift_table, factors=(1,))
-        normed = functional.layer_norm(hidden.float(), self.ones.shape, self.ones, None, self.config.norm_eps)
-        hidden = normed.to(dtype) * factor + shift
+        normed = layer_norm(hidden, self.ones, self.config.norm_eps)
+        hidden = normed * factor + shift
         return self.proj_out(hidden).float()
 
 

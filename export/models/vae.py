@@ -1,8 +1,8 @@
 """The video autoencoder's two halves as they are traced. Parameter names are the official checkpoint's.
 
-The encoder is causal in time, the decoder is not: its convolutions see one frame of the future. Latents cross the
-boundary normalised by the checkpoint's per-channel statistics. Reference: LTX-Video (arXiv 2501.00103) section 2.1;
-official `causal_video_autoencoder.py`; diffusers `autoencoder_kl_ltx.py`.
+The encoder is causal in time, the decoder is not: its convolutions see one frame of the future. Latents cross
+the boundary normalised by the checkpoint's per-channel statistics. Reference: LTX-Video (arXiv 2501.00103)
+section 2.1; official `causal_video_autoencoder.py`; diffusers `autoencoder_kl_ltx.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ltxrt.export.config import VaeBlock, VaeConfig
 from ltxrt.export.models.layers import CombinedTimestepEmbedder
 
 Stride = tuple[int, int, int]
+Noise = Iterator[Tensor] | None  # the maps not yet used
 
 
 class CausalConv3d(nn.Module):
@@ -85,7 +86,7 @@ class ResBlock(nn.Module):
         if timestep_conditioning:
             self.scale_shift_table = nn.Parameter(torch.empty(4, channels))
 
-    def forward(self, x: Tensor, embedding: Tensor | None, noise: Iterator[Tensor] | None) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor | None, noise: Noise) -> Tensor:
         shift1 = scale1 = shift2 = scale2 = None
         if self.modulated and embedding is not None:
             shift1, scale1, shift2, scale2 = modulation(self.scale_shift_table, embedding)
@@ -112,7 +113,7 @@ def activate(x: Tensor, shift: Tensor | None, scale: Tensor | None) -> Tensor:
 
 
 class ResGroup(nn.Module):
-    """`layers` residual blocks of one width; in a timestep-conditioned decoder with an embedder of its own."""
+    """`layers` residual blocks of one width; in a timestep-conditioned decoder with their own embedder."""
 
     def __init__(self, block: VaeBlock, eps: float, causal: bool, timestep_conditioning: bool) -> None:
         super().__init__()
@@ -123,7 +124,7 @@ class ResGroup(nn.Module):
             ResBlock(block, eps, causal, timestep_conditioning) for _ in range(block.layers)
         )
 
-    def forward(self, x: Tensor, timestep: Tensor | None, noise: Iterator[Tensor] | None) -> Tensor:
+    def forward(self, x: Tensor, timestep: Tensor | None, noise: Noise) -> Tensor:
         embedding = self.time_embedder(timestep) if self.conditioned else None
         for block in self.res_blocks:
             x = block(x, embedding, noise)
@@ -131,7 +132,7 @@ class ResGroup(nn.Module):
 
 
 class StridedConv(CausalConv3d):
-    def forward(self, x: Tensor, timestep: Tensor | None = None, noise: Iterator[Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, timestep: Tensor | None = None, noise: Noise = None) -> Tensor:
         return super().forward(x)
 
 
@@ -144,7 +145,7 @@ class SpaceToDepth(nn.Module):
         self.group = block.in_channels * t * h * w // block.out_channels
         self.conv = CausalConv3d(block.in_channels, block.out_channels // (t * h * w), causal=True)
 
-    def forward(self, x: Tensor, timestep: Tensor | None = None, noise: Iterator[Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, timestep: Tensor | None = None, noise: Noise = None) -> Tensor:
         if self.stride[0] == 2:
             x = functional.pad(x, (0, 0, 0, 0, 1, 0), mode="replicate")
         mean = fold_space_time(x, self.stride).unflatten(1, (-1, self.group)).mean(2)
@@ -152,7 +153,7 @@ class SpaceToDepth(nn.Module):
 
 
 class DepthToSpace(nn.Module):
-    """Convolution unfolded into space and time; the residual form adds the unfolded input, channels repeated."""
+    """Convolution unfolded into space and time; the residual form adds the unfolded input, repeated."""
 
     def __init__(self, block: VaeBlock) -> None:
         super().__init__()
@@ -160,7 +161,7 @@ class DepthToSpace(nn.Module):
         self.repeats = block.out_channels * t * h * w // block.in_channels if block.residual else 0
         self.conv = CausalConv3d(block.in_channels, block.out_channels * t * h * w, causal=False)
 
-    def forward(self, x: Tensor, timestep: Tensor | None = None, noise: Iterator[Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, timestep: Tensor | None = None, noise: Noise = None) -> Tensor:
         y = unfold_space_time(self.conv(x), self.stride)
         if self.repeats:
             y = y + unfold_space_time(x, self.stride).repeat(1, self.repeats, 1, 1, 1)
@@ -174,7 +175,7 @@ class SingleResBlock(ResBlock):
     def __init__(self, block: VaeBlock, eps: float, causal: bool) -> None:
         super().__init__(block, eps, causal, timestep_conditioning=False)
 
-    def forward(self, x: Tensor, timestep: Tensor | None = None, noise: Iterator[Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, timestep: Tensor | None = None, noise: Noise = None) -> Tensor:
         return super().forward(x, None, noise)
 
 
@@ -190,7 +191,7 @@ def build_block(block: VaeBlock, config: VaeConfig, decoder: bool) -> nn.Module:
 
 
 class LatentStatistics(nn.Module):
-    """Per-channel mean and spread of the latents, fp32 in every precision; the checkpoint's names hold a dash."""
+    """Per-channel mean and spread of the latents, fp32 in every precision; the names hold a dash."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -198,8 +199,8 @@ class LatentStatistics(nn.Module):
         self.register_parameter("std-of-means", nn.Parameter(torch.empty(channels, dtype=torch.float32)))
 
     def rows(self) -> tuple[Tensor, Tensor]:
-        mean, std = (getattr(self, name)[None, :, None, None, None] for name in ("mean-of-means", "std-of-means"))
-        return mean, std
+        mean, std = getattr(self, "mean-of-means"), getattr(self, "std-of-means")
+        return mean[None, :, None, None, None], std[None, :, None, None, None]
 
 
 class Encoder(nn.Module):

@@ -1,0 +1,159 @@
+"""Exports as a whole: sources that agree, bundles that grow, mistakes and interruptions that cost nothing."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from ltxrt.engines.backend import load_engine
+from ltxrt.engines.bundle import read_bundle, verify
+from ltxrt.engines.errors import BundleError, CheckpointError, InputError
+from ltxrt.export import build, synthetic, synthetic_models
+from ltxrt.export.build import Plan, export_bundle
+from ltxrt.export.checkpoint import open_checkpoint
+
+
+class Silent:
+    def stage(self, text):
+        self.last = text
+
+    def progress(self, done, total):
+        assert 0 < done <= total
+
+
+def opened(folder, version="0.9.5"):
+    return open_checkpoint(folder / "model.safetensors", text_encoder=folder / "t5", version=version)
+
+
+def export(checkpoint, folder, **precisions):
+    export_bundle(Plan(checkpoint, folder, precisions), Silent())
+    return read_bundle(folder)
+
+
+@pytest.fixture
+def copy(tiny_bundle, tmp_path):
+    return shutil.copytree(tiny_bundle("0.9.5"), tmp_path / "bundle")
+
+
+def test_single_file_and_diffusers_folder_give_the_same_weights(tiny_bundle, diffusers_folder, tmp_path):
+    folder = diffusers_folder("0.9.5")
+    assert len(list((folder / "transformer").glob("*.safetensors"))) > 1, "the shards are part of the test"
+    names = ("text_encoder", "transformer", "vae_encoder", "vae_decoder")
+    ours = export(open_checkpoint(folder, version="0.9.5"), tmp_path / "b", **dict.fromkeys(names, "fp32"))
+    single = read_bundle(tiny_bundle("0.9.5"))
+    for name in names:
+        for one, other in zip(ours.graph(name).data, single.graph(name).data):
+            assert (one.sha256, one.bytes) == (other.sha256, other.bytes), name
+        assert ours.graph(name).file.sha256 == single.graph(name).file.sha256, name
+    assert ours.facts == single.facts
+
+
+def test_fp16_beside_fp32(copy, tiny_checkpoint):
+    bundle = export(opened(tiny_checkpoint("0.9.5")), copy, transformer="fp16", vae_decoder="fp16")
+    verify(bundle)
+    assert set(bundle.components["transformer"]) == {"fp32", "fp16"}
+    sizes = {
+        "transformer": {"B": 2, "N": 30, "K": 2, "T": 9},
+        "vae_decoder": {"B": 1, "f": 2, "h": 3, "w": 2},
+    }
+    for name, size in sizes.items():
+        feed = bundle.contract(name).sample(size, np.random.default_rng(0))
+        outputs = {}
+        for precision in ("fp32", "fp16"):
+            with load_engine(bundle, name, precision=precision) as engine:
+                outputs[precision] = engine(**feed)
+        error = np.linalg.norm(outputs["fp16"] - outputs["fp32"]) / np.linalg.norm(outputs["fp32"])
+        assert 0 < error <= 5e-3
+
+
+def test_bf16_passes_the_checker(copy, tiny_checkpoint):
+    bundle = export(opened(tiny_checkpoint("0.9.5")), copy, text_encoder="bf16", transformer="bf16")
+    record = bundle.graph("transformer", "bf16").data[0]
+    assert record.bytes < bundle.graph("transformer", "fp32").data[0].bytes
+
+
+def untraceable(*_):
+    raise AssertionError("work began before the mistake was found")
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    monkeypatch.setattr(build, "trace", untraceable)
+
+
+def test_fp16_text_encoder_is_refused(tiny_checkpoint, tmp_path, no_work):
+    with pytest.raises(InputError, match=r"text_encoder in fp16 is refused: .*65504; use bf16 or fp32"):
+        export(opened(tiny_checkpoint("0.9.5")), tmp_path / "b", transformer="fp32", text_encoder="fp16")
+    assert not (tmp_path / "b").exists()
+
+
+def test_text_encoder_of_another_width_is_refused(tiny_checkpoint, tmp_path, no_work):
+    wide = synthetic_models.tiny("0.9.5").text_encoder.__class__(48, 2, 4, 8, 64, 384)
+    synthetic.write_text_encoder(tmp_path / "t5", wide)
+    file = tiny_checkpoint("0.9.5") / "model.safetensors"
+    checkpoint = open_checkpoint(file, text_encoder=tmp_path / "t5", version="0.9.5")
+    with pytest.raises(CheckpointError, match="text encoder is 48 wide but the transformer reads 32"):
+        export(checkpoint, tmp_path / "b", text_encoder="fp32")
+
+
+def test_component_that_the_checkpoint_lacks(tiny_checkpoint, tmp_path, no_work):
+    checkpoint = open_checkpoint(tiny_checkpoint("0.9.5") / "model.safetensors", version="0.9.5")
+    with pytest.raises(CheckpointError, match=r"no text_encoder.*--text-encoder DIR"):
+        export(checkpoint, tmp_path / "b", text_encoder="fp32")
+
+
+def test_another_model_is_kept_out_of_a_bundle(copy, tiny_checkpoint, no_work):
+    with pytest.raises(BundleError, match="another checkpoint"):
+        export(opened(tiny_checkpoint("0.9.0"), "0.9.0"), copy, transformer="fp32")
+    verify(read_bundle(copy))
+
+
+@pytest.mark.parametrize("kind", ["full", "file"])
+def test_output_that_is_something_else_is_refused(tiny_checkpoint, tmp_path, no_work, kind):
+    output = tmp_path / "out"
+    if kind == "file":
+        output.write_text("precious")
+    else:
+        output.mkdir()
+        (output / "precious").touch()
+    with pytest.raises(InputError, match=r"--output .*(not empty and not a bundle|is a file)"):
+        export(opened(tiny_checkpoint("0.9.5")), output, transformer="fp32")
+    assert output.is_file() or (output / "precious").is_file()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_interrupted_export_leaves_a_valid_bundle(copy, tiny_checkpoint, monkeypatch, error):
+    stream = build.stream
+
+    def cut(*arguments):
+        stream(*arguments)
+        raise error
+
+    monkeypatch.setattr(build, "stream", cut)
+    with pytest.raises(error):
+        export(opened(tiny_checkpoint("0.9.5")), copy, transformer="fp32")
+    bundle = read_bundle(copy)
+    verify(bundle)
+    assert "transformer" not in bundle.components and "vae_decoder" in bundle.components
+    assert [p.name for p in (copy / "onnx").iterdir() if "transformer" in p.name] == []
+    with pytest.raises(InputError, match="the bundle has no transformer"):
+        bundle.graph("transformer")
+
+
+def test_interrupted_first_export_leaves_no_manifest(tiny_checkpoint, tmp_path, monkeypatch):
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build, "stream", cut)
+    with pytest.raises(KeyboardInterrupt):
+        export(opened(tiny_checkpoint("0.9.5")), tmp_path / "b", transformer="fp32")
+    with pytest.raises(BundleError, match="half-written"):
+        read_bundle(tmp_path / "b")
+    assert [p for p in (tmp_path / "b").rglob("*") if p.is_file()] == []
+
+
+def test_manifest_says_what_made_it(tiny_bundle):
+    manifest = json.loads((tiny_bundle("0.9.5") / "bundle.json").read_text())
+    assert {"ltxrt", "torch", "onnx", "onnxscript"} <= set(manifest["produced_by"])
+    assert manifest["version"] == "0.9.5" and "OpenRail" in manifest["licence"]
