@@ -18,9 +18,9 @@ from ltxrt.engines.errors import EngineError, MissingPackageError
 
 PRECISIONS = ("fp32", "fp16")  # the CPU kernels compute in fp32; fp16 graphs run between casts
 OLDEST = (1, 24)
-# Prepacking rearranges every matrix while loading. The graphs' matrices are stored as MatMul reads them, so it
-# buys little: for the 2B transformer on 2 cores it cost 18 to 27 s of loading, against 0.3 s without, and saved
-# 1 s of a step of 16 s (docs/full-size.md).
+# Prepacking rearranges every matrix while loading. The graphs' matrices are stored as MatMul reads them, so
+# it buys little: for the 2B transformer on 2 cores it cost 18 to 27 s of loading, against 0.3 s without, and
+# saved 1 s of a step of 16 s (docs/full-size.md).
 DISABLE_PREPACKING = True
 
 _TYPES = {"f32": "tensor(float)", "i64": "tensor(int64)", "bool": "tensor(bool)"}
