@@ -21,9 +21,10 @@ def load_image(path: Path | str, height: int, width: int) -> NDArray[np.float32]
 
     The EXIF orientation is applied; transparency is laid over black; 16-bit grayscale is scaled from its full
     range; other modes are converted to RGB. The crop is centred, the filter bicubic with antialiasing.
-    Raises InputError for a file that is missing or does not decode.
+    Raises InputError for a file that is missing, does not decode, or has values whose range is unknown.
     """
-    image = _rgb(_open(Path(path)))
+    path = Path(path)
+    image = _rgb(_open(path), path)
     fitted = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC, centering=(0.5, 0.5))
     pixels = np.asarray(fitted, np.float32) / np.float32(127.5) - np.float32(1)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
@@ -57,17 +58,20 @@ def _open(path: Path) -> Image.Image:
         raise InputError(f"--image {path}: does not decode ({error}); the file is damaged or cut") from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode in WIDE_MODES:
-        return _from_wide(image).convert("RGB")
+        return _from_wide(image, path).convert("RGB")
     if image.has_transparency_data:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
 
 
-def _from_wide(image: Image.Image) -> Image.Image:
+def _from_wide(image: Image.Image, path: Path) -> Image.Image:
     """Grayscale of 16 bits, or float in 0..1, to 8 bits; Pillow's own conversion clips at 255."""
     values = np.asarray(image).astype(np.float64)
-    largest = 1.0 if image.mode == "F" and values.max(initial=0) <= 1 else 65535.0
-    return Image.fromarray((values / largest * 255).round().clip(0, 255).astype(np.uint8))
+    largest = 1 if image.mode == "F" else 65535
+    if not ((values >= 0) & (values <= largest)).all():  # NaN is refused too
+        kind = "float" if image.mode == "F" else "integer"
+        raise InputError(f"--image {path}: {kind} pixels must lie in 0..{largest}; save it with 8 or 16 bits")
+    return Image.fromarray((values / largest * 255).round().astype(np.uint8))

@@ -5,7 +5,9 @@ PyAV carries its FFmpeg libraries, so a deployment box needs no system package.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -44,6 +46,7 @@ FORMATS = {
     ".webm": Format("libvpx-vp9", "yuv420p", {"crf": "24", "b": "0", "row-mt": "1", "cpu-used": "2"}, {}),
 }
 SUFFIXES = (*FORMATS, ".gif")
+THREADS = 4  # fixed, because x264's output depends on it: one video, one file, on any number of cores
 ALLOWED = f"{', '.join(SUFFIXES)}, or a name without suffix for a folder of PNG frames"
 
 
@@ -67,7 +70,9 @@ def check_output(path: Path) -> None:
         raise InputError(f"--output {path}: exists; give a new name or an empty folder for the PNG frames")
     if path.suffix != "" and path.is_dir():
         raise InputError(f"--output {path}: is a folder; give a file name")
-    probe = parent / f".{secrets.token_hex(8)}"
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"--output {path}: is a device or a pipe; give the name of a regular file")
+    probe = _temporary(path)  # its very name, so that one too long is found here
     try:
         probe.touch(exist_ok=False)
         probe.unlink()
@@ -75,16 +80,25 @@ def check_output(path: Path) -> None:
         raise InputError(f"--output {path}: cannot write to {parent} ({error.strerror})") from error
 
 
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+
+
 class _Sink(Protocol):
     def write(self, frame: Frame) -> None: ...
 
-    def close(self) -> None: ...
+    def finish(self) -> None:
+        """Complete the file: all frames are in."""
+
+    def close(self) -> None:
+        """Let go of the file, complete or not."""
 
 
 class VideoWriter:
     """Writes frames one at a time under a temporary name; the video appears under its own when all are in.
 
     A context manager. After an exception, an interruption too, nothing is left behind.
+    Raises InputError for an output or a frame rate that cannot be, a frame of another size, and no frames.
     """
 
     def __init__(
@@ -92,10 +106,11 @@ class VideoWriter:
     ) -> None:
         self.path = Path(path)
         check_output(self.path)
-        self.temporary = self.path.with_name(f".{self.path.stem}.{secrets.token_hex(4)}{self.path.suffix}")
+        self.temporary = _temporary(self.path)
         self.size = (height, width)
         self.rate = as_fraction(frame_rate)
         self.metadata = dict(metadata)
+        self.count = 0
 
     def __enter__(self) -> Self:
         try:
@@ -110,16 +125,24 @@ class VideoWriter:
         if frame.shape != (*self.size, 3) or frame.dtype != np.uint8:
             raise InputError(f"frame {frame.dtype} {frame.shape}: must be uint8 {(*self.size, 3)}")
         self._sink.write(np.ascontiguousarray(frame))
+        self.count += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._sink.close()
+            with contextlib.closing(self._sink):
+                if kind is None:
+                    self._finish()
             if kind is None:
                 self._publish()
         finally:
             self._discard()
+
+    def _finish(self) -> None:
+        if self.count == 0:
+            raise InputError(f"--output {self.path}: no frames were written; a video needs at least one")
+        self._sink.finish()
 
     def _open(self) -> _Sink:
         suffix = self.path.suffix.lower()
@@ -146,7 +169,7 @@ class _Encoded:
 
     def __init__(self, path: Path, form: Format, writer: VideoWriter) -> None:
         try:
-            self.container: Any = av.open(str(path), "w", options={"fflags": "+bitexact", **form.container})
+            self.container: Any = av.open(_file(path), "w", options={"fflags": "+bitexact", **form.container})
             options = dict(form.options)
             self.stream = cast(Any, self.container.add_stream(form.codec, rate=writer.rate, options=options))
         except (av.error.FFmpegError, ValueError) as error:
@@ -156,9 +179,11 @@ class _Encoded:
         self.container.metadata.update(writer.metadata)
         self.stream.height, self.stream.width = writer.size
         self.stream.pix_fmt = form.pix_fmt
-        self.stream.time_base = 1 / writer.rate
+        # Kept, because the container writes its own tick (1/1000 s in WebM) over the stream's with the first
+        # packet it gets, which is after the encoder's look-ahead of 25 frames and more.
+        self.time_base = self.stream.time_base = 1 / writer.rate
         context: Any = self.stream.codec_context
-        context.thread_count = 0
+        context.thread_count = THREADS
         context.flags |= av.codec.context.Flags.bitexact
         context.color_range, context.colorspace = 1, 1  # limited range, BT.709
         context.color_primaries, context.color_trc = 1, 1
@@ -169,15 +194,16 @@ class _Encoded:
         picture = picture.reformat(
             format=self.stream.pix_fmt, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
         )
-        picture.pts, picture.time_base = self.count, self.stream.time_base
+        picture.pts, picture.time_base = self.count, self.time_base
         self.count += 1
         self.container.mux(self.stream.encode(picture))
 
+    def finish(self) -> None:
+        self.container.mux(self.stream.encode())
+        self.container.close()
+
     def close(self) -> None:
-        try:
-            if self.count:
-                self.container.mux(self.stream.encode())
-        finally:
+        with contextlib.suppress(av.error.FFmpegError):  # of a file that is thrown away
             self.container.close()
 
 
@@ -192,9 +218,7 @@ class _Gif:
     def write(self, frame: Frame) -> None:
         self.images.append(Image.fromarray(frame).quantize(256, dither=Image.Dither.FLOYDSTEINBERG))
 
-    def close(self) -> None:
-        if not self.images:
-            return
+    def finish(self) -> None:
         # Durations are whole hundredths: the rounding is carried over, so that the whole keeps time.
         edges = [round(100 * i / self.rate) for i in range(len(self.images) + 1)]
         durations = [10 * (b - a) for a, b in pairwise(edges)]
@@ -208,6 +232,9 @@ class _Gif:
             loop=0,
             comment=self.comment,
         )
+
+    def close(self) -> None:
+        """Nothing is held open."""
 
 
 class _Folder:
@@ -223,12 +250,17 @@ class _Folder:
         Image.fromarray(frame).save(self.path / f"{self.count:05d}.png")
         self.count += 1
 
+    def finish(self) -> None:
+        """Each frame is complete as it is written."""
+
     def close(self) -> None:
         """Nothing is held open."""
 
 
 def as_fraction(frame_rate: float) -> Fraction:
     """The exact rate that a decimal stands for: 23.976 and 29.97 are the NTSC rates, 24000/1001 and so on."""
+    if not (math.isfinite(frame_rate) and frame_rate > 0):
+        raise InputError(f"frame rate {frame_rate}: must be a number of frames per second above 0")
     whole = round(frame_rate * 1.001)
     ntsc = Fraction(whole * 1000, 1001)
     if abs(float(ntsc) - frame_rate) < 2e-3 and frame_rate != int(frame_rate):
@@ -239,7 +271,7 @@ def as_fraction(frame_rate: float) -> Fraction:
 def read_video(path: Path | str) -> tuple[NDArray[np.uint8], Fraction]:
     """All frames (F, H, W, 3) and the frame rate. Raises InputError where the file does not decode."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(_file(Path(path))) as container:
             stream = container.streams.video[0]
             frames = [f.to_ndarray(format="rgb24") for f in container.decode(stream)]
             rate = stream.average_rate or Fraction(25)
@@ -251,12 +283,27 @@ def read_video(path: Path | str) -> tuple[NDArray[np.uint8], Fraction]:
 
 
 def read_metadata(path: Path | str) -> dict[str, str]:
-    """What a written video says of itself: prompt, seed, bundle, parameters."""
+    """What a written video says of itself: prompt, seed, bundle, parameters; and what its container adds.
+
+    Keys are lower case, which WebM does not keep. Raises InputError for a file that is no such video.
+    """
     path = Path(path)
+    try:
+        return {str(key).lower(): str(value) for key, value in _metadata(path).items()}
+    except (av.error.FFmpegError, OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: has no metadata that can be read ({error})") from error
+
+
+def _metadata(path: Path) -> Any:
     if path.is_dir():
-        return dict(json.loads((path / "metadata.json").read_text(encoding="utf-8")))
+        return json.loads((path / "metadata.json").read_text(encoding="utf-8"))
     if path.suffix.lower() == ".gif":
         with Image.open(path) as image:
-            return dict(json.loads(image.info.get("comment", b"{}")))
-    with av.open(str(path)) as container:
+            return json.loads(image.info.get("comment", b"{}"))
+    with av.open(_file(path)) as container:
         return dict(container.metadata)
+
+
+def _file(path: Path) -> str:
+    """The name for FFmpeg, which takes what stands before a colon in a relative one for a protocol."""
+    return str(path.absolute())

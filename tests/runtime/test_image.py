@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -71,6 +74,47 @@ def test_other_modes_become_rgb(tmp_path, mode):
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path, suffix):
     ramp = np.tile(np.linspace(0, 65535, 32).astype(np.uint16), (32, 1))
     pixels = load_image(saved(tmp_path, Image.fromarray(ramp), f"image.{suffix}"), 32, 32)
+    np.testing.assert_allclose(pixels[1, 5], np.linspace(-1, 1, 32), atol=0.01)
+
+
+def test_integers_of_32_bits_are_scaled_as_16(tmp_path):
+    ramp = np.tile(np.linspace(0, 65535, 32).astype(np.int32), (32, 1))
+    pixels = load_image(saved(tmp_path, Image.fromarray(ramp), "image.tif"), 32, 32)
+    np.testing.assert_allclose(pixels[1, 5], np.linspace(-1, 1, 32), atol=0.01)
+
+
+def test_floats_are_scaled_from_0_to_1(tmp_path):
+    ramp = np.tile(np.linspace(0, 1, 32).astype(np.float32), (32, 1))
+    pixels = load_image(saved(tmp_path, Image.fromarray(ramp), "image.tif"), 32, 32)
+    np.testing.assert_allclose(pixels[1, 5], np.linspace(-1, 1, 32), atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "message"),
+    [
+        (65536, np.int32, "integer pixels must lie in 0..65535"),
+        (-1, np.int32, "integer pixels must lie in 0..65535"),
+        (255, np.float32, "float pixels must lie in 0..1"),
+        (np.nan, np.float32, "float pixels must lie in 0..1"),
+    ],
+)
+def test_values_of_unknown_range_are_refused(tmp_path, value, dtype, message):
+    path = saved(tmp_path, Image.fromarray(np.full((32, 32), value, dtype)), "image.tif")
+    with pytest.raises(InputError, match=message):
+        load_image(path, 32, 32)
+
+
+def test_colours_of_16_bits(tmp_path):
+    ramp = np.tile(np.linspace(0, 65535, 32).astype(">u2")[:, None], (32, 1, 3))
+    rows = b"".join(b"\0" + row.tobytes() for row in ramp)  # filter 0; Pillow itself writes no such PNG
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 32, 32, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    body = (struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in chunks)
+    (tmp_path / "image.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(body))
+    pixels = load_image(tmp_path / "image.png", 32, 32)
     np.testing.assert_allclose(pixels[1, 5], np.linspace(-1, 1, 32), atol=0.01)
 
 

@@ -1,3 +1,5 @@
+import os
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -6,8 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltxrt.engines.errors import InputError
-from ltxrt.runtime.video import VideoWriter, as_fraction, check_output, read_metadata, read_video, to_uint8
+from ltxrt.engines.errors import InputError, LtxrtError
+from ltxrt.runtime.video import (
+    FORMATS,
+    VideoWriter,
+    as_fraction,
+    check_output,
+    read_metadata,
+    read_video,
+    to_uint8,
+)
 
 METADATA = {"prompt": "a wave — “big”\nand blue", "seed": "7", "bundle": "demo"}
 
@@ -44,6 +54,31 @@ def test_round_trip(tmp_path, suffix, floor, frame_rate):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+@pytest.mark.parametrize("frame_rate", [24.0, 23.976])
+def test_every_frame_is_on_time_beyond_the_encoders_look_ahead(tmp_path, suffix, frame_rate):
+    frames, path = moving(count=97), tmp_path / f"video{suffix}"
+    write(path, frames, frame_rate)
+    with av.open(str(path)) as container:
+        times = [float(frame.time) for frame in container.decode(video=0)]
+    tick = 0.001  # of WebM
+    np.testing.assert_allclose(times, np.arange(97) / float(as_fraction(frame_rate)), atol=tick)
+    back, rate = read_video(path)
+    assert rate == as_fraction(frame_rate)
+    assert min(psnr(one, two) for one, two in zip(back, frames)) > 34
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)])
+def test_colours_are_those_of_bt709(tmp_path, suffix, colour):
+    path = tmp_path / f"v{suffix}"
+    write(path, np.tile(np.array(colour, np.uint8), (3, 64, 96, 1)))
+    with av.open(str(path)) as container:
+        luma = next(container.decode(video=0)).to_ndarray()[32, 48]
+    assert luma == pytest.approx(16 + 219 * np.dot([0.2126, 0.7152, 0.0722], colour) / 255, abs=2)
+    np.testing.assert_allclose(read_video(path)[0][0, 32, 48], colour, atol=4)
+
+
 def test_mp4_is_h264_and_says_its_colours(tmp_path):
     write(tmp_path / "v.mp4", moving())
     with av.open(str(tmp_path / "v.mp4")) as container:
@@ -65,7 +100,7 @@ def test_gif_keeps_time_as_a_whole(tmp_path):
 @pytest.mark.parametrize("name", ["v.mp4", "v.webm", "v.gif", "frames"])
 def test_metadata_survives(tmp_path, name):
     write(tmp_path / name, moving(3))
-    found = {key.lower(): value for key, value in read_metadata(tmp_path / name).items()}
+    found = read_metadata(tmp_path / name)
     assert {key: found[key] for key in METADATA} == METADATA
 
 
@@ -86,13 +121,41 @@ def test_equal_frames_make_equal_files(tmp_path, name):
     assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+@pytest.mark.parametrize("name", ["v.mp4", "v.webm"])
+def test_the_number_of_cores_does_not_change_the_file(tmp_path, name):
+    cores, contents = os.sched_getaffinity(0), []
+    frames = moving(33, 256, 384)
+    frames += np.random.default_rng(0).integers(0, 9, frames.shape, np.uint8)
+    try:
+        for count in (len(cores), 1):
+            os.sched_setaffinity(0, sorted(cores)[:count])
+            write(tmp_path / name, frames)
+            contents.append((tmp_path / name).read_bytes())
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert contents[0] == contents[1]
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("name", ["v.mp4", "v.webm", "v.gif", "frames"])
 def test_an_interrupted_video_leaves_nothing(tmp_path, name, error):
-    frames = moving()
     with pytest.raises(error), VideoWriter(tmp_path / name, 64, 96, 25, {}) as writer:
-        writer.write(frames[0])
+        for frame in moving(97):  # beyond the look-ahead, before which the encoders make no file
+            writer.write(frame)
+        assert name == "v.gif" or writer.temporary.exists()
         raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.webm", "v.gif", "frames"])
+def test_an_interruption_at_the_last_moment_leaves_nothing(tmp_path, monkeypatch, name):
+    def interrupt(writer):
+        assert writer.temporary.exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(VideoWriter, "_publish", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / name, moving(3))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -112,12 +175,15 @@ def test_outputs_that_cannot_be_are_found_before_the_work(tmp_path):
     (tmp_path / "full" / "x").touch()
     (tmp_path / "dir.mp4").mkdir()
     (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe.mp4")
     cases = {
         "v.avi": "suffix must be .mp4, .webm, .gif",
         "absent/v.mp4": "does not exist",
         "full": "exists; give a new name",
         "file": "exists; give a new name",
         "dir.mp4": "is a folder",
+        "pipe.mp4": "is a device or a pipe",
+        f"{'n' * 250}.mp4": "cannot write to .*File name too long",
     }
     for name, message in cases.items():
         with pytest.raises(InputError, match=message):
@@ -126,7 +192,40 @@ def test_outputs_that_cannot_be_are_found_before_the_work(tmp_path):
         check_output(Path("/proc/video.mp4"))
     check_output(tmp_path / "v.MP4")
     check_output(tmp_path / "new")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["dir.mp4", "file", "full"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["dir.mp4", "file", "full", "pipe.mp4"]
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.webm", "v.gif", "frames"])
+def test_no_frames_make_no_video(tmp_path, name):
+    with (
+        pytest.raises(InputError, match="no frames were written"),
+        VideoWriter(tmp_path / name, 64, 96, 25, {}),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.gif"])
+@pytest.mark.parametrize("frame_rate", [0, -1, float("nan"), float("inf")])
+def test_frame_rates_that_cannot_be_are_refused(tmp_path, name, frame_rate):
+    with pytest.raises(InputError, match=r"frame rate .* above 0"):
+        VideoWriter(tmp_path / name, 64, 96, frame_rate, {})
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "file:v.webm", "%03d.mp4", "a b é.mp4"])
+def test_names_that_ffmpeg_reads_otherwise(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write(Path(name), moving(3))
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert len(read_video(name)[0]) == 3
+    assert read_metadata(name)["seed"] == "7"
+
+
+def test_a_missing_encoder_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(FORMATS, ".mp4", replace(FORMATS[".mp4"], codec="libabsent"))
+    with pytest.raises(LtxrtError, match=r"cannot encode \.mp4 with libabsent .*reinstall the package av"):
+        write(tmp_path / "v.mp4", moving(3))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_frames_of_another_size_are_refused(tmp_path):
@@ -160,5 +259,12 @@ def test_frame_rates_are_exact(decimal, exact):
 
 def test_what_is_no_video_is_refused(tmp_path):
     (tmp_path / "v.mp4").write_text("no video")
-    with pytest.raises(InputError, match="does not decode"):
-        read_video(tmp_path / "v.mp4")
+    Image.new("P", (8, 8)).save(tmp_path / "foreign.gif", comment=b"made elsewhere")
+    (tmp_path / "v.gif").write_text("no video")
+    (tmp_path / "folder").mkdir()
+    for name in ("v.mp4", "absent.mp4", "folder"):
+        with pytest.raises(InputError, match="does not decode"):
+            read_video(tmp_path / name)
+    for name in ("v.mp4", "absent.mp4", "folder", "v.gif", "foreign.gif"):
+        with pytest.raises(InputError, match="no metadata that can be read"):
+            read_metadata(tmp_path / name)
