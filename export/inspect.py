@@ -30,7 +30,7 @@ def _version_line(checkpoint: Checkpoint) -> str:
     doubt = (
         ""
         if row.certain
-        else " or a later one of the same architecture: the file name does not say, use --version"
+        else " or a later one of the same architecture: the file name does not say, use --model-version"
     )
     return f"{checkpoint.source}: LTX-Video {row.name}{doubt}"
 

@@ -37,7 +37,7 @@ def test_doubt_and_fp8_are_said(tmp_path):
     cast = {n: t.to(torch.float8_e4m3fn) if ".ff." in n and t.ndim == 2 else t for n, t in tensors.items()}
     save_file(cast, tmp_path / "fp8.safetensors", metadata=dict(metadata))
     text = describe(tmp_path / "fp8.safetensors")
-    assert "0.9.6-distilled or a later one of the same architecture" in text and "--version" in text
+    assert "0.9.6-distilled or a later one of the same architecture" in text and "--model-version" in text
     assert text.count("warning: FP8 weights without scales") == 1
     assert "distilled to sigmas 1 0.9937" in text and "revenue threshold" in text
 

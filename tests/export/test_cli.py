@@ -1,0 +1,125 @@
+"""`ltx-export` as a user meets it."""
+
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from ltxrt.engines.errors import InputError
+from ltxrt.export import synthetic_models
+from ltxrt.export.cli import main, parse_precisions
+
+NAMES = ("transformer", "vae_decoder")
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def test_inspect_says_what_a_file_is(tiny_checkpoint):
+    result = run("inspect", tiny_checkpoint("0.9.1") / "model.safetensors")
+    assert result.exit_code == 0
+    for text in ("LTX-Video 0.9.1", "transformer", "vae", "F32", "not in it: text encoder", "licence"):
+        assert text in result.output
+
+
+def test_an_uncertain_version_names_the_option_that_settles_it(tiny_checkpoint):
+    output = run("inspect", tiny_checkpoint("0.9.5") / "model.safetensors").output
+    assert "use --model-version" in output
+    assert "--model-version" in run("onnx", "--help").output
+
+
+def test_inspect_imports_no_torch(tiny_checkpoint):
+    file = tiny_checkpoint("0.9.5") / "model.safetensors"
+    code = (
+        "import sys\nfrom ltxrt.export.cli import main\n"
+        f"main(['inspect', {str(file)!r}], standalone_mode=False)\n"
+        "print(sorted({'torch', 'transformers', 'onnx'} & set(sys.modules)))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.splitlines()[-1] == "[]"
+
+
+def test_one_component_is_exported_with_progress(tiny_checkpoint, tmp_path):
+    file = tiny_checkpoint("0.9.5") / "model.safetensors"
+    result = run("onnx", file, "--component", "transformer", "--output", tmp_path / "b")
+    assert result.exit_code == 0, result.output
+    for text in (
+        "not exported: text_encoder, vae_encoder, vae_decoder",
+        "transformer fp32: tracing",
+        "b: transformer in",
+    ):
+        assert text in result.output
+    assert (tmp_path / "b" / "bundle.json").is_file()
+
+
+@pytest.fixture
+def damaged(tiny_checkpoint, tmp_path):
+    """Files that are not checkpoints, by name."""
+    whole = (tiny_checkpoint("0.9.5") / "model.safetensors").read_bytes()
+    contents = {
+        "cut.safetensors": whole[: len(whole) // 2],
+        "empty.safetensors": b"",
+        "header.safetensors": b"\xff" * 4096,
+        "old.ckpt": b"\x80\x02}q\x00.",
+        "pointer.safetensors": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["onnx", "--output", "never"]])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cut.safetensors", "bytes"),
+        ("empty.safetensors", "empty"),
+        ("header.safetensors", "header"),
+        ("old.ckpt", "safetensors"),
+        ("pointer.safetensors", "git-lfs|LFS|lfs"),
+        ("absent.safetensors", "no such"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_gets_one_line(damaged, monkeypatch, command, name, message):
+    monkeypatch.chdir(damaged)
+    result = run(*command, name)
+    assert result.exit_code == 2
+    (line,) = result.output.splitlines()
+    assert line.startswith("error: ") and name in line
+    assert any(m in line for m in message.split("|")), line
+    assert not (damaged / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--precision", "int4"], "--precision 'int4' for"),
+        (["--precision", "unet=fp16"], "--precision names 'unet'"),
+        (["--component", "unet"], "'unet' is not one of"),
+        (["--text-encoder", "absent"], "absent"),
+        (["--model-version", "0.9.9"], "version '0.9.9' is not known"),
+        (["--model-version", "0.9.0"], "0.9.0"),
+        (["--vae", "absent.safetensors"], "absent.safetensors"),
+    ],
+)
+def test_wrong_options_get_one_line(tiny_checkpoint, tmp_path, options, message):
+    file = tiny_checkpoint("0.9.5") / "model.safetensors"
+    result = run("onnx", file, "--output", tmp_path / "b", *options)
+    assert result.exit_code == 2
+    assert message in result.output.splitlines()[-1]
+    assert "Traceback" not in result.output and not (tmp_path / "b").exists()
+
+
+def test_precisions_are_one_for_all_or_a_list():
+    assert parse_precisions("fp16", NAMES) == {"transformer": "fp16", "vae_decoder": "fp16"}
+    assert parse_precisions("transformer=bf16", NAMES) == {"transformer": "bf16", "vae_decoder": "fp32"}
+    for text in ("transformer=", "=fp16", "transformer=fp16,vae=fp32", ""):
+        with pytest.raises(InputError, match="--precision"):
+            parse_precisions(text, NAMES)
+
+
+def test_full_size_models_are_the_releases():
+    """What docs/full-size.md measures is the releases' own size."""
+    assert synthetic_models.full("0.9.8-13b-dev").transformer.layers == 48
