@@ -20,7 +20,7 @@ from ltxrt.runtime.video import read_video
 
 VERSION = "0.9.5"
 PROMPT = "waves break on a rocky shore at sunset"
-SIZE = ("--height", 192, "--width", 288, "--num-frames", 33, "--steps", 10)
+SIZE = ("--height", 192, "--width", 288, "--num-frames", 57, "--steps", 8)
 REAL = """
 Random weights make noise: this shows that the path works, not what the model can do. With real weights:
 
