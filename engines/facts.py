@@ -93,6 +93,8 @@ class Preset:
     decode_timestep: float
     decode_noise_scale: float
     image_noise_scale: float  # conditioning noise, ×sigma²
+    stochastic: bool  # each step predicts the clean latents and noises them afresh
+    timesteps: tuple[float, ...] | None  # explicit sigmas instead of `steps` of the schedule
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,8 @@ _FIRST_PRESET = Preset(
     decode_timestep=0.0,  # the first VAE has neither a timestep nor decode noise
     decode_noise_scale=0.0,
     image_noise_scale=0.15,
+    stochastic=False,
+    timesteps=None,
 )
 _DECODE_NOISE = replace(_FIRST_PRESET, decode_timestep=0.05, decode_noise_scale=0.025)
 _LARGE = replace(_DECODE_NOISE, height=704, width=1216, frame_rate=30.0)
@@ -78,11 +80,17 @@ _V095 = replace(
 )
 _V096 = replace(_V095, name="0.9.6-dev", release="0.9.6", preset=_LARGE, licence=_OPEN_WEIGHTS)
 _V096_DISTILLED = replace(
-    _V096, name="0.9.6-distilled", distilled=True, scheduler=_FEW_STEPS, preset=_DISTILLED
+    _V096,
+    name="0.9.6-distilled",
+    distilled=True,
+    scheduler=_FEW_STEPS,
+    preset=replace(_DISTILLED, stochastic=True),
 )
 _V097 = replace(_V096, name="0.9.7-dev", release="0.9.7", layers=48, preset=replace(_LARGE, steps=30))
-_V097_DISTILLED = replace(_V096_DISTILLED, name="0.9.7-distilled", release="0.9.7", layers=48)
-_V098_2B_DISTILLED = replace(_V096_DISTILLED, name="0.9.8-2b-distilled", release="0.9.8")
+_V097_DISTILLED = replace(
+    _V096_DISTILLED, name="0.9.7-distilled", release="0.9.7", layers=48, preset=_DISTILLED
+)
+_V098_2B_DISTILLED = replace(_V097_DISTILLED, name="0.9.8-2b-distilled", release="0.9.8", layers=28)
 _V098_13B = replace(_V097, name="0.9.8-13b-dev", release="0.9.8")
 _V098_13B_DISTILLED = replace(_V097_DISTILLED, name="0.9.8-13b-distilled", release="0.9.8")
 

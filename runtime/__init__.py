@@ -1,1 +1,24 @@
-"""How a prompt becomes a video, given engines. NumPy only: no torch, no transformers."""
+"""How a prompt becomes a video, given engines. NumPy only: no torch, no transformers.
+
+`from ltxrt.runtime import Pipeline, Request` is the library; the modules are its parts.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ltxrt.runtime.pipeline import Event, Pipeline, Video
+    from ltxrt.runtime.request import Request
+
+__all__ = ["Event", "Pipeline", "Request", "Video"]
+
+_HOME = {"Event": "pipeline", "Pipeline": "pipeline", "Video": "pipeline", "Request": "request"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a part when it is first asked for: `ltx-run --help` must not import NumPy."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

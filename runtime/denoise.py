@@ -36,12 +36,13 @@ class Sampling:
     """How the loop departs from plain Euler steps over free tokens.
 
     mask: (1, N), the strength of each given token; image_noise_scale: re-noise the tokens given outright by
-    this · sigma² before each step; stochastic: predict x0 and noise it afresh instead of an Euler step.
+    this · sigma² before each step; stochastic: predict x0 and noise it afresh from this source, instead of an
+    Euler step.
     """
 
     mask: Array | None = None
     image_noise_scale: float = 0.0
-    stochastic: bool = False
+    stochastic: Noise | None = None
 
 
 def denoise(
@@ -51,7 +52,8 @@ def denoise(
 
     latents (1, N, C) float32, already mixed with the conditioning. A token at timestep t goes to the next
     sigma below t, whichever step this is (official `RectifiedFlowScheduler.step`). `noise` is drawn from only
-    where `sampling` asks for it: each step first for the image noise, then for the stochastic step.
+    where `sampling` re-noises an image. The official pipeline draws a stochastic step's noise from another
+    generator, so `sampling.stochastic` is a source of its own.
     """
     initial = latents
     mask = np.zeros(latents.shape[:2], np.float32) if sampling.mask is None else sampling.mask
@@ -66,7 +68,7 @@ def denoise(
         direction = velocity(latents, timesteps, timestep_index, index)
         if sampling.stochastic:
             x0 = latents - current * direction
-            after = (np.float32(1) - following) * x0 + following * noise(latents.shape)
+            after = (np.float32(1) - following) * x0 + following * sampling.stochastic(latents.shape)
         else:
             after = latents - (current - following) * direction
         latents = denoised(latents, after, mask, sigma)

@@ -7,7 +7,7 @@ largest component and not their sum. Progress, files and the clock belong to the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -108,17 +108,21 @@ class Pipeline:
         watch(Event("text encoder"))
         text = self.encode_text(settings, tokens)
         noise = TorchCpuGenerator(settings.seed)
+        # The official pipeline seeds torch's global generator alike and draws from it what is not the start.
+        later = TorchCpuGenerator(settings.seed)
         tokens_noise = self._initial_noise(settings, noise)
         latents, sampling = tokens_noise, Sampling()
         if image is not None:
             watch(Event("image encoder"))
             latents, sampling = self.condition(settings, tokens_noise, image)
+        if settings.stochastic:
+            sampling = replace(sampling, stochastic=later.randn)
         watch(Event("transformer", total=settings.steps))
         for step in self.denoise(settings, text, latents, sampling, noise):
             latents = step.latents
             watch(Event("transformer", step, settings.steps))
         watch(Event("image decoder"))
-        return Video(self.decode(settings, latents), settings, max(t.truncated for t in tokens))
+        return Video(self.decode(settings, latents, later), settings, max(t.truncated for t in tokens))
 
     def encode_text(self, settings: Settings, tokens: list[Tokens]) -> Text:
         """Hidden states of the prompts, cut to the longest one where the padding cannot be seen anyway."""
@@ -159,9 +163,8 @@ class Pipeline:
                 check_finite(result.latents, "transformer", _where(result.index, settings))
                 yield result
 
-    def decode(self, settings: Settings, latents: Array) -> NDArray[np.uint8]:
-        """Frames of latents (1,N,C); the decoder's noise is from its own generator, seeded alike."""
-        noise = TorchCpuGenerator(settings.seed)
+    def decode(self, settings: Settings, latents: Array, noise: TorchCpuGenerator) -> NDArray[np.uint8]:
+        """Frames of latents (1,N,C)."""
         grid = unpack(latents, self.shape(settings))
         inputs: dict[str, NDArray] = {}
         if self.vae.timestep_conditioning:
@@ -181,6 +184,8 @@ class Pipeline:
         return settings.video.latent(self.vae)
 
     def sigmas(self, settings: Settings) -> Array:
+        if settings.timesteps is not None:
+            return schedule.explicit(settings.timesteps, self.scheduler.allowed_steps)
         facts = reference(settings.reference).scheduler(self.scheduler)
         return schedule.sigmas(facts, settings.steps, self.shape(settings).tokens)
 

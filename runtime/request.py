@@ -27,6 +27,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "decode_timestep": (0, 1),
     "decode_noise_scale": (0, 1),
     "image_noise_scale": (0, 1),
+    "max_tokens": (2, 512),
 }
 
 
@@ -35,7 +36,8 @@ class Request:
     """A video to make. None means the bundle's preset.
 
     image: a file, or pixels (3, height, width) float32 in −1..1, that becomes the first frame; noise: initial
-    latents (1, C, f, h, w) float32 instead of the seed's, to compare with another implementation.
+    latents (1, C, f, h, w) float32 instead of the seed's, to compare with another implementation; timesteps:
+    explicit sigmas in place of `steps` of the schedule.
     """
 
     prompt: str
@@ -52,6 +54,9 @@ class Request:
     decode_timestep: float | None = None
     decode_noise_scale: float | None = None
     image_noise_scale: float | None = None
+    stochastic: bool | None = None
+    timesteps: tuple[float, ...] | None = None
+    max_tokens: int | None = None
     reference: str = "official"
     noise: NDArray[np.float32] | None = None
 
@@ -74,9 +79,11 @@ class Settings:
     decode_timestep: float
     decode_noise_scale: float
     image_noise_scale: float
+    stochastic: bool
+    timesteps: tuple[float, ...] | None
+    max_tokens: int
     reference: str
     noise: NDArray[np.float32] | None
-    max_tokens: int
 
     @property
     def guided(self) -> bool:
@@ -95,13 +102,26 @@ def complete(request: Request, preset: Preset, vae: VaeFacts) -> Settings:
     """
     values = {f.name: getattr(request, f.name) for f in fields(request)}
     values = {n: getattr(preset, n) if v is None and hasattr(preset, n) else v for n, v in values.items()}
-    settings = Settings(**values, max_tokens=reference(request.reference).tokens(preset.max_tokens))
+    if request.max_tokens is None:
+        values["max_tokens"] = reference(request.reference).tokens(preset.max_tokens)
+    settings = Settings(**{**values, **_steps(request, preset)})
     if not settings.prompt.strip():
         raise InputError("--prompt is empty; describe the video, for example 'waves break on a rocky shore'")
     for name, (low, high) in LIMITS.items():
         check_range(name, getattr(settings, name), low, high)
     settings.video.check(vae)
     return replace(settings, noise=_checked_noise(settings, vae))
+
+
+def _steps(request: Request, preset: Preset) -> dict[str, object]:
+    """`steps` and `timesteps`, one of which follows from the other; the request's go before the preset's."""
+    if request.steps is not None and request.timesteps is not None:
+        raise InputError("--steps and --timesteps exclude each other; give one of them")
+    timesteps = request.timesteps if request.steps is None else ()
+    if timesteps is None:
+        timesteps = preset.timesteps
+    steps = preset.steps if request.steps is None else request.steps
+    return {"timesteps": timesteps or None, "steps": len(timesteps) if timesteps else steps}
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:

@@ -84,6 +84,8 @@ def manifest(facts) -> Manifest:
         decode_timestep=0.05,
         decode_noise_scale=0.025,
         image_noise_scale=0.15,
+        stochastic=False,
+        timesteps=None,
     )
     return Manifest(
         schema=SCHEMA,

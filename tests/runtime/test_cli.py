@@ -71,6 +71,8 @@ def test_truncation_is_said_aloud(tiny_bundle, tmp_path):
         (["--precision", "int3"], "has text_encoder in fp32, not in int3"),
         (["--precision", "unet=fp32"], "--precision names 'unet'"),
         (["--steps", "many"], "not a valid integer"),
+        (["--timesteps", "1,0.5"], "--steps and --timesteps exclude each other"),
+        (["--max-tokens", "1"], "--max-tokens 1: must be between 2 and 512"),
         (["--threads", "0"], "threads 0"),
     ],
 )
@@ -122,3 +124,40 @@ def test_a_whole_generation_imports_no_torch(tiny_bundle, tmp_path):
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.splitlines()[-1] == "heavy: [] True"
     assert read_video(tmp_path / "v.mp4")[0].shape == (9, 64, 96, 3)
+
+
+def test_explicit_timesteps_and_stochastic_sampling(tiny_bundle, tmp_path):
+    base = ["--bundle", tiny_bundle("0.9.5"), "--prompt", "fog", *SMALL[:-2]]
+    frames = []
+    for name, extra in (("a.mp4", []), ("b.mp4", ["--stochastic"]), ("c.mp4", ["--no-stochastic"])):
+        result = run(*base, "--output", tmp_path / name, "--timesteps", "1,0.975,0.725", *extra)
+        assert result.exit_code == 0, result.output
+        assert "step 3/3" in result.output
+        frames.append(read_video(tmp_path / name)[0])
+    assert (frames[0] != frames[1]).any()
+    np.testing.assert_array_equal(frames[0], frames[2])
+    for text, message in (("1,x", "numbers with commas"), ("0.5,0.9", "must descend"), ("2", "at most 1")):
+        result = run(*base, "--output", tmp_path / "d.mp4", "--timesteps", text)
+        assert (result.exit_code, message in result.output) == (2, True), result.output
+
+
+def test_presets_are_listed(tiny_bundle):
+    result = run("--bundle", tiny_bundle("0.9.1"), "--list-presets")
+    assert result.exit_code == 0
+    for line in (
+        "LTX-Video 0.9.1",
+        "default:",
+        "  steps: 40",
+        "  guidance-scale: 3.0",
+        "  stochastic: False",
+    ):
+        assert line in result.output.splitlines()
+
+
+@pytest.mark.parametrize("missing", ["--prompt", "--output"])
+def test_prompt_and_output_are_needed(tiny_bundle, tmp_path, missing):
+    given = {"--prompt": "fog", "--output": str(tmp_path / "v.mp4")}
+    del given[missing]
+    result = run("--bundle", tiny_bundle("0.9.5"), *(part for pair in given.items() for part in pair))
+    assert result.exit_code == 2
+    assert f"Missing option '{missing}'" in result.output

@@ -191,3 +191,12 @@ def test_a_white_video_is_not_a_result(pipeline, monkeypatch):
     monkeypatch.setattr(pipeline_module, "load_engine", load)
     with pytest.raises(NumericsError, match="vae_decoder returned only the value 255"):
         pipeline.generate(Request(PROMPT, **SMALL))
+
+
+def test_the_library_s_names():
+    import ltxrt.runtime
+
+    assert ltxrt.runtime.Pipeline is Pipeline
+    assert ltxrt.runtime.Request is Request
+    with pytest.raises(AttributeError, match="no attribute 'Unet'"):
+        ltxrt.runtime.Unet  # noqa: B018

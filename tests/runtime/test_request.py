@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -6,7 +8,7 @@ from ltxrt.engines.facts import Preset, VaeFacts
 from ltxrt.runtime.request import LIMITS, Request, complete
 
 VAE = VaeFacts(4, 32, 8, (0.0,) * 4, (1.0,) * 4, True, ())
-PRESET = Preset(40, 3.0, 480, 704, 121, 25.0, "blurry", 256, 0.05, 0.025, 0.15)
+PRESET = Preset(40, 3.0, 480, 704, 121, 25.0, "blurry", 256, 0.05, 0.025, 0.15, False, None)
 
 
 def test_preset_fills_what_is_left_open():
@@ -71,3 +73,17 @@ def test_noise_of_another_shape_or_dtype_is_refused():
     for bad in (good.astype(np.float64), good[:, :, :1]):
         with pytest.raises(InputError, match=r"noise .*must be float32 \(1, 4, 2, 2, 3\)"):
             complete(Request("fog", noise=bad, **size), PRESET, VAE)
+
+
+def test_timesteps_set_the_steps_and_exclude_them():
+    settings = complete(Request("fog", timesteps=(1.0, 0.5)), PRESET, VAE)
+    assert (settings.steps, settings.timesteps) == (2, (1.0, 0.5))
+    with pytest.raises(InputError, match="--steps and --timesteps exclude each other"):
+        complete(Request("fog", timesteps=(1.0,), steps=3), PRESET, VAE)
+
+
+def test_a_preset_s_timesteps_yield_to_steps():
+    preset = dataclasses.replace(PRESET, timesteps=(1.0, 0.9, 0.5))
+    assert complete(Request("fog"), preset, VAE).steps == 3
+    settings = complete(Request("fog", steps=9), preset, VAE)
+    assert (settings.steps, settings.timesteps) == (9, None)
