@@ -9,7 +9,7 @@ from ltxrt.engines.errors import NumericsError
 
 
 def check_finite(
-    array: NDArray[np.float32], component: str, where: str, frame_axis: int | None = None
+    array: NDArray[np.float32 | np.uint8], component: str, where: str, frame_axis: int | None = None
 ) -> None:
     """Raise NumericsError where `array` holds NaN or Inf, or one single value.
 
@@ -31,7 +31,7 @@ def check_finite(
     )
 
 
-def _describe(array: NDArray[np.float32], frame_axis: int | None) -> str:
+def _describe(array: NDArray[np.float32 | np.uint8], frame_axis: int | None) -> str:
     """What is wrong and, along `frame_axis`, from which frame on."""
     bad = ~np.isfinite(array)
     nans = int(np.isnan(array).sum())

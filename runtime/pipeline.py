@@ -177,7 +177,7 @@ class Pipeline:
             pixels = decoder(latents=grid, **inputs)
         check_finite(pixels, "vae_decoder", "decoding", frame_axis=2)
         frames = to_uint8(pixels[0])
-        check_finite(frames.astype(np.float32), "vae_decoder", "decoding, after clipping to 0..255")
+        check_finite(frames, "vae_decoder", "decoding, after clipping to 0..255")
         return frames
 
     def shape(self, settings: Settings) -> LatentShape:
