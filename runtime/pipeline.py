@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ltxrt.engines.backend import BoundEngine, Engine, load_engine
 from ltxrt.engines.bundle import Bundle, read_bundle
-from ltxrt.engines.errors import BundleError
+from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.facts import SchedulerFacts, TransformerFacts, VaeFacts
 from ltxrt.runtime import guidance, rope, schedule
 from ltxrt.runtime.conditioning import distinct_timesteps, frame_zero
@@ -207,7 +207,13 @@ class Pipeline:
     def _pixels(self, settings: Settings) -> Array:
         if isinstance(settings.image, str | Path):
             return load_image(Path(settings.image), settings.height, settings.width)
-        return np.asarray(settings.image, np.float32)
+        wanted = (3, settings.height, settings.width)
+        pixels = np.asarray(settings.image)
+        if pixels.shape != wanted or pixels.dtype != np.float32:
+            raise InputError(
+                f"image {pixels.dtype} {pixels.shape}: must be float32 {wanted} in -1..1, or a file"
+            )
+        return pixels
 
     def _initial_noise(self, settings: Settings, noise: TorchCpuGenerator) -> Array:
         if settings.noise is not None:

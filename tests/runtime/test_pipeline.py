@@ -48,6 +48,13 @@ def test_image_becomes_the_first_frame_s_latents(pipeline):
     np.testing.assert_array_equal(sampling.mask[0], [1] * 6 + [0] * 6)
 
 
+@pytest.mark.parametrize("image", [np.zeros((3, 64, 64), np.float32), np.zeros((3, 64, 96), np.uint8)])
+def test_pixels_of_another_shape_or_dtype_are_refused_before_any_engine_loads(pipeline, monkeypatch, image):
+    monkeypatch.setattr(pipeline_module, "load_engine", None)
+    with pytest.raises(InputError, match=r"image .*must be float32 \(3, 64, 96\)"):
+        pipeline.generate(Request(PROMPT, image=image, **SMALL))
+
+
 def test_image_changes_the_video_and_strength_zero_ignores_it(pipeline):
     image = np.full((3, 64, 96), 0.5, np.float32)
     image[:, :32] = -0.5
