@@ -29,7 +29,8 @@ from ltxrt.engines.bundle import (
     write_bundle,
 )
 from ltxrt.engines.errors import InputError, LtxrtError
-from ltxrt.engines.files import atomic_write
+from ltxrt.engines.facts import Facts
+from ltxrt.engines.files import atomic_write, inside
 from ltxrt.export import components
 from ltxrt.export.checkpoint import Checkpoint
 from ltxrt.export.tokenizer import write_tokenizer_json
@@ -62,17 +63,18 @@ def export_bundle(plan: Plan, listener: Listener) -> None:
     """Make or extend the bundle at `plan.folder`; each component is in the manifest once it is whole.
 
     Raises before any work where a precision is refused, parts do not fit one another, or the folder holds
-    another model's bundle.
+    another model's bundle or damage that this export does not mend. An interruption leaves the bundle as it
+    was, or valid without the component that was being replaced.
     """
     manifest = _empty_manifest(plan.checkpoint)
     for name, precision in plan.precisions.items():
         components.part(plan.checkpoint, name)
         components.check_precision(name, precision)
     _prepare(plan.folder, manifest)
-    if plan.checkpoint.tokenizer is not None and "text_encoder" in plan.precisions:
-        manifest = dataclasses.replace(manifest, tokenizer=_tokenizer(plan))
+    _forget_damaged(plan, manifest.facts)
+    if "text_encoder" in plan.precisions:
+        manifest = _with_tokenizer(plan, manifest)
     for name, precision in plan.precisions.items():
-        _forget(plan.folder, name, precision)
         graph = _component(plan, manifest, name, listener)
         add_to_bundle(plan.folder, dataclasses.replace(manifest, components={name: {precision: graph}}))
 
@@ -108,28 +110,64 @@ def _prepare(folder: Path, manifest: Manifest) -> None:
         raise InputError(f"--output {folder}: not writable")
 
 
+def _forget_damaged(plan: Plan, facts: Facts) -> None:
+    """Take what is damaged and about to be replaced out of the manifest; other damage raises BundleError."""
+    if not (plan.folder / MANIFEST).is_file():
+        return
+    old = read_manifest(plan.folder)
+
+    def stays(name: str, precision: str, graph: Graph) -> bool:
+        if plan.precisions.get(name) != precision:
+            return True
+        same = graph.contract == contracts.derive(name, facts).to_json()
+        return same and all(_is_there(plan.folder, file) for file in graph.files)
+
+    kept = {n: {p: g for p, g in graphs.items() if stays(n, p, g)} for n, graphs in old.components.items()}
+    tokenizer = old.tokenizer
+    if tokenizer and "text_encoder" in plan.precisions and not _is_there(plan.folder, tokenizer):
+        tokenizer = None
+    _rewrite(plan.folder, old, kept, tokenizer)
+
+
+def _is_there(folder: Path, file: FileRecord) -> bool:
+    path = inside(folder, file.path)
+    return path.is_file() and path.stat().st_size == file.bytes
+
+
 def _forget(folder: Path, name: str, precision: str) -> None:
-    """Take a graph that is about to be replaced out of the manifest, where an interruption would leave it."""
+    """Take a graph whose files are about to change out of the manifest."""
     if not (folder / MANIFEST).is_file():
         return
     old = read_manifest(folder)
-    if precision not in old.components.get(name, {}):
-        return
-    kept = {p: g for p, g in old.components[name].items() if p != precision}
-    others = {n: g for n, g in old.components.items() if n != name}
-    if kept:
-        others[name] = kept
-    write_bundle(folder, dataclasses.replace(old, components=others))
+    graphs = {p: g for p, g in old.components.get(name, {}).items() if p != precision}
+    _rewrite(folder, old, {**old.components, name: graphs}, old.tokenizer)
 
 
-def _tokenizer(plan: Plan) -> FileRecord:
+def _rewrite(
+    folder: Path, old: Manifest, graphs: dict[str, dict[str, Graph]], tokenizer: FileRecord | None
+) -> None:
+    """The bundle's manifest with these graphs and this tokenizer, checked against the files."""
+    left = {name: precisions for name, precisions in graphs.items() if precisions}
+    write_bundle(folder, dataclasses.replace(old, components=left, tokenizer=tokenizer))
+
+
+def _with_tokenizer(plan: Plan, manifest: Manifest) -> Manifest:
+    """Write the tokenizer, and record it at once in a bundle that is there: its old record is void."""
+    source, part = plan.checkpoint.tokenizer, plan.checkpoint.text_encoder
+    if source is None or part is None:
+        raise LtxrtError("a text encoder was opened without its tokenizer")
     target = plan.folder / "tokenizer" / "tokenizer.json"
     target.parent.mkdir(exist_ok=True)
-    if plan.checkpoint.tokenizer is None:
-        raise LtxrtError("no tokenizer to write")
+    there = (plan.folder / MANIFEST).is_file()
     with atomic_write(target) as temporary:
-        write_tokenizer_json(plan.checkpoint.tokenizer, temporary)
-    return record(plan.folder, target)
+        write_tokenizer_json(source, temporary, part.config.vocab_size)
+        if there:
+            old = read_manifest(plan.folder)
+            _rewrite(plan.folder, old, old.components, None)
+    manifest = dataclasses.replace(manifest, tokenizer=record(plan.folder, target))
+    if there:
+        add_to_bundle(plan.folder, manifest)
+    return manifest
 
 
 def _component(plan: Plan, manifest: Manifest, name: str, listener: Listener) -> Graph:
@@ -145,10 +183,12 @@ def _component(plan: Plan, manifest: Manifest, name: str, listener: Listener) ->
     weights_json = target.with_suffix(".weights.json")
     listener.stage(f"{name} {precision}: writing weights")
     weights = components.weights(plan.checkpoint, name)
+    with atomic_write(data) as temporary:
+        constants = component.constants(config)
+        written = stream(traced, weights, constants, temporary, data.name, listener.progress)
+        # Up to here an interruption costs nothing: a graph that is replaced is still whole and recorded.
+        _forget(plan.folder, name, precision)
     with _discarded_on_failure(target, data, weights_json):
-        with atomic_write(data) as temporary:
-            constants = component.constants(config)
-            written = stream(traced, weights, constants, temporary, data.name, listener.progress)
         weights_json.write_text(weights_map(traced, weights), encoding="utf-8")
         with atomic_write(target) as temporary:
             ir.save(traced.model, temporary)

@@ -5,18 +5,44 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import tokenizers
+
 from ltxrt.engines.errors import CheckpointError, MissingPackageError
 
+PAD, EOS = ("<pad>", 0), ("</s>", 1)
 
-def write_tokenizer_json(folder: Path, target: Path) -> None:
+
+def write_tokenizer_json(folder: Path, target: Path, vocab_size: int) -> None:
     """Copy `folder`/tokenizer.json to `target`, or convert `folder`/spiece.model.
 
-    transformers converts SentencePiece exactly; its T5 class sets the normaliser and the end token.
+    transformers converts SentencePiece exactly; its T5 class sets the normaliser and the end token. Raises
+    CheckpointError for what is no T5 tokenizer, or one with ids that an embedding of `vocab_size` rows lacks:
+    the deployment box would find out only when it reads a prompt.
     """
     ready = folder / "tokenizer.json"
     if ready.is_file():
         shutil.copyfile(ready, target)
-        return
+    else:
+        target.write_text(_converted(folder), encoding="utf-8")
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(target))
+    except Exception as error:  # the library raises bare Exception
+        raise CheckpointError(f"{ready}: not a readable tokenizer.json ({error}); fetch it again") from error
+    for token, number in (PAD, EOS):
+        if tokenizer.token_to_id(token) != number:
+            raise CheckpointError(
+                f"{folder}: not a T5 tokenizer, whose {token} is {number}; "
+                "give the folder of T5 v1.1 with the tokenizer it came with"
+            )
+    ids = max(tokenizer.get_vocab().values()) + 1
+    if ids > vocab_size:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {ids} ids but the text encoder embeds {vocab_size}; "
+            "give the tokenizer that the text encoder came with"
+        )
+
+
+def _converted(folder: Path) -> str:
     try:
         from transformers import T5TokenizerFast  # type: ignore[attr-defined]  # exported lazily
     except ImportError as error:
@@ -25,4 +51,4 @@ def write_tokenizer_json(folder: Path, target: Path) -> None:
         tokenizer = T5TokenizerFast.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # the library raises whatever its parsers raise
         raise CheckpointError(f"{folder}: no readable T5 tokenizer in it ({error})") from error
-    target.write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
+    return str(tokenizer.backend_tokenizer.to_str())

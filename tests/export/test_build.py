@@ -1,6 +1,8 @@
 """Exports as a whole: sources that agree, bundles that grow, mistakes and interruptions that cost nothing."""
 
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -109,6 +111,18 @@ def test_another_model_is_kept_out_of_a_bundle(copy, tiny_checkpoint, no_work):
     verify(read_bundle(copy))
 
 
+def test_output_that_cannot_be_made_is_refused(tiny_checkpoint, tmp_path, no_work):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"--output .*file/b: cannot be made \(Not a directory\)"):
+        export(opened(tiny_checkpoint("0.9.5")), tmp_path / "file" / "b", transformer="fp32")
+
+
+def test_output_that_is_not_writable_is_refused(tiny_checkpoint, tmp_path, no_work, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    with pytest.raises(InputError, match=r"--output .*b: not writable"):
+        export(opened(tiny_checkpoint("0.9.5")), tmp_path / "b", transformer="fp32")
+
+
 @pytest.mark.parametrize("kind", ["full", "file"])
 def test_output_that_is_something_else_is_refused(tiny_checkpoint, tmp_path, no_work, kind):
     output = tmp_path / "out"
@@ -122,23 +136,98 @@ def test_output_that_is_something_else_is_refused(tiny_checkpoint, tmp_path, no_
     assert output.is_file() or (output / "precious").is_file()
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-def test_interrupted_export_leaves_a_valid_bundle(copy, tiny_checkpoint, monkeypatch, error):
-    stream = build.stream
+class Interrupting(Silent):
+    """Presses Ctrl-C when a stage begins whose text holds `moment`, or when half the weights are written."""
 
-    def cut(*arguments):
-        stream(*arguments)
-        raise error
+    def __init__(self, moment):
+        self.moment = moment
 
-    monkeypatch.setattr(build, "stream", cut)
-    with pytest.raises(error):
-        export(opened(tiny_checkpoint("0.9.5")), copy, transformer="fp32")
+    def stage(self, text):
+        if self.moment in text:
+            raise KeyboardInterrupt
+
+    def progress(self, done, total):
+        if self.moment == "half-way" and 2 * done > total:
+            raise KeyboardInterrupt
+
+
+def files(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("moment", ["tracing", "writing", "half-way"])
+def test_interrupted_replacement_leaves_the_bundle_as_it_was(copy, tiny_checkpoint, moment):
+    before = files(copy)
+    with pytest.raises(KeyboardInterrupt):
+        plan = Plan(opened(tiny_checkpoint("0.9.5")), copy, {"transformer": "fp32"})
+        export_bundle(plan, Interrupting(moment))
+    assert files(copy) == before
+    verify(read_bundle(copy))
+
+
+def test_interrupted_at_the_last_moment_leaves_a_valid_bundle(copy, tiny_checkpoint):
+    with pytest.raises(KeyboardInterrupt):
+        plan = Plan(opened(tiny_checkpoint("0.9.5")), copy, {"transformer": "fp32"})
+        export_bundle(plan, Interrupting("checking"))
     bundle = read_bundle(copy)
     verify(bundle)
     assert "transformer" not in bundle.components and "vae_decoder" in bundle.components
-    assert [p.name for p in (copy / "onnx").iterdir() if "transformer" in p.name] == []
+    assert [name for name in files(copy) if "transformer" in name] == []
     with pytest.raises(InputError, match="the bundle has no transformer"):
         bundle.graph("transformer")
+
+
+def test_a_full_disk_leaves_the_bundle_as_it_was(copy, tiny_checkpoint, monkeypatch):
+    def full(_traced, _weights, _constants, path, *_):
+        path.write_bytes(b"some of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(build, "stream", full)
+    before = files(copy)
+    with pytest.raises(OSError, match="No space left"):
+        export(opened(tiny_checkpoint("0.9.5")), copy, transformer="fp32")
+    assert files(copy) == before
+
+
+def test_a_tokenizer_of_other_bytes_replaces_the_one_there(copy, tiny_checkpoint, tmp_path):
+    folder = shutil.copytree(tiny_checkpoint("0.9.5"), tmp_path / "checkpoint")
+    file = folder / "t5" / "tokenizer" / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text())))
+    plan = Plan(opened(folder), copy, {"text_encoder": "fp32"})
+    with pytest.raises(KeyboardInterrupt):
+        export_bundle(plan, Interrupting("tracing"))
+    interrupted = read_bundle(copy)
+    verify(interrupted)
+    assert interrupted.path(interrupted.tokenizer).read_bytes() == file.read_bytes()
+    export_bundle(plan, Silent())
+    verify(read_bundle(copy))
+
+
+def test_a_tokenizer_that_cannot_be_used_is_refused_first(copy, tiny_checkpoint, tmp_path, no_work):
+    folder = shutil.copytree(tiny_checkpoint("0.9.5"), tmp_path / "checkpoint")
+    (folder / "t5" / "tokenizer" / "tokenizer.json").write_text("{}")
+    before = files(copy)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: not a readable tokenizer"):
+        export(opened(folder), copy, text_encoder="fp32", transformer="fp32")
+    assert files(copy) == before
+
+
+def test_what_is_damaged_is_mended_by_exporting_it_again(copy, tiny_checkpoint):
+    """The messages about a damaged bundle say so."""
+    (copy / "onnx" / "transformer.fp32.onnx.data").unlink()
+    (copy / "onnx" / "text_encoder.fp32.onnx").write_bytes(b"cut")
+    (copy / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(BundleError, match="export"):
+        read_bundle(copy)
+    bundle = export(opened(tiny_checkpoint("0.9.5")), copy, text_encoder="fp32", transformer="fp32")
+    verify(bundle)
+    assert set(bundle.components) == {"text_encoder", "transformer", "vae_encoder", "vae_decoder"}
+
+
+def test_damage_that_the_export_does_not_mend_is_refused_first(copy, tiny_checkpoint, no_work):
+    (copy / "onnx" / "vae_decoder.fp32.onnx.data").unlink()
+    with pytest.raises(BundleError, match=r"vae_decoder\.fp32\.onnx\.data is missing"):
+        export(opened(tiny_checkpoint("0.9.5")), copy, transformer="fp16")
 
 
 def test_interrupted_first_export_leaves_no_manifest(tiny_checkpoint, tmp_path, monkeypatch):
