@@ -42,6 +42,14 @@ def rescale(velocity: Velocity, positive: Velocity, factor: float) -> Velocity:
     return velocity * (np.float32(factor) * ratio + np.float32(1.0 - factor))
 
 
+def diffusers_rescale(velocity: Velocity, positive: Velocity, phi: float) -> Velocity:
+    """diffusers' guidance_rescale (arXiv 2305.08891, section 3.4): `rescale` after CFG, with 0 as off.
+
+    Unlike the official pipeline's it needs no STG, and 1 is its full strength.
+    """
+    return velocity if phi == 0 else rescale(velocity, positive, phi)
+
+
 def _std(velocity: Velocity) -> Velocity:
     """Unbiased standard deviation of each sample, (B, 1, …)."""
     deviation = np.std(velocity, axis=_sample_axes(velocity), ddof=1, keepdims=True, dtype=np.float64)

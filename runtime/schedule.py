@@ -52,6 +52,21 @@ def explicit(timesteps: Sequence[float], allowed: Sequence[float] | None = None)
     return schedule
 
 
+def skip(schedule: NDArray[np.float32], initial: int, final: int) -> NDArray[np.float32]:
+    """`schedule` (n,) without its first `initial` and last `final` sigmas: a schedule of its own.
+
+    Its last sigma therefore steps to 0, across the ones left out. Raises InputError where none would remain.
+    """
+    if initial < 0 or final < 0:
+        raise InputError(f"skipping {initial} initial and {final} final steps: neither may be below 0")
+    if initial + final >= schedule.size:
+        raise InputError(
+            f"skipping {initial} initial and {final} final steps of {schedule.size} leaves none; "
+            f"skip at most {schedule.size - 1} together"
+        )
+    return schedule[initial : schedule.size - final]
+
+
 def check_allowed(schedule: NDArray[np.float32], allowed: Sequence[float] | None) -> None:
     """Refuse a sigma that, rounded to 4 decimals, is not one the checkpoint was trained on."""
     if allowed is None:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from diffusers.pipelines.ltx.pipeline_ltx import rescale_noise_cfg
 
-from ltxrt.runtime.guidance import cfg_star, combine, rescale, stg_delta
+from ltxrt.runtime.guidance import cfg_star, combine, diffusers_rescale, rescale, stg_delta
 
 
 def velocities(count, batch=2):
@@ -69,3 +69,17 @@ def test_rescale_agrees_with_the_published_formula():
     expected = rescale_noise_cfg(torch.from_numpy(guided), torch.from_numpy(positive), guidance_rescale=0.7)
     np.testing.assert_allclose(rescale(guided, positive, 0.7), expected.numpy(), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(rescale(guided, positive, 0.0), guided)
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.3, 1.0])
+def test_diffusers_rescale_is_diffusers(phi):
+    guided, positive = velocities(2)
+    expected = rescale_noise_cfg(torch.from_numpy(guided), torch.from_numpy(positive), guidance_rescale=phi)
+    ours = diffusers_rescale(guided, positive, phi)
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_diffusers_rescale_off_leaves_even_a_constant_velocity_alone():
+    constant = np.ones((1, 30, 8), np.float32)
+    np.testing.assert_array_equal(diffusers_rescale(constant, constant, 0.0), constant)

@@ -13,6 +13,7 @@ from ltxrt.runtime.schedule import (
     next_sigma,
     sd3_shift,
     sigmas,
+    skip,
     stretch_to_terminal,
     uniform,
 )
@@ -191,3 +192,30 @@ def test_next_sigma_is_the_largest_lower_one_of_the_list_and_zero():
     assert next_sigma(schedule, timesteps)[0].tolist() == pytest.approx(
         [0.99375, 0.9875, 0, 0, 0, 0.421875, 0.725]
     )
+
+
+def test_skipped_steps_leave_a_schedule_whose_end_is_zero():
+    schedule = sigmas(QUADRATIC, 30, 6144)
+    first, second = skip(schedule, 0, 3), skip(schedule, 17, 0)
+    assert first.shape == (27,) and second.shape == (13,)
+    assert first[-1] == pytest.approx(0.445778, abs=1e-6)
+    assert second[0] == pytest.approx(0.954778, abs=1e-6)
+    np.testing.assert_array_equal(skip(schedule, 2, 3), schedule[2:27])
+    np.testing.assert_array_equal(skip(schedule, 0, 0), schedule)
+    assert next_sigma(first, first)[-1] == 0
+    np.testing.assert_array_equal(next_sigma(first, first)[:-1], first[1:])
+
+
+@pytest.mark.parametrize(
+    ("initial", "final", "message"),
+    [
+        (-1, 0, "skipping -1 initial and 0 final steps: neither may be below 0"),
+        (0, -2, "neither may be below 0"),
+        (8, 0, "of 8 leaves none; skip at most 7 together"),
+        (5, 3, "skipping 5 initial and 3 final steps of 8 leaves none"),
+        (0, 100, "leaves none"),
+    ],
+)
+def test_skipping_too_many_steps(initial, final, message):
+    with pytest.raises(InputError, match=message):
+        skip(sigmas(QUADRATIC, 8, 6144), initial, final)
