@@ -70,7 +70,7 @@ def onnx_command(chosen: tuple[str, ...], **options: Any) -> None:
     checkpoint = open_checkpoint(
         options["checkpoint"], options["vae"], options["text_encoder"], options["model_version"]
     )
-    names = chosen or components.available(checkpoint)
+    names = tuple(dict.fromkeys(chosen)) or components.available(checkpoint)
     precisions = parse_precisions(options["precision"], names)
     _announce(checkpoint, names)
     start = time.monotonic()
@@ -83,7 +83,10 @@ def parse_precisions(text: str, names: tuple[str, ...]) -> dict[str, str]:
     if "=" not in text:
         chosen = dict.fromkeys(names, text)
     else:
-        pairs = dict(item.partition("=")[::2] for item in text.split(","))
+        items = [item.partition("=")[::2] for item in text.split(",")]
+        pairs = dict(items)
+        if len(pairs) < len(items):
+            raise InputError(f"--precision {text!r}: names a component twice; give each one precision")
         unknown = [n for n in pairs if n not in names]
         if unknown:
             raise InputError(f"--precision names {unknown[0]!r}; exported here are {', '.join(names)}")

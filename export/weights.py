@@ -109,7 +109,24 @@ def _value(
     dtype = next(t for t, d in IR_DTYPES.items() if d == value.dtype)
     if name in constants:
         return prepare(constants[name], False, dtype)
-    return prepare(read(weights[name]), name in traced.transposed, dtype)
+    stored = weights[name]
+    tensor = read(stored)
+    _check_range(stored, tensor, dtype)
+    return prepare(tensor, name in traced.transposed, dtype)
+
+
+def _check_range(stored: StoredTensor, tensor: torch.Tensor, dtype: torch.dtype) -> None:
+    """Refuse numbers that the cast would turn into infinities: every frame would be NaN."""
+    limit = torch.finfo(dtype).max
+    if torch.finfo(tensor.dtype).max <= limit or tensor.numel() == 0:
+        return
+    low, high = (float(v) for v in torch.aminmax(tensor))
+    largest = max(-low, high)
+    if limit < largest < math.inf:  # what is infinite or NaN in the checkpoint is not the cast's doing
+        raise CheckpointError(
+            f"{stored.path}: {stored.name} holds {largest:.6g}, more than the largest number of "
+            f"{str(dtype).removeprefix('torch.')}, {limit:.6g}; export this component in bf16 or fp32"
+        )
 
 
 def _nbytes(value: ir.Value) -> int:

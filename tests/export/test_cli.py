@@ -30,11 +30,13 @@ def test_an_uncertain_version_names_the_option_that_settles_it(tiny_checkpoint):
     assert "--model-version" in run("onnx", "--help").output
 
 
-def test_inspect_imports_no_torch(tiny_checkpoint):
-    file = tiny_checkpoint("0.9.5") / "model.safetensors"
+@pytest.mark.parametrize("arguments", [["--help"], ["onnx", "--help"], ["inspect", "FILE"]])
+def test_what_needs_no_torch_imports_none(tiny_checkpoint, arguments):
+    file = str(tiny_checkpoint("0.9.5") / "model.safetensors")
+    arguments = [file if a == "FILE" else a for a in arguments]
     code = (
         "import sys\nfrom ltxrt.export.cli import main\n"
-        f"main(['inspect', {str(file)!r}], standalone_mode=False)\n"
+        f"main({arguments!r}, standalone_mode=False)\n"
         "print(sorted({'torch', 'transformers', 'onnx'} & set(sys.modules)))"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -43,7 +45,8 @@ def test_inspect_imports_no_torch(tiny_checkpoint):
 
 def test_one_component_is_exported_with_progress(tiny_checkpoint, tmp_path):
     file = tiny_checkpoint("0.9.5") / "model.safetensors"
-    result = run("onnx", file, "--component", "transformer", "--output", tmp_path / "b")
+    twice = ("--component", "transformer") * 2
+    result = run("onnx", file, *twice, "--output", tmp_path / "b")
     assert result.exit_code == 0, result.output
     for text in (
         "not exported: text_encoder, vae_encoder, vae_decoder",
@@ -92,11 +95,22 @@ def test_a_file_that_is_no_checkpoint_gets_one_line(damaged, monkeypatch, comman
     assert not (damaged / "never").exists()
 
 
+@pytest.mark.parametrize("command", [["inspect"], ["onnx", "--output", "never"]])
+def test_the_command_itself_ends_with_one_line_and_status_2(damaged, command):
+    program = [sys.executable, "-m", "ltxrt.export.cli", *command, "cut.safetensors"]
+    result = subprocess.run(program, cwd=damaged, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: cut.safetensors") and "bytes" in line
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--precision", "int4"], "--precision 'int4' for"),
         (["--precision", "unet=fp16"], "--precision names 'unet'"),
+        (["--precision", "transformer=fp16,transformer=bf16"], "names a component twice"),
+        (["--component", "text_encoder"], "no text_encoder for text_encoder; give --text-encoder DIR"),
         (["--component", "unet"], "'unet' is not one of"),
         (["--text-encoder", "absent"], "absent"),
         (["--model-version", "0.9.9"], "version '0.9.9' is not known"),

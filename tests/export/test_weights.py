@@ -6,13 +6,15 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 
 from ltxrt.engines.errors import CheckpointError
 from ltxrt.export import synthetic
 from ltxrt.export.safetensors_file import SafetensorsFile, StoredTensor
-from ltxrt.export.weights import prepare, read
+from ltxrt.export.trace import Traced
+from ltxrt.export.weights import IR_DTYPES, prepare, read, stream
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -32,6 +34,49 @@ def test_casts_are_torch_s_bit_for_bit(tmp_path, source, target, transposed):
     theirs = tensor.to(target)
     assert torch.equal(ours, theirs.t() if transposed else theirs)
     assert ours.is_contiguous() and ours.dtype == target
+
+
+def streamed(folder, tensors, target):
+    """What `stream` writes of float32 `tensors` as `target`."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    synthetic.write_random(folder / "in.safetensors", shapes, {}, "F32", 0, "random")
+    sources = SafetensorsFile(folder / "in.safetensors").tensors
+    with (folder / "in.safetensors").open("rb+") as file:
+        for name, tensor in tensors.items():
+            file.seek(sources[name].offset)
+            file.write(tensor.numpy().tobytes())
+    kind = ir.TensorType(IR_DTYPES[target])
+    values = [ir.Value(name=n, shape=ir.Shape(s), type=kind) for n, s in shapes.items()]
+    graph = ir.Graph([], [], nodes=[], name="g", opset_imports={"": 23})
+    graph.initializers.update({value.name: value for value in values})
+    traced = Traced(ir.Model(graph, ir_version=10), frozenset())
+    written = stream(traced, sources, {}, folder / "out", "out")
+    return {v.name: v.const_value for v in values}, written
+
+
+def test_offsets_are_aligned_and_the_hash_is_the_file_s(tmp_path):
+    sizes = {"scalar": (), "small": (3,), "page": (1024,), "odd": (1025,), "last": (7, 5)}
+    tensors = {name: torch.randn(size) for name, size in sizes.items()}
+    places, written = streamed(tmp_path, tensors, torch.float32)
+    data = (tmp_path / "out").read_bytes()
+    assert (written.bytes, written.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert len(places) == len(sizes)
+    end = 0
+    for name, place in places.items():
+        assert place.offset >= end and place.offset % (4096 if place.length >= 4096 else 64) == 0
+        end = place.offset + place.length
+        found = np.frombuffer(data[place.offset : end], np.float32).reshape(sizes[name])
+        np.testing.assert_array_equal(found, tensors[name].numpy())
+    assert end == len(data)
+
+
+@pytest.mark.parametrize("number", [65505.0, -1e9])
+def test_numbers_beyond_the_target_are_refused(tmp_path, number):
+    tensors = {"fits": torch.tensor([65504.0, -65504.0]), "w": torch.tensor([0.0, number])}
+    with pytest.raises(CheckpointError, match=r"w holds .* more than .* float16, 65504; export .* in bf16"):
+        streamed(tmp_path, tensors, torch.float16)
+    streamed(tmp_path, tensors, torch.bfloat16)
+    streamed(tmp_path, {"fits": tensors["fits"]}, torch.float16)
 
 
 def test_float8_is_read(tmp_path):
