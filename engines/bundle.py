@@ -44,16 +44,28 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """Bounds for one video of n latent cells: `fixed_bytes + bytes_per_cell * n` bytes of activations at
+    once, and `elements_per_cell * n` elements in the largest tensor."""
+
+    fixed_bytes: int
+    bytes_per_cell: int
+    elements_per_cell: int
+
+
+@dataclass(frozen=True)
 class Graph:
     """One component in one precision: the ONNX file, its external data, its contract as JSON.
 
-    `weights_map` records a JSON that leads each initialiser back to the checkpoint's tensors.
+    `weights_map` records a JSON that leads each initialiser back to the checkpoint's tensors; `memory` is
+    what the autoencoder's halves need, by which a video is cut into tiles.
     """
 
     file: FileRecord
     data: tuple[FileRecord, ...]
     weights_map: FileRecord | None
     contract: dict[str, Any]
+    memory: Memory | None
 
     @property
     def files(self) -> tuple[FileRecord, ...]:

@@ -79,11 +79,39 @@ class SchedulerFacts:
 
 
 @dataclass(frozen=True)
-class Preset:
-    """A checkpoint's default request; every field can be overridden."""
+class Pass:
+    """One way down a schedule, and the guidance along it.
+
+    The lists of guidance hold one entry for all steps, or as many as `guidance_timesteps`, the descending
+    sigmas from which each entry holds.
+    """
 
     steps: int
-    guidance_scale: float
+    timesteps: tuple[float, ...] | None  # explicit sigmas instead of `steps` of the schedule
+    skip_initial: int  # of the schedule's steps, left out at its beginning
+    skip_final: int
+    guidance_scale: tuple[float, ...]
+    stg_scale: tuple[float, ...]
+    rescaling_scale: tuple[float, ...]
+    guidance_timesteps: tuple[float, ...] | None
+    skip_block_list: tuple[tuple[int, ...], ...]  # blocks that spatiotemporal guidance perturbs
+    stg_mode: str  # attention_values | attention_skip | transformer_block
+    cfg_star: bool  # the negative velocity is projected on the positive one
+    stochastic: bool  # each step predicts the clean latents and noises them afresh
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A checkpoint's default request; every field can be overridden.
+
+    With two passes the first runs at `downscale_factor` of the size, the latent upsampler doubles it, and the
+    decoded frames are scaled to the size asked for.
+    """
+
+    passes: tuple[Pass, ...]
+    downscale_factor: float
+    adain_factor: float  # how far upsampled latents take the first pass's statistics
+    tone_map: float  # compression of the latents before decoding, 0 is none
     height: int
     width: int
     num_frames: int
@@ -93,8 +121,6 @@ class Preset:
     decode_timestep: float
     decode_noise_scale: float
     image_noise_scale: float  # conditioning noise, ×sigma²
-    stochastic: bool  # each step predicts the clean latents and noises them afresh
-    timesteps: tuple[float, ...] | None  # explicit sigmas instead of `steps` of the schedule
 
 
 @dataclass(frozen=True)

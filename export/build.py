@@ -22,6 +22,7 @@ from ltxrt.engines.bundle import (
     FileRecord,
     Graph,
     Manifest,
+    Memory,
     add_to_bundle,
     merge,
     read_manifest,
@@ -32,11 +33,14 @@ from ltxrt.engines.errors import InputError, LtxrtError
 from ltxrt.engines.facts import Facts
 from ltxrt.engines.files import atomic_write, inside
 from ltxrt.export import components
+from ltxrt.export.activations import per_cell
 from ltxrt.export.checkpoint import Checkpoint
 from ltxrt.export.tokenizer import write_tokenizer_json
 from ltxrt.export.trace import trace
+from ltxrt.export.versions import presets
 from ltxrt.export.weights import stream, weights_map
 
+TILED = ("vae_encoder", "vae_decoder")
 PACKAGES = ("ltxrt", "torch", "onnx", "onnxscript", "onnx-ir")
 
 
@@ -80,6 +84,7 @@ def export_bundle(plan: Plan, listener: Listener) -> None:
 
 
 def _empty_manifest(checkpoint: Checkpoint) -> Manifest:
+    dit = checkpoint.transformer
     return Manifest(
         schema=SCHEMA,
         family=FAMILY,
@@ -88,7 +93,7 @@ def _empty_manifest(checkpoint: Checkpoint) -> Manifest:
         produced_by={name: importlib.metadata.version(name) for name in PACKAGES},
         source={"checkpoint": checkpoint.source},
         facts=components.facts(checkpoint),
-        presets={"default": checkpoint.version.preset},
+        presets=presets(checkpoint.version, dit.config.layers if dit else checkpoint.version.layers),
         tokenizer=None,
         components={},
     )
@@ -200,7 +205,13 @@ def _component(plan: Plan, manifest: Manifest, name: str, listener: Listener) ->
         data=(FileRecord(relative, written.bytes, written.sha256),),
         weights_map=record(plan.folder, weights_json),
         contract=contract.to_json(),
+        memory=_memory(traced.model) if name in TILED else None,
     )
+
+
+def _memory(model: ir.Model) -> Memory:
+    bounds = per_cell(model)
+    return Memory(bounds.fixed_bytes, bounds.bytes_per_cell, bounds.elements_per_cell)
 
 
 @contextmanager

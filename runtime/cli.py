@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -10,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ltxrt.engines.command import ltxrt_command
-from ltxrt.engines.errors import InputError
 
 if TYPE_CHECKING:
     from ltxrt.engines.bundle import Bundle
-    from ltxrt.runtime.pipeline import Event, Video
+    from ltxrt.runtime.pipeline import Event, Stream
+    from ltxrt.runtime.request import Request
 
 PATH = click.Path(path_type=Path)
 
-# Options whose default is the bundle's preset: flag, type, help.
+# Options whose default is the bundle's preset: flag, type, help. Those of a pass are the first one's.
 FROM_PRESET: tuple[tuple[str, Any, str], ...] = (
     ("--negative-prompt", str, "What it must not show."),
     ("--height", int, "Pixels, a multiple of 32."),
@@ -27,18 +28,31 @@ FROM_PRESET: tuple[tuple[str, Any, str], ...] = (
     ("--frame-rate", float, "Frames per second."),
     ("--steps", int, "Denoising steps."),
     ("--timesteps", str, "Explicit sigmas instead of steps: 1,0.9875,0.725"),
-    ("--guidance-scale", float, "1 turns guidance off."),
+    ("--skip-initial", int, "Steps left out at the beginning; needs --input-video."),
+    ("--skip-final", int, "Steps left out at the end; the last one kept goes to 0."),
+    ("--guidance-scale", str, "1 is off; with commas, one for each of --guidance-timesteps."),
+    ("--stg-scale", str, "Spatiotemporal guidance; 0 is off."),
+    ("--rescaling-scale", str, "Rescaling where spatiotemporal guidance runs; 1 is off."),
+    ("--guidance-timesteps", str, "Sigmas from which each entry of those lists holds."),
+    ("--skip-block-list", str, "Blocks that it perturbs: 11,25;28 where each list has its timestep."),
+    ("--stg-mode", str, "attention_values, attention_skip or transformer_block."),
+    ("--cfg-star/--no-cfg-star", bool, "Project the negative velocity on the positive one."),
     ("--stochastic/--no-stochastic", bool, "Predict the clean video and noise it afresh in each step."),
+    ("--two-passes/--one-pass", bool, "A small first pass, upsampled for a second one."),
+    ("--downscale-factor", float, "Size of the first of two passes."),
+    ("--adain-factor", float, "How far upsampled latents take the first pass's statistics."),
+    ("--tone-map", float, "Compression of the latents before decoding; 0 is off."),
     ("--image-noise-scale", float, "Noise on the given image, times sigma squared."),
     ("--decode-timestep", float, "What the decoder is told of its input's noise."),
     ("--decode-noise-scale", float, "Noise mixed in for the decoder to remove."),
     ("--max-tokens", int, "Length at which a prompt is cut."),
 )
+LISTS = ("timesteps", "guidance_scale", "stg_scale", "rescaling_scale", "guidance_timesteps")
 
 
 def _preset_options(command: Any) -> Any:
     for flag, kind, text in reversed(FROM_PRESET):
-        option = click.option(flag, type=kind, default=None, help=f"{text} [default: the bundle's preset]")
+        option = click.option(flag, type=kind, default=None, help=f"{text} [default: the preset's]")
         command = option(command)
     return command
 
@@ -50,11 +64,35 @@ def _preset_options(command: Any) -> Any:
 @click.option(
     "--image", type=PATH, metavar="FILE", help="First frame; cropped and scaled to the video's size."
 )
-@click.option("--image-strength", type=float, default=1.0, show_default=True, help="0 ignores the image.")
-@_preset_options
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same video.")
+@click.option("--image-strength", type=float, help="0 ignores the image.  [default: 1]")
 @click.option(
-    "--reference", default="official", show_default=True, help="official or diffusers: whose habits."
+    "--condition",
+    "conditions",
+    multiple=True,
+    metavar="MEDIA[@FRAME[:STRENGTH]]",
+    help="An image or video that is part of the video, from a frame on; may be repeated.",
+)
+@click.option("--input-video", type=PATH, metavar="FILE", help="A video to make another one of.")
+@click.option("--denoise-strength", type=float, help="Share of the steps that --input-video goes through.")
+@click.option(
+    "--preparation", help="How images are made to fit: official or plain.  [default: --reference's]"
+)
+@click.option("--preset", help="One of the bundle's presets.  [default: default]")
+@click.option("--config", type=PATH, metavar="FILE", help="Settings in YAML; official files are read too.")
+@_preset_options
+@click.option(
+    "--second-pass", multiple=True, metavar="KEY=VALUE", help="A setting of the second pass; may be repeated."
+)
+@click.option("--sampler", help="uniform or linear_quadratic, unshifted.  [default: the checkpoint's]")
+@click.option("--guidance-rescale", type=float, help="diffusers' rescaling of guidance; 0 is off.")
+@click.option("--seed", type=int, help="Same seed, same video.  [default: 0]")
+@click.option(
+    "--reference", help="Whose habits: official, diffusers or diffusers-condition.  [default: official]"
+)
+@click.option(
+    "--vae-memory",
+    metavar="SIZE",
+    help="What the autoencoder's activations may take; above it works in blended tiles.  [default: 8GiB]",
 )
 @click.option("--precision", metavar="P | COMPONENT=P,…", help="Which of the bundle's precisions to run.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="What runs the engines.")
@@ -68,31 +106,61 @@ def main(bundle: Path, output: Path | None, list_presets: bool, **options: Any) 
     if list_presets:
         click.echo(_presets(read_bundle(bundle)))
         return
-    for name, value in (("--prompt", options["prompt"]), ("--output", output)):
-        if value is None:
-            raise click.UsageError(f"Missing option '{name}'.")
-    _generate(bundle, Path(output or ""), options)
+    if output is None:
+        raise click.UsageError("Missing option '--output'.")
+    _generate(bundle, output, options)
 
 
 def _generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:
     from ltxrt.engines.bundle import read_bundle
+    from ltxrt.engines.contract import COMPONENTS
+    from ltxrt.runtime.options import precisions
     from ltxrt.runtime.pipeline import Pipeline
-    from ltxrt.runtime.request import Request
     from ltxrt.runtime.video import check_output
 
     check_output(output)
     where = {key: options.pop(key) for key in ("backend", "threads")}
-    pipeline = Pipeline(read_bundle(bundle), precision=_precisions(options.pop("precision")), **where)
-    request = Request(**{**options, "timesteps": _timesteps(options["timesteps"])})
+    precision = precisions(options.pop("precision"), COMPONENTS)
+    pipeline = Pipeline(read_bundle(bundle), precision=precision, **where)
+    request = _request(options)
     start = time.monotonic()
     console = Console()
-    video = pipeline.generate(request, console)
-    console.finish()
-    if video.truncated:
-        over = f"{video.truncated} tokens over {video.settings.max_tokens}"
+    stream = pipeline.stream(request, console)
+    if stream.truncated:
+        over = f"{stream.truncated} tokens over {stream.settings.preset.max_tokens}"
         click.echo(f"warning: the prompt is {over}; its end was cut off", err=True)
-    _write(video, output, bundle)
-    click.echo(f"{output}: {len(video.frames)} frames in {time.monotonic() - start:.1f} s")
+    count = _write(stream, output, bundle)
+    console.finish()
+    click.echo(f"{output}: {count} frames in {time.monotonic() - start:.1f} s")
+
+
+def _request(options: dict[str, Any]) -> Request:
+    """The options as a request; what a settings file says holds where no option says otherwise."""
+    from ltxrt.runtime import media, settings_file, tiling
+    from ltxrt.runtime.options import blocks, from_file, numbers, over, second_pass
+    from ltxrt.runtime.request import Request
+
+    config = options.pop("config")
+    second = options.pop("second_pass")
+    values = {name: value for name, value in options.items() if value is not None}
+    for name in LISTS:
+        if name in values:
+            values[name] = numbers(_flag(name), values[name])
+    if "skip_block_list" in values:
+        values["skip_block_list"] = blocks(_flag("skip_block_list"), values["skip_block_list"])
+    if "vae_memory" in values:
+        values["vae_memory"] = tiling.parse_bytes(values["vae_memory"])
+    values["conditions"] = tuple(media.parse(text) for text in values["conditions"])
+    base = {} if config is None else from_file(settings_file.read(config))
+    values = over(base, values)
+    values["second_pass"] = over(base.get("second_pass", {}), second_pass(second))
+    if "prompt" not in values:
+        raise click.UsageError("Missing option '--prompt'.")
+    return Request(**values)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _presets(bundle: Bundle) -> str:
@@ -100,53 +168,50 @@ def _presets(bundle: Bundle) -> str:
     lines = [f"LTX-Video {bundle.version}"]
     for name, preset in bundle.presets.items():
         lines.append(f"{name}:")
-        lines += [f"  {field.replace('_', '-')}: {value}" for field, value in vars(preset).items()]
+        lines += [f"  {_key(n)}: {value}" for n, value in vars(preset).items() if n != "passes"]
+        for number, one in enumerate(preset.passes, 1):
+            lines.append(f"  pass {number}:")
+            lines += [f"    {_key(n)}: {_shown(value)}" for n, value in vars(one).items()]
     return "\n".join(lines)
 
 
-def _timesteps(text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(
-            f"--timesteps {text!r}: must be numbers with commas, as in 1,0.9875,0.725"
-        ) from error
+def _key(name: str) -> str:
+    return name.replace("_", "-")
 
 
-def _precisions(text: str | None) -> dict[str, str]:
-    from ltxrt.engines.contract import COMPONENTS
-
-    if text is None:
-        return {}
-    if "=" not in text:
-        return dict.fromkeys(COMPONENTS, text)
-    pairs = dict(item.partition("=")[::2] for item in text.split(","))
-    for name in pairs:
-        if name not in COMPONENTS:
-            raise InputError(f"--precision names {name!r}; components are {', '.join(COMPONENTS)}")
-    return pairs
+def _shown(value: Any) -> str:
+    """A value as its option is written."""
+    if not isinstance(value, tuple):
+        return str(value)
+    parts = (
+        (value if not isinstance(value[0], tuple) else (",".join(map(str, v)) for v in value))
+        if value
+        else ()
+    )
+    return (";" if value and isinstance(value[0], tuple) else ",").join(map(str, parts))
 
 
-def _write(video: Video, output: Path, bundle: Path) -> None:
+def _write(stream: Stream, output: Path, bundle: Path) -> int:
+    """The frames as they come; how many there were."""
     from ltxrt.runtime.video import VideoWriter
 
-    settings = video.settings
+    settings = stream.settings
+    preset, request = settings.preset, settings.request
     metadata = {
-        "prompt": settings.prompt,
-        "negative_prompt": settings.negative_prompt if settings.guided else "",
-        "seed": str(settings.seed),
+        "prompt": request.prompt,
+        "negative_prompt": preset.negative_prompt if settings.guided else "",
+        "seed": str(request.seed),
         "bundle": bundle.resolve().name,
-        "steps": str(settings.steps),
-        "stochastic": str(settings.stochastic),
-        "guidance_scale": str(settings.guidance_scale),
-        "reference": settings.reference,
+        "preset": request.preset,
+        "passes": json.dumps([vars(one) for one in preset.passes]),
+        "reference": request.reference,
         "software": "ltxrt",
     }
-    with VideoWriter(output, settings.height, settings.width, settings.frame_rate, metadata) as writer:
-        for frame in video.frames:
-            writer.write(frame)
+    with VideoWriter(output, preset.height, preset.width, preset.frame_rate, metadata) as writer:
+        for chunk in stream.frames:
+            for frame in chunk:
+                writer.write(frame)
+    return writer.count
 
 
 class Console:

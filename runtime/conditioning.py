@@ -30,7 +30,7 @@ def frame_zero(latents: Array, image_latents: Array, strength: float) -> tuple[A
     if start.shape != image_latents.shape:
         raise InputError(f"image latents {image_latents.shape} do not fit latents {latents.shape}")
     mixed = latents.copy()
-    mixed[:, :, :frames] = _lerp(start, image_latents, strength)
+    mixed[:, :, :frames] = lerp(start, image_latents, strength)
     mask = np.zeros((latents.shape[0], 1, *latents.shape[2:]), np.float32)
     mask[:, :, :frames] = strength
     return mixed, pack(mask)[..., 0]
@@ -65,7 +65,7 @@ def denoised(before: Array, after: Array, mask: Array, sigma: float) -> Array:
     return np.where(begun, after, before)
 
 
-def _lerp(start: Array, end: Array, weight: float) -> Array:
+def lerp(start: Array, end: Array, weight: float) -> Array:
     """torch.lerp: from whichever side is nearer, so that weights 0 and 1 are exact."""
     step = end - start
     if weight < 0.5:

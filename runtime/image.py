@@ -1,4 +1,4 @@
-"""Image files to pixels for the VAE encoder, and frames to a contact sheet. Pillow and NumPy."""
+"""Image files to 8-bit pictures, and frames to a contact sheet. Pillow and NumPy."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.files import atomic_write
 
+Picture = NDArray[np.uint8]  # (H, W, 3)
+
 WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # one channel of more than 8 bits
 
 
-def load_image(path: Path | str, height: int, width: int) -> NDArray[np.float32]:
-    """An image file as (3, height, width) float32 in −1..1: cropped to the aspect ratio, then scaled.
+def read_image(path: Path, label: str) -> Picture:
+    """An image file as (H,W,3) uint8.
 
     The EXIF orientation is applied; transparency is laid over black; 16-bit grayscale is scaled from its full
-    range; other modes are converted to RGB. The crop is centred, the filter bicubic with antialiasing.
-    Raises InputError for a file that is missing, does not decode, or has values whose range is unknown.
+    range; other modes are converted to RGB. Raises InputError, beginning with `label`, for a file that is
+    missing, does not decode, or has values whose range is unknown.
     """
-    path = Path(path)
-    image = _rgb(_open(path), path)
-    fitted = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC, centering=(0.5, 0.5))
-    pixels = np.asarray(fitted, np.float32) / np.float32(127.5) - np.float32(1)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return picture(_open(path, label), label)
+
+
+def picture(image: Image.Image, label: str) -> Picture:
+    """A decoded image as `read_image` gives it."""
+    return np.asarray(_rgb(image, label))
 
 
 def save_strip(frames: NDArray[np.uint8], path: Path, count: int = 8) -> None:
@@ -37,10 +40,10 @@ def save_strip(frames: NDArray[np.uint8], path: Path, count: int = 8) -> None:
         Image.fromarray(np.concatenate(list(frames[chosen]), axis=1)).save(temporary, "PNG")
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path, label: str) -> Image.Image:
     """The decoded image, upright."""
     if not path.is_file():
-        raise InputError(f"--image {path}: no such file")
+        raise InputError(f"{label}: no such file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -48,30 +51,28 @@ def _open(path: Path) -> Image.Image:
                 image.load()
                 return ImageOps.exif_transpose(image)
     except UnidentifiedImageError as error:
-        raise InputError(
-            f"--image {path}: not an image that Pillow reads; give a PNG, JPEG or WebP"
-        ) from error
+        raise InputError(f"{label}: not an image that Pillow reads; give a PNG, JPEG or WebP") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = math.floor((Image.MAX_IMAGE_PIXELS or 0) / 1e6)
-        raise InputError(f"--image {path}: more than {limit} million pixels; scale it down first") from error
+        raise InputError(f"{label}: more than {limit} million pixels; scale it down first") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InputError(f"--image {path}: does not decode ({error}); the file is damaged or cut") from error
+        raise InputError(f"{label}: does not decode ({error}); the file is damaged or cut") from error
 
 
-def _rgb(image: Image.Image, path: Path) -> Image.Image:
+def _rgb(image: Image.Image, label: str) -> Image.Image:
     if image.mode in WIDE_MODES:
-        return _from_wide(image, path).convert("RGB")
+        return _from_wide(image, label).convert("RGB")
     if image.has_transparency_data:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
 
 
-def _from_wide(image: Image.Image, path: Path) -> Image.Image:
+def _from_wide(image: Image.Image, label: str) -> Image.Image:
     """Grayscale of 16 bits, or float in 0..1, to 8 bits; Pillow's own conversion clips at 255."""
     values = np.asarray(image).astype(np.float64)
     largest = 1 if image.mode == "F" else 65535
     if not ((values >= 0) & (values <= largest)).all():  # NaN is refused too
         kind = "float" if image.mode == "F" else "integer"
-        raise InputError(f"--image {path}: {kind} pixels must lie in 0..{largest}; save it with 8 or 16 bits")
+        raise InputError(f"{label}: {kind} pixels must lie in 0..{largest}; save it with 8 or 16 bits")
     return Image.fromarray((values / largest * 255).round().astype(np.uint8))

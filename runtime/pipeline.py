@@ -6,28 +6,29 @@ largest component and not their sum. Progress, files and the clock belong to the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ltxrt.engines.backend import BoundEngine, Engine, load_engine
+from ltxrt.engines.backend import Engine, load_engine
 from ltxrt.engines.bundle import Bundle, read_bundle
-from ltxrt.engines.errors import BundleError, InputError
+from ltxrt.engines.errors import BundleError
 from ltxrt.engines.facts import SchedulerFacts, TransformerFacts, VaeFacts
-from ltxrt.runtime import guidance, rope, schedule
-from ltxrt.runtime.conditioning import distinct_timesteps, frame_zero
-from ltxrt.runtime.denoise import Sampling, Step, Velocity, denoise
+from ltxrt.runtime import decoding, given, guidance_plan, rope, schedule, tiling, upscale
+from ltxrt.runtime.conditioning import distinct_timesteps
+from ltxrt.runtime.conditioning_items import Conditioned, prepare, strip
+from ltxrt.runtime.denoise import Sampling, Step, denoise
+from ltxrt.runtime.guidance_plan import StepGuidance
+from ltxrt.runtime.guided import Guided, GuidedTransformer, Text
 from ltxrt.runtime.health import check_finite
-from ltxrt.runtime.image import load_image
-from ltxrt.runtime.latents import LatentShape, normalise, pack, unnormalise, unpack
-from ltxrt.runtime.noise import TorchCpuGenerator
+from ltxrt.runtime.latents import LatentShape, VideoShape, unpack
+from ltxrt.runtime.noise import Noise, TorchCpuGenerator
 from ltxrt.runtime.prompt import Tokenizer, Tokens
-from ltxrt.runtime.reference import Reference, reference
-from ltxrt.runtime.request import Request, Settings, complete
-from ltxrt.runtime.video import to_uint8
+from ltxrt.runtime.request import Request, Settings, complete, guidance_lists
+from ltxrt.runtime.tiling import Tile
 
 Array = NDArray[np.float32]
 
@@ -45,6 +46,15 @@ Watch = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
+class Stream:
+    """A video that is still being decoded: `frames` yields (n, H, W, 3) uint8, in order, once."""
+
+    frames: Iterator[NDArray[np.uint8]]
+    settings: Settings
+    truncated: int
+
+
+@dataclass(frozen=True)
 class Video:
     """frames (F, H, W, 3) uint8; the settings that made them; prompt tokens that did not fit."""
 
@@ -54,11 +64,11 @@ class Video:
 
 
 @dataclass(frozen=True)
-class Text:
-    """Hidden states (B,T,C) and mask (B,T) bool, negative prompt first where guidance runs."""
+class Draws:
+    """Where random numbers come from: the start of a pass and given images; and everything else."""
 
-    context: Array
-    mask: NDArray[np.bool_]
+    first: Noise
+    later: Noise
 
 
 def _unwatched(_event: Event) -> None:
@@ -91,103 +101,192 @@ class Pipeline:
         self.vae: VaeFacts = facts.vae
         self.scheduler: SchedulerFacts = facts.scheduler
 
-    def settings(self, request: Request) -> Settings:
-        """The completed request; raises InputError for what cannot be done, before any engine is loaded."""
-        settings = complete(request, self.bundle.presets["default"], self.vae)
-        needed = ["text_encoder", "transformer", "vae_decoder"]
-        for component in needed + (["vae_encoder"] if settings.image is not None else []):
+    def settings(self, request: Request, components: Collection[str] | None = None) -> Settings:
+        """The completed request; raises InputError for what cannot be done, before any engine is loaded.
+
+        `components` are those that will run, by default all that a video takes.
+        """
+        settings = complete(request, self.bundle.presets, self.vae)
+        needed = self._needed(settings) if components is None else components
+        for component in needed:
             self.bundle.precision(component, self.precision.get(component))
-        self.sigmas(settings)
+        for number in range(len(settings.preset.passes)):
+            self.plan(settings, number)
+        given.check(settings, self.vae)
+        for component in {"vae_encoder", "vae_decoder"}.intersection(needed):
+            self.tile(settings, component, self.shape(settings, len(settings.preset.passes) - 1))
         return settings
 
     def generate(self, request: Request, watch: Watch = _unwatched) -> Video:
-        """All stages. `watch` may raise to cancel."""
+        """All stages, the video whole. `watch` may raise to cancel."""
+        stream = self.stream(request, watch)
+        return Video(np.concatenate(list(stream.frames)), stream.settings, stream.truncated)
+
+    def stream(self, request: Request, watch: Watch = _unwatched) -> Stream:
+        """All stages but the decoder's, which runs while the frames are read. `watch` may raise to cancel."""
         settings = self.settings(request)
-        image = None if settings.image is None else self._pixels(settings)
         tokens = self._tokens(settings)
         watch(Event("text encoder"))
         text = self.encode_text(settings, tokens)
-        noise = TorchCpuGenerator(settings.seed)
-        # The official pipeline seeds torch's global generator alike and draws from it what is not the start.
-        later = TorchCpuGenerator(settings.seed)
-        tokens_noise = self._initial_noise(settings, noise)
-        latents, sampling = tokens_noise, Sampling()
-        if image is not None:
-            watch(Event("image encoder"))
-            latents, sampling = self.condition(settings, tokens_noise, image)
-        if settings.stochastic:
-            sampling = replace(sampling, stochastic=later.randn)
-        watch(Event("transformer", total=settings.steps))
-        for step in self.denoise(settings, text, latents, sampling, noise):
-            latents = step.latents
-            watch(Event("transformer", step, settings.steps))
-        watch(Event("image decoder"))
-        return Video(self.decode(settings, latents, later), settings, max(t.truncated for t in tokens))
+        draws = self._draws(settings)
+        latents = self.run_pass(settings, 0, text, self.start(settings, watch), draws, watch)
+        for number in range(1, len(settings.preset.passes)):
+            watch(Event("latent upsampler"))
+            latents = self.upsample(settings, latents)
+            latents = self.run_pass(settings, number, text, latents, draws, watch)
+        frames = decoding.frames(settings, self.pixels(settings, latents, draws.later, watch))
+        return Stream(frames, settings, max(t.truncated for t in tokens))
 
     def encode_text(self, settings: Settings, tokens: list[Tokens]) -> Text:
         """Hidden states of the prompts, cut to the longest one where the padding cannot be seen anyway."""
         mask = np.concatenate([t.attention_mask for t in tokens])
         ids = np.concatenate([t.input_ids for t in tokens])
-        habits = reference(settings.reference)
-        if habits.encoder_mask:
+        masked = settings.reference.encoder_mask
+        if masked:
             longest = int(mask.sum(axis=1).max())
             ids, mask = ids[:, :longest], mask[:, :longest]
         with self._engine("text_encoder") as encoder:
-            context = encoder(
-                input_ids=ids, attention_mask=mask if habits.encoder_mask else np.ones_like(mask)
-            )
+            context = encoder(input_ids=ids, attention_mask=mask if masked else np.ones_like(mask))
         check_finite(context, "text_encoder", "the prompt")
         return Text(context, mask.astype(np.bool_))
 
-    def condition(self, settings: Settings, noise: Array, image: Array) -> tuple[Array, Sampling]:
-        """The image's latents in place of the first latent frame's noise; noise and result (1,N,C)."""
+    def run_pass(
+        self, settings: Settings, number: int, text: Text, start: Array | None, draws: Draws, watch: Watch
+    ) -> Array:
+        """Latents (1,C,f,h,w) after the steps of pass `number`, from noise or from a noised `start`."""
+        grid = self._initial(settings, number, start, draws.first)
+        conditioned = self.condition(settings, number, grid, draws.first, watch)
+        tokens, total = conditioned.tokens, len(self.sigmas(settings, number))
+        watch(Event("transformer", total=total))
+        for step in self.denoise(settings, number, text, conditioned, draws):
+            tokens = strip(step.latents, conditioned.extra)
+            watch(Event("transformer", replace(step, latents=tokens), total))
+        return unpack(tokens, self.shape(settings, number))
+
+    def condition(
+        self, settings: Settings, number: int, grid: Array, noise: Noise, watch: Watch
+    ) -> Conditioned:
+        """The tokens of pass `number` with the images and videos given, encoded at its size."""
+        size, encoded = self.size(settings, number), []
+        if settings.conditions:
+            watch(Event("image encoder"))
+            with self._engine("vae_encoder") as encoder:
+                for condition in settings.conditions:
+                    pixels = given.read(condition, settings, size, self.vae)
+                    encoded.append((given.item(condition, pixels), self._encode(settings, encoder, pixels)))
+        causal = settings.reference.rope_is_causal(self.transformer)
+        return prepare(grid, encoded, noise, settings.preset.frame_rate, causal, self.vae)
+
+    def start(self, settings: Settings, watch: Watch) -> Array | None:
+        """Latents (1,C,f,h,w) of the video to start from, at the first pass's size, if there is one."""
+        if settings.request.input_video is None:
+            return None
+        watch(Event("image encoder"))
+        pixels = given.read_whole(settings, self.size(settings, 0), self.vae)
         with self._engine("vae_encoder") as encoder:
-            encoded = encoder(pixels=image[None, :, None])
-        check_finite(encoded, "vae_encoder", "the image")
-        grid = unpack(noise, self.shape(settings))
-        latents, mask = frame_zero(grid, encoded, settings.image_strength)
-        habits = reference(settings.reference)
-        scale = settings.image_noise_scale if habits.image_noise else 0.0
-        return pack(latents), Sampling(mask=mask, image_noise_scale=scale)
+            return self._encode(settings, encoder, pixels)
+
+    def _encode(self, settings: Settings, encoder: Engine, pixels: Array) -> Array:
+        shape = VideoShape(*pixels.shape[1:]).latent(self.vae)
+        tiles = self.tile(settings, "vae_encoder", shape)
+        latents = tiling.encode(lambda tile: encoder(pixels=tile), pixels[None], tiles, self.vae)
+        check_finite(latents, "vae_encoder", "encoding")
+        return latents
 
     def denoise(
-        self, settings: Settings, text: Text, latents: Array, sampling: Sampling, noise: TorchCpuGenerator
+        self, settings: Settings, number: int, text: Text, conditioned: Conditioned, draws: Draws
     ) -> Iterator[Step]:
-        """The transformer's steps from `latents` (1,N,C); the engine is loaded while they run."""
-        mask = np.zeros(latents.shape[:2], np.float32) if sampling.mask is None else sampling.mask
-        _, index = distinct_timesteps(1.0, mask)
+        """The transformer's steps over all tokens (1,E+N,C); the engine is loaded while they run."""
+        one, facts = settings.preset.passes[number], self.transformer
+        _, index = distinct_timesteps(1.0, conditioned.mask)
+        tables = rope.tables(conditioned.coords, facts.width, facts.rope_theta, facts.rope_max_positions)
+        plan = self.plan(settings, number)
+        guided = Guided(plan, facts.layers, one.stg_mode, one.cfg_star, settings.request.guidance_rescale)
+        noisy = settings.reference.image_noise and settings.conditions
+        sampling = Sampling(
+            mask=conditioned.mask,
+            image_noise_scale=settings.preset.image_noise_scale if noisy else 0.0,
+            stochastic=draws.later if one.stochastic else None,
+        )
         with self._engine("transformer") as engine:
-            step = self._bind(engine, settings, text, index)
-            velocity = _guided(step, settings, batch=len(text.context))
-            for result in denoise(velocity, latents, self.sigmas(settings), noise.randn, sampling):
-                check_finite(result.latents, "transformer", _where(result.index, settings))
+            velocity = GuidedTransformer(engine, text, tables, index, guided)
+            sigmas = self.sigmas(settings, number)
+            for result in denoise(velocity, conditioned.tokens, sigmas, draws.first, sampling):
+                check_finite(result.latents, "transformer", f"step {result.index + 1} of {len(sigmas)}")
                 yield result
 
-    def decode(self, settings: Settings, latents: Array, noise: TorchCpuGenerator) -> NDArray[np.uint8]:
-        """Frames of latents (1,N,C)."""
-        grid = unpack(latents, self.shape(settings))
-        inputs: dict[str, NDArray] = {}
-        if self.vae.timestep_conditioning:
-            grid = self._mix_decode_noise(settings, grid, noise)
-            inputs["timestep"] = np.full(1, settings.decode_timestep, np.float32)
-        for maps in self.vae.noise_maps:
-            size = (maps.scale * grid.shape[3], maps.scale * grid.shape[4])
-            inputs[f"noise_{maps.scale}x"] = np.stack([noise.randn(size) for _ in range(maps.count)])
+    def upsample(self, settings: Settings, latents: Array) -> Array:
+        """Latents (1,C,f,h,w) of the first pass at twice the height and width, with the same statistics."""
+        with self._engine("latent_upsampler") as upsampler:
+            larger = upsampler(latents=latents)
+        check_finite(larger, "latent_upsampler", "the first pass's latents")
+        factor = settings.preset.adain_factor
+        return upscale.adain(larger, latents, factor) if factor > 0 else larger
+
+    def pixels(self, settings: Settings, latents: Array, noise: Noise, watch: Watch) -> Iterator[Array]:
+        """Decoded pixels (3,n,H,W) in −1..1 of latents (1,C,f,h,w), a run of frames at a time."""
+        watch(Event("image decoder"))
+        latents = decoding.prepare(settings, self.vae, latents, noise)
+        extra = decoding.extra_inputs(settings, self.vae, latents, noise)
+        tiles = self.tile(settings, "vae_decoder", LatentShape(*latents.shape[2:]))
         with self._engine("vae_decoder") as decoder:
-            pixels = decoder(latents=grid, **inputs)
-        check_finite(pixels, "vae_decoder", "decoding", frame_axis=2)
-        frames = to_uint8(pixels[0])
-        check_finite(frames, "vae_decoder", "decoding, after clipping to 0..255")
-        return frames
 
-    def shape(self, settings: Settings) -> LatentShape:
-        return settings.video.latent(self.vae)
+            def call(tile: Array, rows: slice, columns: slice) -> Array:
+                return decoder(latents=tile, **decoding.of_tile(extra, self.vae, rows, columns))
 
-    def sigmas(self, settings: Settings) -> Array:
-        if settings.timesteps is not None:
-            return schedule.explicit(settings.timesteps, self.scheduler.allowed_steps)
-        facts = reference(settings.reference).scheduler(self.scheduler)
-        return schedule.sigmas(facts, settings.steps, self.shape(settings).tokens)
+            yield from tiling.decode(call, latents, tiles, self.vae)
+
+    def tile(self, settings: Settings, component: str, shape: LatentShape) -> Tile:
+        """What the autoencoder takes at once within the request's memory; InputError where nothing fits."""
+        precision = self.bundle.precision(component, self.precision.get(component))
+        memory = self.bundle.components[component][precision].memory
+        if memory is None:
+            return Tile.whole(shape)
+        return tiling.choose(
+            shape,
+            settings.request.vae_memory,
+            memory.fixed_bytes,
+            memory.bytes_per_cell,
+            memory.elements_per_cell,
+        )
+
+    def size(self, settings: Settings, number: int) -> VideoShape:
+        """Pixels of pass `number`; with two, the second's are twice the first's, near the size asked for."""
+        video = settings.video
+        if len(settings.preset.passes) == 1:
+            return video
+        factor = settings.preset.downscale_factor
+        height, width = upscale.first_pass_size(video.height, video.width, factor, self.vae)
+        return VideoShape(video.num_frames, height * 2**number, width * 2**number)
+
+    def shape(self, settings: Settings, number: int) -> LatentShape:
+        return self.size(settings, number).latent(self.vae)
+
+    def sigmas(self, settings: Settings, number: int) -> Array:
+        """The sigmas that pass `number` runs."""
+        one = settings.preset.passes[number]
+        if one.timesteps is not None:
+            sigmas = schedule.explicit(one.timesteps, self.scheduler.allowed_steps)
+        else:
+            tokens = self.shape(settings, number).tokens
+            sigmas = schedule.sigmas(settings.scheduler(self.scheduler), one.steps, tokens)
+            sigmas = schedule.skip(sigmas, one.skip_initial, one.skip_final)
+        strength = settings.request.denoise_strength
+        return schedule.part(sigmas, strength) if strength is not None and number == 0 else sigmas
+
+    def plan(self, settings: Settings, number: int) -> tuple[StepGuidance, ...]:
+        """The guidance of each step of pass `number`."""
+        lists = guidance_lists(settings.preset.passes[number])
+        steps = guidance_plan.plan(lists, self.sigmas(settings, number))
+        guidance_plan.check_blocks(steps, self.transformer.layers)
+        return steps
+
+    def _needed(self, settings: Settings) -> list[str]:
+        """The components that this request runs."""
+        given = settings.conditions or settings.request.input_video is not None
+        encoder = ["vae_encoder"] if given else []
+        upsampler = ["latent_upsampler"] if len(settings.preset.passes) > 1 else []
+        return ["text_encoder", *encoder, "transformer", *upsampler, "vae_decoder"]
 
     def _engine(self, component: str) -> Engine:
         precision = self.precision.get(component)
@@ -198,69 +297,25 @@ class Pipeline:
     def _tokens(self, settings: Settings) -> list[Tokens]:
         if self.bundle.tokenizer is None:
             raise BundleError(f"{self.bundle.root}: has no tokenizer; export its text_encoder again")
-        tokenizer = Tokenizer(self.bundle.path(self.bundle.tokenizer), settings.max_tokens)
-        positive = tokenizer.encode(settings.prompt)
+        tokenizer = Tokenizer(self.bundle.path(self.bundle.tokenizer), settings.preset.max_tokens)
+        positive = tokenizer.encode(settings.request.prompt)
         if not settings.guided:
             return [positive]
-        return [tokenizer.encode(settings.negative_prompt, required=False), positive]
+        return [tokenizer.encode(settings.preset.negative_prompt, required=False), positive]
 
-    def _pixels(self, settings: Settings) -> Array:
-        if isinstance(settings.image, str | Path):
-            return load_image(Path(settings.image), settings.height, settings.width)
-        wanted = (3, settings.height, settings.width)
-        pixels = np.asarray(settings.image)
-        if pixels.shape != wanted or pixels.dtype != np.float32:
-            raise InputError(
-                f"image {pixels.dtype} {pixels.shape}: must be float32 {wanted} in -1..1, or a file"
-            )
-        return pixels
+    def _draws(self, settings: Settings) -> Draws:
+        seed = settings.request.seed
+        first = TorchCpuGenerator(seed).randn
+        return Draws(first, first if settings.reference.one_generator else TorchCpuGenerator(seed).randn)
 
-    def _initial_noise(self, settings: Settings, noise: TorchCpuGenerator) -> Array:
-        if settings.noise is not None:
-            return pack(settings.noise)
-        habits: Reference = reference(settings.reference)
-        return habits.initial_noise(noise.randn, self.vae.latent_channels, self.shape(settings))
-
-    def _bind(self, engine: Engine, settings: Settings, text: Text, index: NDArray[np.int64]) -> BoundEngine:
-        """Everything that stays the same over the steps, given to the engine once."""
-        facts, batch = self.transformer, len(text.context)
-        causal = reference(settings.reference).rope_is_causal(facts)
-        coordinates = rope.coordinates(self.shape(settings), settings.frame_rate, causal, self.vae)
-        cos, sin = rope.tables(coordinates, facts.width, facts.rope_theta, facts.rope_max_positions)
-        return engine.bind(
-            context=text.context,
-            context_mask=text.mask,
-            rope_cos=cos,
-            rope_sin=sin,
-            timestep_index=np.repeat(index, batch, axis=0),
-            perturbation_mask=np.ones((facts.layers, 3, batch), np.bool_),
-        )
-
-    def _mix_decode_noise(self, settings: Settings, latents: Array, noise: TorchCpuGenerator) -> Array:
-        """A little noise for the decoder to denoise: z(1 − s) + s·noise."""
-        scale = np.float32(settings.decode_noise_scale)
-        if scale == 0:
-            return latents
-        drawn = noise.randn(latents.shape)
-        if reference(settings.reference).mix_normalised:
-            return latents * (1 - scale) + scale * drawn
-        mean, std = self.vae.latents_mean, self.vae.latents_std
-        return normalise(unnormalise(latents, mean, std) * (1 - scale) + scale * drawn, mean, std)
-
-
-def _guided(step: BoundEngine, settings: Settings, batch: int) -> Velocity:
-    """The velocity of one step: one call of `batch` samples, combined where there are two."""
-
-    def velocity(latents: Array, timesteps: Array, _index: NDArray[np.int64], number: int) -> Array:
-        repeated = {"latents": latents, "timesteps": timesteps}
-        result = step(**{name: np.repeat(array, batch, axis=0) for name, array in repeated.items()})
-        check_finite(result, "transformer", _where(number, settings))
-        if batch == 1:
-            return result
-        return guidance.combine(result[:1], result[1:], settings.guidance_scale)
-
-    return velocity
-
-
-def _where(index: int, settings: Settings) -> str:
-    return f"step {index + 1} of {settings.steps}"
+    def _initial(self, settings: Settings, number: int, start: Array | None, noise: Noise) -> Array:
+        """Noise (1,C,f,h,w), the request's own in the first pass, mixed into `start` where there is one."""
+        shape, given = self.shape(settings, number), settings.request.noise
+        if number == 0 and given is not None:
+            drawn = given
+        else:
+            tokens = settings.reference.initial_noise(noise, self.vae.latent_channels, shape)
+            drawn = unpack(tokens, shape)
+        if start is None:
+            return drawn
+        return upscale.renoise(start, drawn, float(self.sigmas(settings, number)[0]))

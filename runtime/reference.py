@@ -1,7 +1,7 @@
-"""Where the official pipeline and diffusers' LTXPipeline differ, and which of the two a request follows.
+"""Where the official pipeline and diffusers' pipelines differ, and which of them a request follows.
 
-Both are read from source: official `ltx_video/pipelines/pipeline_ltx_video.py`; diffusers
-`pipeline_ltx.py` and `pipeline_ltx_image2video.py`.
+All are read from source: official `ltx_video/pipelines/pipeline_ltx_video.py`; diffusers `pipeline_ltx.py`
+and `pipeline_ltx_image2video.py` ("diffusers"), and `pipeline_ltx_condition.py` ("diffusers-condition").
 """
 
 from __future__ import annotations
@@ -22,18 +22,26 @@ class Reference:
     """One implementation's habits.
 
     encoder_mask: the text encoder ignores padding; max_tokens: the prompt's length, None for the preset's;
-    causal_rope: None for the checkpoint's own; own_schedule: the checkpoint's sampler, else uniform sigmas;
-    image_noise: noise on a given image; token_noise: the initial noise is drawn token by token, (1,N,C), else
-    as a grid, (1,C,f,h,w); mix_normalised: decode noise is mixed in before latents are un-normalised.
+    causal_rope: None for the checkpoint's own; sampler: None for the checkpoint's own; image_noise: noise on
+    a given image; token_noise: the initial noise is drawn token by token, (1,N,C), else as a grid,
+    (1,C,f,h,w); mix_normalised: decode noise is mixed in before latents are un-normalised; stg: presets keep
+    their spatiotemporal guidance and CFG-star; adain: upsampled latents take the first pass's statistics;
+    one_generator: everything is drawn from one generator, else what is not the initial noise, a keyframe's or
+    a given image's comes from a second one, seeded alike (torch's global one); preparation: how given images
+    are made to fit.
     """
 
     encoder_mask: bool
     max_tokens: int | None
     causal_rope: bool | None
-    own_schedule: bool
+    sampler: str | None
     image_noise: bool
     token_noise: bool
     mix_normalised: bool
+    stg: bool
+    adain: bool
+    one_generator: bool
+    preparation: str
 
     def tokens(self, preset: int) -> int:
         return preset if self.max_tokens is None else self.max_tokens
@@ -42,7 +50,12 @@ class Reference:
         return facts.causal_rope if self.causal_rope is None else self.causal_rope
 
     def scheduler(self, facts: SchedulerFacts) -> SchedulerFacts:
-        return facts if self.own_schedule else replace(facts, sampler="uniform", allowed_steps=None)
+        """The schedule's facts; uniform sigmas keep its shift, linear-quadratic ones take none."""
+        if self.sampler is None:
+            return facts
+        if self.sampler == "uniform":
+            return replace(facts, sampler="uniform", allowed_steps=None)
+        return SchedulerFacts(self.sampler, None, None, None)
 
     def initial_noise(self, noise: Noise, channels: int, shape: LatentShape) -> NDArray[np.float32]:
         """Tokens (1,N,C)."""
@@ -56,19 +69,40 @@ REFERENCES = {
         encoder_mask=True,
         max_tokens=None,
         causal_rope=None,
-        own_schedule=True,
+        sampler=None,
         image_noise=True,
         token_noise=True,
         mix_normalised=True,
+        stg=True,
+        adain=True,
+        one_generator=False,
+        preparation="official",
     ),
     "diffusers": Reference(
         encoder_mask=False,
         max_tokens=128,
         causal_rope=False,
-        own_schedule=False,
+        sampler="uniform",
         image_noise=False,
         token_noise=False,
         mix_normalised=False,
+        stg=False,
+        adain=False,
+        one_generator=True,
+        preparation="plain",
+    ),
+    "diffusers-condition": Reference(
+        encoder_mask=True,
+        max_tokens=256,
+        causal_rope=True,
+        sampler="linear_quadratic",
+        image_noise=True,
+        token_noise=False,
+        mix_normalised=False,
+        stg=False,
+        adain=False,
+        one_generator=True,
+        preparation="plain",
     ),
 }
 

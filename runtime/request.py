@@ -1,18 +1,23 @@
-"""What a user asks for: a frozen request, completed from the bundle's preset and checked before any work."""
+"""What a user asks for: a frozen request, completed from a preset and checked before any work."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines.errors import InputError
-from ltxrt.engines.facts import Preset, VaeFacts
+from ltxrt.engines.facts import Pass, Preset, SchedulerFacts, VaeFacts
+from ltxrt.runtime import guidance_plan
 from ltxrt.runtime.latents import VideoShape
-from ltxrt.runtime.reference import reference
+from ltxrt.runtime.media import Condition
+from ltxrt.runtime.reference import Reference, reference
 
 # Inclusive bounds, far beyond what the models can do: they catch slips of the finger.
 LIMITS: dict[str, tuple[float, float]] = {
@@ -21,119 +26,217 @@ LIMITS: dict[str, tuple[float, float]] = {
     "num_frames": (1, 4097),
     "frame_rate": (1, 240),
     "steps": (1, 1000),
-    "guidance_scale": (0, 100),
     "seed": (0, 2**64 - 1),
     "image_strength": (0, 1),
+    "denoise_strength": (0, 1),
     "decode_timestep": (0, 1),
     "decode_noise_scale": (0, 1),
     "image_noise_scale": (0, 1),
+    "guidance_rescale": (0, 1),
+    "adain_factor": (0, 1),
+    "tone_map": (0, 1),
+    "downscale_factor": (0.1, 1),
     "max_tokens": (2, 512),
 }
+# Bytes of activations; fixed, so that one seed gives one video on every machine: where tiles meet, they are
+# blended.
+VAE_MEMORY = 8 * 2**30
+SAMPLERS = ("uniform", "linear_quadratic")
+PASS_FIELDS = tuple(f.name for f in fields(Pass))
+LISTS = ("guidance_scale", "stg_scale", "rescaling_scale")
 
 
 @dataclass(frozen=True)
 class Request:
-    """A video to make. None means the bundle's preset.
+    """A video to make. None means the preset's value; `preset` names one of the bundle's.
 
-    image: a file, or pixels (3, height, width) float32 in −1..1, that becomes the first frame; noise: initial
-    latents (1, C, f, h, w) float32 instead of the seed's, to compare with another implementation; timesteps:
-    explicit sigmas in place of `steps` of the schedule.
+    The fields of a pass (steps … stochastic) are the first pass's; `second_pass` holds those of the second,
+    where `two_passes` or the preset has one. A guidance list may be given as one number; no
+    guidance_timesteps is ().
+
+    image: a file, or pixels (3, height, width) float32 in −1..1, that becomes the first frame; conditions:
+    images and videos at any frames; input_video: a file or pixels (3, F, height, width) to start from, of
+    which the last `denoise_strength` of the steps, or all but `skip_initial`, make something new;
+    preparation: how images are made to fit, one of `preparation.PREPARATIONS`, None for the reference's own;
+    vae_memory: bytes that the autoencoder's activations may take, above which it works in tiles; noise:
+    initial latents (1, C, f, h, w) float32 instead of the seed's, to compare with another implementation;
+    timesteps: explicit sigmas in place of `steps` of the schedule.
     """
 
     prompt: str
     negative_prompt: str | None = None
+    preset: str = "default"
     image: Path | str | NDArray[np.float32] | None = None
     image_strength: float = 1.0
+    conditions: tuple[Condition, ...] = ()
+    input_video: Path | str | NDArray[np.float32] | None = None
+    denoise_strength: float | None = None
+    preparation: str | None = None
     height: int | None = None
     width: int | None = None
     num_frames: int | None = None
     frame_rate: float | None = None
     steps: int | None = None
-    guidance_scale: float | None = None
+    timesteps: tuple[float, ...] | None = None
+    skip_initial: int | None = None
+    skip_final: int | None = None
+    guidance_scale: float | tuple[float, ...] | None = None
+    stg_scale: float | tuple[float, ...] | None = None
+    rescaling_scale: float | tuple[float, ...] | None = None
+    guidance_timesteps: tuple[float, ...] | None = None
+    skip_block_list: tuple[tuple[int, ...], ...] | None = None
+    stg_mode: str | None = None
+    cfg_star: bool | None = None
+    stochastic: bool | None = None
+    two_passes: bool | None = None
+    second_pass: Mapping[str, Any] = field(default_factory=dict)
+    downscale_factor: float | None = None
+    adain_factor: float | None = None
+    tone_map: float | None = None
+    guidance_rescale: float = 0.0
+    sampler: str | None = None
     seed: int = 0
     decode_timestep: float | None = None
     decode_noise_scale: float | None = None
     image_noise_scale: float | None = None
-    stochastic: bool | None = None
-    timesteps: tuple[float, ...] | None = None
     max_tokens: int | None = None
     reference: str = "official"
+    vae_memory: int = VAE_MEMORY
     noise: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A request with every value filled in."""
+    """A request, and the preset with the request's values in it."""
 
-    prompt: str
-    negative_prompt: str
-    image: Path | str | NDArray[np.float32] | None
-    image_strength: float
-    height: int
-    width: int
-    num_frames: int
-    frame_rate: float
-    steps: int
-    guidance_scale: float
-    seed: int
-    decode_timestep: float
-    decode_noise_scale: float
-    image_noise_scale: float
-    stochastic: bool
-    timesteps: tuple[float, ...] | None
-    max_tokens: int
-    reference: str
-    noise: NDArray[np.float32] | None
+    request: Request
+    preset: Preset
+    reference: Reference
 
     @property
     def guided(self) -> bool:
-        """Whether classifier-free guidance runs, and so a negative prompt is needed."""
-        return self.guidance_scale > 1
+        """Whether classifier-free guidance runs at some step, and so a negative prompt is needed."""
+        return any(scale > 1 for one in self.preset.passes for scale in one.guidance_scale)
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """The request's conditions, its image first."""
+        request = self.request
+        if request.image is None:
+            return request.conditions
+        label = "image" if isinstance(request.image, np.ndarray) else f"--image {request.image}"
+        return Condition(request.image, 0, request.image_strength, label), *request.conditions
 
     @property
     def video(self) -> VideoShape:
-        return VideoShape(self.num_frames, self.height, self.width)
+        return VideoShape(self.preset.num_frames, self.preset.height, self.preset.width)
+
+    def scheduler(self, facts: SchedulerFacts) -> SchedulerFacts:
+        """The schedule to follow. A sampler asked for by name takes no shift, as the official one."""
+        if self.request.sampler is not None:
+            return SchedulerFacts(self.request.sampler, None, None, facts.allowed_steps)
+        return self.reference.scheduler(facts)
 
 
-def complete(request: Request, preset: Preset, vae: VaeFacts) -> Settings:
-    """Fill what `request` leaves open from `preset`, and check all of it.
+def complete(request: Request, presets: Mapping[str, Preset], vae: VaeFacts) -> Settings:
+    """Fill what `request` leaves open from its preset, and check all of it.
 
     Raises InputError that names the flag, what was given and what is allowed.
     """
-    values = {f.name: getattr(request, f.name) for f in fields(request)}
-    values = {n: getattr(preset, n) if v is None and hasattr(preset, n) else v for n, v in values.items()}
-    if request.max_tokens is None:
-        values["max_tokens"] = reference(request.reference).tokens(preset.max_tokens)
-    settings = Settings(**{**values, **_steps(request, preset)})
-    if not settings.prompt.strip():
+    if request.preset not in presets:
+        raise InputError(f"--preset {request.preset!r}: this bundle has {', '.join(presets)}")
+    habits = reference(request.reference)
+    preset = _merged(request, presets[request.preset], habits)
+    if not request.prompt.strip():
         raise InputError("--prompt is empty; describe the video, for example 'waves break on a rocky shore'")
     for name, (low, high) in LIMITS.items():
-        check_range(name, getattr(settings, name), low, high)
+        value = getattr(preset if hasattr(preset, name) else request, name, None)
+        if value is not None:
+            check_range(name, value, low, high)
+    if request.sampler not in (None, *SAMPLERS):
+        raise InputError(f"--sampler {request.sampler!r}: must be one of {', '.join(SAMPLERS)}")
+    settings = Settings(request, preset, habits)
     settings.video.check(vae)
-    return replace(settings, noise=_checked_noise(settings, vae))
-
-
-def _steps(request: Request, preset: Preset) -> dict[str, object]:
-    """`steps` and `timesteps`, one of which follows from the other; the request's go before the preset's."""
-    if request.steps is not None and request.timesteps is not None:
-        raise InputError("--steps and --timesteps exclude each other; give one of them")
-    timesteps = request.timesteps if request.steps is None else ()
-    if timesteps is None:
-        timesteps = preset.timesteps
-    steps = preset.steps if request.steps is None else request.steps
-    return {"timesteps": timesteps or None, "steps": len(timesteps) if timesteps else steps}
+    _check_noise(settings, vae)
+    return settings
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
     if not (math.isfinite(value) and low <= value <= high):
-        raise InputError(f"--{name.replace('_', '-')} {value}: must be between {low} and {high}")
+        raise InputError(f"--{name.replace('_', '-')} {value}: must be between {low:g} and {high:g}")
 
 
-def _checked_noise(settings: Settings, vae: VaeFacts) -> NDArray[np.float32] | None:
-    if settings.noise is None:
-        return None
+def _merged(request: Request, preset: Preset, habits: Reference) -> Preset:
+    """The preset with the request's values in it."""
+    names = [f.name for f in fields(Preset) if hasattr(request, f.name)]
+    given = {n: getattr(request, n) for n in names if getattr(request, n) is not None}
+    if request.max_tokens is None:
+        given["max_tokens"] = habits.tokens(preset.max_tokens)
+    if request.adain_factor is None and not habits.adain:
+        given["adain_factor"] = 0.0
+    return replace(preset, **{**given, "passes": _passes(request, preset, habits)})
+
+
+def _passes(request: Request, preset: Preset, habits: Reference) -> tuple[Pass, ...]:
+    base = [one if habits.stg else _without_stg(one) for one in preset.passes]
+    two = len(base) == 2 if request.two_passes is None else request.two_passes
+    if request.second_pass and not two:
+        raise InputError("--second-pass was given but there is one pass; add --two-passes or drop it")
+    if two and (request.downscale_factor or preset.downscale_factor) == 1:
+        raise InputError("--two-passes needs a smaller first pass; give --downscale-factor, as in 0.6666666")
+    own = {n: getattr(request, n) for n in PASS_FIELDS if getattr(request, n) is not None}
+    first = overridden(base[0], own, "--")
+    return (first, overridden(base[-1], request.second_pass, "--second-pass ")) if two else (first,)
+
+
+def _without_stg(one: Pass) -> Pass:
+    """diffusers has neither spatiotemporal guidance nor CFG-star."""
+    return replace(one, stg_scale=(0.0,), rescaling_scale=(1.0,), skip_block_list=((),), cfg_star=False)
+
+
+def overridden(one: Pass, values: Mapping[str, Any], flag: str) -> Pass:
+    """The pass with `values` in it; `flag` is how the user names its fields, for messages."""
+    unknown = [name for name in values if name not in PASS_FIELDS]
+    if unknown:
+        raise InputError(f"{flag}{unknown[0]}: not a field of a pass; they are {', '.join(PASS_FIELDS)}")
+    if values.get("steps") is not None and values.get("timesteps") is not None:
+        raise InputError(f"{flag}steps and {flag}timesteps exclude each other; give one of them")
+    if values.get("timesteps") is not None and (values.get("skip_initial") or values.get("skip_final")):
+        raise InputError(f"{flag}timesteps leaves nothing to skip; leave out of it what is not to run")
+    given: dict[str, Any] = {
+        n: (v,) if n in LISTS and isinstance(v, int | float) else v for n, v in values.items()
+    }
+    if given.get("guidance_timesteps") == ():
+        given["guidance_timesteps"] = None
+    if "steps" in given:
+        given["timesteps"] = None
+    if given.get("timesteps") is not None:
+        given.update(skip_initial=0, skip_final=0)
+    changed = dataclasses.replace(one, **given)
+    changed = replace(changed, steps=len(changed.timesteps) if changed.timesteps else changed.steps)
+    check_range("steps", changed.steps, *LIMITS["steps"])
+    guidance_plan.check(guidance_lists(changed))
+    return changed
+
+
+def guidance_lists(one: Pass) -> guidance_plan.GuidanceLists:
+    """The guidance part of a pass."""
+    return guidance_plan.GuidanceLists(
+        one.guidance_scale,
+        one.stg_scale,
+        one.rescaling_scale,
+        one.guidance_timesteps,
+        one.skip_block_list,
+        one.stg_mode,
+        one.cfg_star,
+    )
+
+
+def _check_noise(settings: Settings, vae: VaeFacts) -> None:
+    noise = settings.request.noise
+    if noise is None:
+        return
     shape = settings.video.latent(vae)
     wanted = (1, vae.latent_channels, shape.frames, shape.height, shape.width)
-    if settings.noise.shape != wanted or settings.noise.dtype != np.float32:
-        raise InputError(f"noise {settings.noise.dtype} {settings.noise.shape}: must be float32 {wanted}")
-    return settings.noise
+    if noise.shape != wanted or noise.dtype != np.float32:
+        raise InputError(f"noise {noise.dtype} {noise.shape}: must be float32 {wanted}")

@@ -18,8 +18,12 @@ from ltxrt.engines.facts import VaeFacts
 from ltxrt.runtime.latents import LatentShape
 
 
-def coordinates(shape: LatentShape, frame_rate: float, causal: bool, vae: VaeFacts) -> NDArray[np.float32]:
+def coordinates(
+    shape: LatentShape, frame_rate: float, causal: bool, vae: VaeFacts, start_frame: int = 0
+) -> NDArray[np.float32]:
     """Top-left corner of each latent cell, (3, N): seconds, pixels down, pixels right.
+
+    A keyframe's own cells begin at its `start_frame` in the video.
 
     With `causal` the first latent frame covers one pixel frame, so latent frames start at pixel frames
     0, 1, 9, 17, … (compression 8); without it at 0, 8, 16, …
@@ -31,6 +35,7 @@ def coordinates(shape: LatentShape, frame_rate: float, causal: bool, vae: VaeFac
     pixels = grid * scale[:, None]
     if causal:
         pixels[0] = np.maximum(pixels[0] + 1 - vae.temporal_compression, 0)
+    pixels[0] += start_frame
     coords = pixels.astype(np.float32)
     coords[0] *= np.float32(1.0 / frame_rate)  # a product with the reciprocal, as the reference does
     return coords

@@ -67,6 +67,20 @@ def skip(schedule: NDArray[np.float32], initial: int, final: int) -> NDArray[np.
     return schedule[initial : schedule.size - final]
 
 
+def part(schedule: NDArray[np.float32], strength: float) -> NDArray[np.float32]:
+    """The last `strength` · n, rounded down, of a schedule (n,): how much of a given video is made anew.
+
+    diffusers' `denoise_strength` (`pipeline_ltx_condition.py`). Raises InputError where no step would remain.
+    """
+    count = min(int(schedule.size * strength), schedule.size)
+    if count < 1:
+        raise InputError(
+            f"--denoise-strength {strength:g} of {schedule.size} steps leaves none; "
+            f"give at least {math.ceil(1e4 / schedule.size) / 1e4:g}, or more steps"
+        )
+    return schedule[schedule.size - count :]
+
+
 def check_allowed(schedule: NDArray[np.float32], allowed: Sequence[float] | None) -> None:
     """Refuse a sigma that, rounded to 4 decimals, is not one the checkpoint was trained on."""
     if allowed is None:

@@ -28,17 +28,18 @@ Read = Callable[[Any, str], object]  # (what YAML gave, what to call it in an er
 class FileSettings:
     """What a file states; nothing is filled in.
 
-    values: fields of the request; passes: fields of each pass, () where the file speaks of none, one for a
-    base file, two for a multi-scale file; sampler: "uniform" or "linear_quadratic" in place of the
-    checkpoint's own schedule and without its shift; ignored: keys that concern the official program alone.
-
-    `stochastic` is in `values` where `passes` is (), else in each pass it holds for: never in both.
+    values: the request's fields; passes: those of each pass, () where the file speaks of none, one for a base
+    file, two for a multi-scale file; sampler: "uniform" or "linear_quadratic" in place of the checkpoint's
+    own schedule and without its shift; ignored: keys that concern the official program alone; official: it
+    has a pipeline_type, so what its passes leave out is the official pipeline's default. `stochastic` is in
+    `values` where `passes` is (), else in each pass it holds for: never in both.
     """
 
     values: dict[str, object]
     passes: tuple[dict[str, object], ...]
     sampler: str | None
     ignored: tuple[str, ...]
+    official: bool = False
 
 
 def read(path: Path | str) -> FileSettings:
@@ -52,12 +53,13 @@ def read(path: Path | str) -> FileSettings:
     keys = _named(_load(Path(path)), _TOP, file)
     passes = _passes(keys, file)
     fields = [name for name in _VALUES if not (passes and name == "stochastic")]
-    sampler = _apply(keys, ("sampler",)).get("sampler")
+    sampler: Any = _apply(keys, ("sampler",)).get("sampler")
     return FileSettings(
         values=_apply(keys, fields),
         passes=passes,
-        sampler=sampler if isinstance(sampler, str) else None,
+        sampler=sampler,
         ignored=tuple(name for name in keys if name in _IGNORED),
+        official="pipeline_type" in keys,
     )
 
 

@@ -12,13 +12,13 @@ cell's width in the middle is blended linearly, so
 - encoding is exact in time where `overlap_frames` is at least r: the encoder sees only the past, so a tile
   is never wrong at its end, and what two tiles share is taken from the earlier one. In space it is blended.
 
-r by the releases' block lists, as tests/runtime/test_tiling.py finds it with a NaN in one cell. It is wider
+r of the three autoencoder graphs, as tests/runtime/test_tiling.py finds it with a NaN in one cell. It is wider
 than any sensible overlap, but the far cells hardly matter, which is why a few cells of overlap do:
 
              decoder, every side    encoder, frames back    encoder, space
-    0.9.0            24                     46                    23
-    0.9.1            31                     46                    23
-    0.9.5            22                     28                    16
+    first            24                     46                    23
+    noise maps       31                     46                    23
+    latest           22                     28                    16
 
 Frames. The decoder makes `time * (frames - 1) + 1` frames of a tile, as if it were a clip of its own: latent
 frame k > 0 of a video holds frames `time * k - (time - 1)` to `time * k`, so a tile of latent frames [a, b)
@@ -168,7 +168,7 @@ def decode(call: Decode, latents: Array, tiles: Tile, vae: VaeFacts) -> Iterator
 
     `call(latents (1, C, f', h', w'), rows, columns)` decodes one tile to pixels (1, 3, F', H', W');
     `rows` and `columns` are the tile's place in the latents, for what else the decoder reads per cell
-    (the noise maps of 0.9.1). Tiles have one size, and are called row by row for each run of frames.
+    (noise maps). Tiles have one size, and are called row by row for each run of frames.
 
     Held at any moment, beside one tile's pixels (twice while they are weighted): the frames of one temporal
     tile without halo, at full height and width, and of the one before it the frames being blended, at most

@@ -14,7 +14,7 @@ FOLDERS = ("engines", "runtime", "export", "parity")
 
 MAY_IMPORT = {
     "engines": {"numpy", "click", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda", "ltxrt.engines"},
-    "runtime": {"numpy", "click", "tokenizers", "PIL", "av", "ltxrt.engines", "ltxrt.runtime"},
+    "runtime": {"numpy", "click", "tokenizers", "PIL", "av", "yaml", "ltxrt.engines", "ltxrt.runtime"},
     "export": {
         "numpy", "click", "tokenizers", "ml_dtypes", "onnx", "onnx_ir", "onnxscript", "torch", "safetensors",
         "transformers", "ltxrt.engines", "ltxrt.export",

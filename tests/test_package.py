@@ -87,6 +87,7 @@ def test_metadata_names_licence_and_extras(wheel):
     assert {Requirement(b.split(": ")[1]).name for b in base} == {
         "numpy",
         "click",
+        "pyyaml",
         "tokenizers",
         "pillow",
         "av",

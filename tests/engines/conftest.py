@@ -10,7 +10,15 @@ import pytest
 
 from ltxrt.engines import contract as contracts
 from ltxrt.engines.bundle import FAMILY, SCHEMA, Bundle, Graph, Manifest, record, write_bundle
-from ltxrt.engines.facts import Facts, Preset, SchedulerFacts, TextEncoderFacts, TransformerFacts, VaeFacts
+from ltxrt.engines.facts import (
+    Facts,
+    Pass,
+    Preset,
+    SchedulerFacts,
+    TextEncoderFacts,
+    TransformerFacts,
+    VaeFacts,
+)
 
 HEADER = '<ir_version: 10, opset_import: ["": 21]>'
 GRAPHS = {
@@ -72,9 +80,12 @@ def facts() -> Facts:
 @pytest.fixture(scope="session")
 def manifest(facts) -> Manifest:
     """A manifest without components."""
+    one = Pass(4, None, 0, 0, (3.0,), (1.0,), (0.7,), None, ((1,),), "attention_values", False, False)
     preset = Preset(
-        steps=4,
-        guidance_scale=3.0,
+        passes=(one,),
+        downscale_factor=1.0,
+        adain_factor=1.0,
+        tone_map=0.0,
         height=64,
         width=64,
         num_frames=9,
@@ -84,8 +95,6 @@ def manifest(facts) -> Manifest:
         decode_timestep=0.05,
         decode_noise_scale=0.025,
         image_noise_scale=0.15,
-        stochastic=False,
-        timesteps=None,
     )
     return Manifest(
         schema=SCHEMA,
@@ -119,7 +128,7 @@ def put_graph(facts):
         )
         data = record(root, path.with_suffix(".data"))
         contract = contracts.derive(component, facts).to_json()
-        return Graph(record(root, path), (data,), None, contract)
+        return Graph(record(root, path), (data,), None, contract, None)
 
     return put
 

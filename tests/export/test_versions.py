@@ -94,9 +94,75 @@ def test_rows_say_what_the_official_configs_say():
     assert list(rows) == list(FILES)
     assert {n for n, v in rows.items() if v.scheduler.allowed_steps} == {n for n in rows if "distilled" in n}
     for row in rows.values():
-        assert row.distilled == ("distilled" in row.name) == (row.preset.guidance_scale == 1.0)
-        assert row.preset.num_frames % 8 == 1 and row.preset.height % 32 == row.preset.width % 32 == 0
-        assert (row.preset.decode_timestep > 0) == (row.vae_graph != "0.9.0")
+        assert row.distilled == ("distilled" in row.name) and row.licence
         assert row.causal_rope == (row.vae_graph == "0.9.5")
-        assert row.preset.max_tokens == 256 and row.licence
-    assert [rows[n].preset.steps for n in ("0.9.5", "0.9.7-dev", "0.9.8-2b-distilled")] == [40, 30, 8]
+        for preset in row.presets.values():
+            assert preset.num_frames % 8 == 1 and preset.height % 32 == preset.width % 32 == 0
+            assert (preset.decode_timestep, preset.decode_noise_scale) == (
+                (0.0, 0.0) if row.vae_graph == "0.9.0" else (0.05, 0.025)
+            )
+            assert preset.max_tokens == 256 and preset.image_noise_scale == 0.15
+
+
+# The official files' rows: (steps or timesteps, guidance, stg, rescaling, blocks) of each pass, as they have
+# them.
+BASE = [(40, (3,), (1,), (0.7,), ((19,),))]
+EIGHT = (1.0, 0.9937, 0.9875, 0.9812, 0.975, 0.9094, 0.725, 0.4219)
+NONE = ((1,), (0,), (1,))
+DEV = [
+    (
+        30,
+        (1, 1, 6, 8, 6, 1, 1),
+        (0, 0, 4, 4, 4, 2, 1),
+        (1, 1, 0.5, 0.5, 1, 1, 1),
+        ((), (11, 25, 35, 39), (22, 35, 39), (28,), (28,), (28,), (28,)),
+    ),
+    (30, (1,), (1,), (1,), ((27,),)),
+]
+DISTILLED = [(EIGHT[:7], *NONE, ((42,),)), (EIGHT[5:], *NONE, ((42,),))]
+ROWS = {
+    "0.9.0": BASE,
+    "0.9.1": BASE,
+    "0.9.5": BASE,
+    "0.9.6-dev": BASE,
+    "0.9.6-distilled": [(8, *NONE, ((),))],
+    "0.9.7-dev": DEV,
+    "0.9.7-distilled": DISTILLED,
+    "0.9.8-2b-distilled": DISTILLED,
+    "0.9.8-13b-dev": DEV,
+    "0.9.8-13b-distilled": DISTILLED,
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_preset_rows(name):
+    preset = versions.version(name).presets["default"]
+    found = [
+        (p.timesteps or p.steps, p.guidance_scale, p.stg_scale, p.rescaling_scale, p.skip_block_list)
+        for p in preset.passes
+    ]
+    assert found == ROWS[name]
+    assert all(p.stg_mode == "attention_values" for p in preset.passes)
+    assert [p.stochastic for p in preset.passes] == [name == "0.9.6-distilled"] * len(found)
+    assert [p.cfg_star for p in preset.passes] == [found == DEV] * len(found)
+    assert preset.tone_map == (0.6 if name == "0.9.8-13b-distilled" else 0.0)
+    assert preset.downscale_factor == (0.6666666 if len(found) == 2 else 1.0)
+    if found == DEV:
+        first, second = preset.passes
+        assert first.guidance_timesteps == (1.0, 0.996, 0.9933, 0.985, 0.9767, 0.9008, 0.618)
+        assert [(p.skip_initial, p.skip_final) for p in (first, second)] == [(0, 3), (17, 0)]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_bundle_without_upsampler_has_a_preset_of_one_pass(name):
+    presets = versions.version(name).presets
+    assert any(len(preset.passes) == 1 and preset.downscale_factor == 1 for preset in presets.values())
+
+
+def test_a_small_model_is_perturbed_at_the_same_depth():
+    row = versions.version("0.9.5")
+    assert versions.presets(row, 28) == row.presets
+    (one,) = versions.presets(row, 3)["default"].passes
+    assert one.skip_block_list == ((2,),)
+    first, _ = versions.presets(versions.version("0.9.7-dev"), 6)["default"].passes
+    assert first.skip_block_list == ((), (1, 3, 4), (2, 4), (3,), (3,), (3,), (3,))

@@ -1,5 +1,6 @@
 """`ltx-run` as a user meets it: files, messages and exit statuses."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -31,7 +32,8 @@ def test_makes_a_video(tiny_bundle, tmp_path, name):
     assert "9 frames in" in result.output
     assert "step 2/2" in result.output
     found = {k.lower(): v for k, v in read_metadata(tmp_path / name).items()}
-    assert (found["prompt"], found["seed"], found["steps"]) == ("fog over a lake", "3", "2")
+    assert (found["prompt"], found["seed"]) == ("fog over a lake", "3")
+    assert [one["steps"] for one in json.loads(found["passes"])] == [2]
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
@@ -147,9 +149,11 @@ def test_presets_are_listed(tiny_bundle):
     for line in (
         "LTX-Video 0.9.1",
         "default:",
-        "  steps: 40",
-        "  guidance-scale: 3.0",
-        "  stochastic: False",
+        "  decode-timestep: 0.05",
+        "  pass 1:",
+        "    steps: 40",
+        "    guidance-scale: 3.0",
+        "    stochastic: False",
     ):
         assert line in result.output.splitlines()
 

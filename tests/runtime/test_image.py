@@ -6,7 +6,13 @@ import pytest
 from PIL import Image
 
 from ltxrt.engines.errors import InputError
-from ltxrt.runtime.image import load_image, save_strip
+from ltxrt.runtime.image import read_image, save_strip
+from ltxrt.runtime.preparation import PREPARATIONS, prepare
+
+
+def load_image(path, height, width):
+    """A file as plainly prepared pixels (3, height, width)."""
+    return prepare(read_image(path, f"--image {path}"), height, width, PREPARATIONS["plain"])
 
 
 def picture(height=64, width=96):

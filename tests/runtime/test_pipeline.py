@@ -37,15 +37,17 @@ def test_same_seed_same_frames_other_seed_others(pipeline):
 
 def test_image_becomes_the_first_frame_s_latents(pipeline):
     image = np.linspace(-1, 1, 3 * 64 * 96, dtype=np.float32).reshape(3, 64, 96)
-    settings = pipeline.settings(Request(PROMPT, image=image, image_noise_scale=0.0, **SMALL))
-    noise = np.random.default_rng(0).standard_normal((1, 12, 16), dtype=np.float32)
-    latents, sampling = pipeline.condition(settings, noise, image)
+    settings = pipeline.settings(Request(PROMPT, image=image, **SMALL))
+    noise = np.random.default_rng(0).standard_normal((1, 16, 2, 2, 3), dtype=np.float32)
+    events = []
+    conditioned = pipeline.condition(settings, 0, noise, None, events.append)
     with load_engine(pipeline.bundle, "vae_encoder") as encoder:
         encoded = encoder(pixels=image[None, :, None])
-    np.testing.assert_array_equal(latents[0, :6].T.reshape(16, 2, 3), encoded[0, :, 0])
-    np.testing.assert_array_equal(latents[0, 6:], noise[0, 6:])
-    assert sampling.mask is not None
-    np.testing.assert_array_equal(sampling.mask[0], [1] * 6 + [0] * 6)
+    tokens = conditioned.tokens[0].T.reshape(16, 2, 2, 3)
+    np.testing.assert_array_equal(tokens[:, 0], encoded[0, :, 0])
+    np.testing.assert_array_equal(tokens[:, 1], noise[0, :, 1])
+    np.testing.assert_array_equal(conditioned.mask[0], [1] * 6 + [0] * 6)
+    assert (conditioned.extra, [e.stage for e in events]) == (0, ["image encoder"])
 
 
 @pytest.mark.parametrize("image", [np.zeros((3, 64, 64), np.float32), np.zeros((3, 64, 96), np.uint8)])
@@ -66,15 +68,69 @@ def test_image_changes_the_video_and_strength_zero_ignores_it(pipeline):
     np.testing.assert_array_equal(without, ignored)
 
 
-def test_guidance_of_one_needs_no_negative_prompt_and_runs_one_sample(pipeline, monkeypatch):
-    batches = []
-    plain = pipeline_module._guided
-    monkeypatch.setattr(
-        pipeline_module, "_guided", lambda *a, batch: batches.append(batch) or plain(*a, batch=batch)
-    )
-    pipeline.generate(Request(PROMPT, guidance_scale=1.0, **SMALL))
-    pipeline.generate(Request(PROMPT, guidance_scale=3.0, **SMALL))
-    assert batches == [1, 2]
+def batches(pipeline, monkeypatch, request):
+    """How many samples the transformer ran at each step, and which perturbations."""
+    found = []
+
+    def load(bundle, name, **options):
+        engine = load_engine(bundle, name, **options)
+        return Counted(engine, found) if name == "transformer" else engine
+
+    monkeypatch.setattr(pipeline_module, "load_engine", load)
+    pipeline.generate(request)
+    return found
+
+
+class Counted:
+    """An engine that notes the batch and the perturbed blocks of each call."""
+
+    def __init__(self, engine, found, blocks=()):
+        self.engine, self.found, self.blocks = engine, found, blocks
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.engine.close()
+
+    def bind(self, **static):
+        mask = static.get("perturbation_mask")
+        blocks = self.blocks if mask is None else tuple(map(tuple, np.argwhere(~mask).tolist()))
+        return Counted(self.engine.bind(**static), self.found, blocks)
+
+    def __call__(self, **inputs):
+        self.found.append((len(inputs["latents"]), self.blocks))
+        return self.engine(**inputs)
+
+
+OFF = {"stg_scale": 0, "rescaling_scale": 1}
+
+
+def test_guidance_decides_the_batch(pipeline, monkeypatch):
+    def run(**guidance):
+        return batches(pipeline, monkeypatch, Request(PROMPT, **guidance, **SMALL))
+
+    assert run(guidance_scale=1.0, **OFF) == [(1, ())] * 3
+    assert run(guidance_scale=3.0, **OFF) == [(2, ())] * 3
+    (block,) = pipeline.bundle.presets["default"].passes[0].skip_block_list[0]
+    assert run() == [(3, ((block, 0, 2),))] * 3
+    assert run(guidance_scale=1.0, stg_mode="transformer_block") == [(2, ((block, 2, 1),))] * 3
+    lists = {"guidance_timesteps": (1.0, 0.99, 0.9), "guidance_scale": (1, 4, 1), "stg_scale": (0, 1, 1)}
+    found = run(**lists, rescaling_scale=0.5, skip_block_list=((), (0,), (1,)))
+    assert found == [(1, ()), (2, ((1, 0, 1),)), (2, ((1, 0, 1),))]  # sigmas 1, 0.975, 0.71875
+
+
+@pytest.mark.parametrize("mode", ["attention_values", "attention_skip", "transformer_block"])
+def test_every_mode_of_spatiotemporal_guidance_changes_the_video(pipeline, mode):
+    frames = pipeline.generate(Request(PROMPT, stg_mode=mode, **SMALL)).frames
+    without = pipeline.generate(Request(PROMPT, **OFF, **SMALL)).frames
+    assert (frames != without).any()
+
+
+def test_a_block_that_is_not_there_is_refused_before_any_engine_loads(pipeline, monkeypatch):
+    monkeypatch.setattr(pipeline_module, "load_engine", None)
+    with pytest.raises(InputError, match=r"skip_block_list names block 42; this transformer has \d+ blocks"):
+        pipeline.generate(Request(PROMPT, skip_block_list=((42,),), **SMALL))
 
 
 def test_given_noise_replaces_the_seed_s(pipeline):

@@ -1,34 +1,49 @@
-import dataclasses
-
 import numpy as np
 import pytest
 
 from ltxrt.engines.errors import InputError
-from ltxrt.engines.facts import Preset, VaeFacts
+from ltxrt.engines.facts import SchedulerFacts, VaeFacts
+from ltxrt.export import versions
 from ltxrt.runtime.request import LIMITS, Request, complete
 
 VAE = VaeFacts(4, 32, 8, (0.0,) * 4, (1.0,) * 4, True, ())
-PRESET = Preset(40, 3.0, 480, 704, 121, 25.0, "blurry", 256, 0.05, 0.025, 0.15, False, None)
+PRESETS = versions.version("0.9.1").presets
+TWO = versions.version("0.9.8-13b-distilled").presets
+DEV = versions.version("0.9.8-13b-dev").presets
+
+
+def the_pass(request, presets=PRESETS):
+    (one,) = complete(request, presets, VAE).preset.passes
+    return one
 
 
 def test_preset_fills_what_is_left_open():
-    settings = complete(Request("fog", steps=7), PRESET, VAE)
-    assert (settings.steps, settings.height, settings.negative_prompt) == (7, 480, "blurry")
-    assert (settings.max_tokens, settings.guided) == (256, True)
+    settings = complete(Request("fog", steps=7), PRESETS, VAE)
+    assert (settings.preset.passes[0].steps, settings.preset.height) == (7, 480)
+    assert settings.preset.negative_prompt == PRESETS["default"].negative_prompt
+    assert (settings.preset.max_tokens, settings.guided) == (256, True)
 
 
-def test_diffusers_reads_fewer_tokens():
-    assert complete(Request("fog", reference="diffusers"), PRESET, VAE).max_tokens == 128
+@pytest.mark.parametrize(("reference", "tokens"), [("diffusers", 128), ("diffusers-condition", 256)])
+def test_diffusers_reads_fewer_tokens_and_has_no_spatiotemporal_guidance(reference, tokens):
+    settings = complete(Request("fog", reference=reference), PRESETS, VAE)
+    assert settings.preset.max_tokens == tokens
+    (one,) = settings.preset.passes
+    assert (one.guidance_scale, one.stg_scale, one.rescaling_scale) == ((3.0,), (0.0,), (1.0,))
+    asked = complete(Request("fog", reference=reference, stg_scale=2, skip_block_list=((3,),)), PRESETS, VAE)
+    assert (asked.preset.passes[0].stg_scale, asked.preset.passes[0].skip_block_list) == ((2,), ((3,),))
+    two = complete(Request("fog", reference=reference), DEV, VAE).preset
+    assert two.adain_factor == 0.0 and not any(p.cfg_star for p in two.passes)
 
 
 def test_an_empty_negative_prompt_is_the_user_s_and_stays():
-    assert complete(Request("fog", negative_prompt=""), PRESET, VAE).negative_prompt == ""
+    assert complete(Request("fog", negative_prompt=""), PRESETS, VAE).preset.negative_prompt == ""
 
 
 @pytest.mark.parametrize("prompt", ["", "   ", "\n"])
 def test_empty_prompt_is_refused(prompt):
     with pytest.raises(InputError, match="--prompt is empty"):
-        complete(Request(prompt), PRESET, VAE)
+        complete(Request(prompt), PRESETS, VAE)
 
 
 @pytest.mark.parametrize(
@@ -43,8 +58,8 @@ def test_empty_prompt_is_refused(prompt):
         ({"steps": 0}, "--steps 0: must be between 1 and 1000"),
         ({"frame_rate": 0.0}, "--frame-rate 0.0: must be between"),
         ({"frame_rate": float("nan")}, "--frame-rate nan: must be between"),
-        ({"guidance_scale": float("inf")}, "--guidance-scale inf"),
-        ({"guidance_scale": -1.0}, "--guidance-scale -1.0"),
+        ({"guidance_scale": float("inf")}, "guidance_scale inf: must be between"),
+        ({"guidance_scale": -1.0}, "guidance_scale -1: must be between"),
         ({"seed": -1}, "--seed -1: must be between"),
         ({"seed": 2**64}, "--seed 18446744073709551616: must be between"),
         ({"image_strength": 1.5}, "--image-strength 1.5: must be between 0 and 1"),
@@ -53,37 +68,95 @@ def test_empty_prompt_is_refused(prompt):
 )
 def test_wrong_values_get_one_sentence(values, message):
     with pytest.raises(InputError, match=message):
-        complete(Request("fog", **values), PRESET, VAE)
+        complete(Request("fog", **values), PRESETS, VAE)
 
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_limits_themselves_are_allowed_where_they_are_sizes(name):
     if name in ("height", "width", "num_frames"):
         with pytest.raises(InputError, match="nearest"):
-            complete(Request("fog", **{name: 2}), PRESET, VAE)
+            complete(Request("fog", **{name: 2}), PRESETS, VAE)
         return
     for value in LIMITS[name]:
-        complete(Request("fog", **{name: value}), PRESET, VAE)
+        complete(Request("fog", **{name: value}), PRESETS, VAE)
 
 
 def test_noise_of_another_shape_or_dtype_is_refused():
     size = {"height": 64, "width": 96, "num_frames": 9}
     good = np.zeros((1, 4, 2, 2, 3), np.float32)
-    assert complete(Request("fog", noise=good, **size), PRESET, VAE).noise is good
+    assert complete(Request("fog", noise=good, **size), PRESETS, VAE).request.noise is good
     for bad in (good.astype(np.float64), good[:, :, :1]):
         with pytest.raises(InputError, match=r"noise .*must be float32 \(1, 4, 2, 2, 3\)"):
-            complete(Request("fog", noise=bad, **size), PRESET, VAE)
+            complete(Request("fog", noise=bad, **size), PRESETS, VAE)
 
 
 def test_timesteps_set_the_steps_and_exclude_them():
-    settings = complete(Request("fog", timesteps=(1.0, 0.5)), PRESET, VAE)
-    assert (settings.steps, settings.timesteps) == (2, (1.0, 0.5))
+    one = the_pass(Request("fog", timesteps=(1.0, 0.5)))
+    assert (one.steps, one.timesteps) == (2, (1.0, 0.5))
     with pytest.raises(InputError, match="--steps and --timesteps exclude each other"):
-        complete(Request("fog", timesteps=(1.0,), steps=3), PRESET, VAE)
+        complete(Request("fog", timesteps=(1.0,), steps=3), PRESETS, VAE)
+    with pytest.raises(InputError, match="--timesteps leaves nothing to skip"):
+        complete(Request("fog", timesteps=(1.0,), skip_final=1), PRESETS, VAE)
 
 
 def test_a_preset_s_timesteps_yield_to_steps():
-    preset = dataclasses.replace(PRESET, timesteps=(1.0, 0.9, 0.5))
-    assert complete(Request("fog"), preset, VAE).steps == 3
-    settings = complete(Request("fog", steps=9), preset, VAE)
-    assert (settings.steps, settings.timesteps) == (9, None)
+    one, _ = complete(Request("fog", steps=9), TWO, VAE).preset.passes
+    assert (one.steps, one.timesteps) == (9, None)
+    first, second = complete(Request("fog"), TWO, VAE).preset.passes
+    assert (first.steps, second.steps) == (7, 3)
+
+
+def test_timesteps_are_not_cut_by_a_preset_s_skips():
+    one, _ = complete(Request("fog", timesteps=(1.0, 0.5)), DEV, VAE).preset.passes
+    assert (one.skip_initial, one.skip_final) == (0, 0)
+
+
+def test_flags_are_the_first_pass_s_and_the_second_has_its_own():
+    request = Request("fog", steps=5, guidance_scale=2, second_pass={"steps": 20, "stg_scale": 0.5})
+    first, second = complete(request, DEV, VAE).preset.passes
+    assert (first.steps, first.guidance_scale, first.skip_final) == (5, (2,), 3)
+    assert (second.steps, second.stg_scale, second.guidance_scale) == (20, (0.5,), (1.0,))
+
+
+def test_two_passes_become_one_and_one_becomes_two():
+    assert len(complete(Request("fog", two_passes=False), TWO, VAE).preset.passes) == 1
+    two = Request("fog", two_passes=True, downscale_factor=0.5, second_pass={"timesteps": (0.5,)})
+    first, second = complete(two, PRESETS, VAE).preset.passes
+    assert (first.steps, second.timesteps) == (40, (0.5,))
+
+
+def test_presets_are_chosen_by_name():
+    assert len(complete(Request("fog", preset="single-pass"), TWO, VAE).preset.passes) == 1
+    with pytest.raises(InputError, match="--preset 'fast': this bundle has default, single-pass"):
+        complete(Request("fog", preset="fast"), TWO, VAE)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"second_pass": {"steps": 3}, "two_passes": False}, "--second-pass was given but there is one pass"),
+        ({"second_pass": {"height": 3}}, "--second-pass height: not a field of a pass"),
+        (
+            {"second_pass": {"steps": 3, "timesteps": (1.0,)}},
+            "--second-pass steps and --second-pass timesteps",
+        ),
+        ({"downscale_factor": 1.0}, "--two-passes needs a smaller first pass"),
+        ({"downscale_factor": 0.0}, "--downscale-factor 0.0: must be between"),
+        ({"guidance_scale": (1.0, 2.0)}, "guidance_scale has 2 entries"),
+        ({"stg_mode": "residual"}, "stg_mode 'residual' is not known"),
+        ({"rescaling_scale": 1.5}, "rescaling_scale 1.5: must be between 0 and 1"),
+        ({"sampler": "karras"}, "--sampler 'karras': must be one of uniform, linear_quadratic"),
+        ({"tone_map": 2.0}, "--tone-map 2.0: must be between 0 and 1"),
+        ({"guidance_rescale": -1.0}, "--guidance-rescale -1.0"),
+    ],
+)
+def test_wrong_passes_get_one_sentence(values, message):
+    with pytest.raises(InputError, match=message):
+        complete(Request("fog", **values), TWO, VAE)
+
+
+def test_a_sampler_asked_for_by_name_takes_no_shift():
+    facts = SchedulerFacts("uniform", "sd3", 0.1, None)
+    own = complete(Request("fog"), PRESETS, VAE).scheduler(facts)
+    asked = complete(Request("fog", sampler="uniform"), PRESETS, VAE).scheduler(facts)
+    assert (own, asked) == (facts, SchedulerFacts("uniform", None, None, None))

@@ -1,0 +1,123 @@
+"""How a given image or frame is made to fit the video: crop, blur, codec, scaling; each a step of its own.
+
+Reference: official `load_image_to_tensor_with_resize_and_crop` and `crf_compressor.py`, read in source only;
+they do the same to every frame of a video. A little blur and the traces of a codec make the image look like a
+frame of the training videos; a perfectly sharp one invites a still video.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ltxrt.engines.errors import LtxrtError
+from ltxrt.runtime.upscale import resize
+
+Array = NDArray[np.float32]
+Picture = NDArray[np.uint8]
+
+CRF = 29  # x264's quality; 0 is lossless, 51 the worst
+KERNEL = np.exp(-0.5 * np.array([1.0, 0.0, 1.0]))  # Gaussian of sigma 1 at −1, 0, 1
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Which steps are taken: `crop` to the video's shape (else it is stretched), `blur`, `codec`; `scale` is
+    bilinear, without antialiasing, or bicubic, with it."""
+
+    crop: bool
+    blur: bool
+    codec: bool
+    scale: str
+
+
+PREPARATIONS = {
+    "official": Preparation(crop=True, blur=True, codec=True, scale="bilinear"),
+    "plain": Preparation(crop=True, blur=False, codec=False, scale="bicubic"),
+}
+
+
+def prepare(picture: Picture, height: int, width: int, steps: Preparation) -> Array:
+    """A picture (h,w,3) uint8 as pixels (3,height,width) in −1..1, by the official order of steps."""
+    if steps.crop:
+        picture = centre_crop(picture, height, width)
+    if steps.blur:
+        picture = blur(picture)
+    if steps.codec:
+        picture = h264_round_trip(picture)
+    return SCALES[steps.scale](picture, height, width)
+
+
+def centre_crop(picture: Picture, height: int, width: int) -> Picture:
+    """The largest part (h',w',3) of the shape height:width, from the middle."""
+    old_height, old_width = picture.shape[:2]
+    wanted = width / height
+    if old_width / old_height > wanted:
+        new_height, new_width = old_height, max(int(old_height * wanted), 1)
+    else:
+        new_height, new_width = max(int(old_width / wanted), 1), old_width
+    top, left = (old_height - new_height) // 2, (old_width - new_width) // 2
+    return picture[top : top + new_height, left : left + new_width]
+
+
+def blur(picture: Picture) -> Picture:
+    """A Gaussian of 3×3 with sigma 1, edges mirrored, cut to 8 bits as the codec takes them."""
+    if min(picture.shape[:2]) < 2:
+        return picture  # nothing beside it to mirror
+    kernel = (KERNEL / KERNEL.sum()).astype(np.float32)
+    values = np.pad(picture.astype(np.float32), ((1, 1), (1, 1), (0, 0)), mode="reflect")
+    values = kernel[0] * values[:-2] + kernel[1] * values[1:-1] + kernel[2] * values[2:]
+    values = kernel[0] * values[:, :-2] + kernel[1] * values[:, 1:-1] + kernel[2] * values[:, 2:]
+    return values.clip(0, 255).astype(np.uint8)
+
+
+def h264_round_trip(picture: Picture, crf: int = CRF) -> Picture:
+    """The picture (h,w,3) after one frame of H.264, less its last row or column where that is an odd one."""
+    even = np.ascontiguousarray(picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2])
+    if even.size == 0:
+        return picture  # a single row or column has no even part
+    memory = io.BytesIO()
+    try:
+        with av.open(memory, "w", format="mp4") as container:
+            options = {"crf": str(crf), "preset": "veryfast", "mbtree": "0"}
+            stream: Any = container.add_stream("libx264", rate=1, options=options)
+            stream.height, stream.width = even.shape[:2]
+            stream.pix_fmt = "yuv420p"
+            stream.codec_context.thread_count = 1  # the result depends on it
+            frame = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(format="yuv420p")
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        memory.seek(0)
+        with av.open(memory, "r") as coded:
+            frame = next(coded.decode(video=0))
+            return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    except av.error.FFmpegError as error:
+        raise LtxrtError(
+            f"this PyAV cannot pass an image through libx264 ({error}); reinstall the package av, or give "
+            "--preparation plain"
+        ) from error
+
+
+def _bilinear(picture: Picture, height: int, width: int) -> Array:
+    return resize(_pixels(picture), height, width)
+
+
+def _bicubic(picture: Picture, height: int, width: int) -> Array:
+    scaled = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
+    return _pixels(np.asarray(scaled))
+
+
+def _pixels(picture: Picture) -> Array:
+    """(h,w,3) in 0..255 to (3,h,w) in −1..1."""
+    scaled = picture.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1))
+
+
+SCALES: dict[str, Callable[[Picture, int, int], Array]] = {"bilinear": _bilinear, "bicubic": _bicubic}
