@@ -31,6 +31,8 @@ _PURPOSE = {
     "transformer": "denoising needs it",
     "vae_encoder": "image conditioning needs it",
     "vae_decoder": "decoding a video needs it",
+    "latent_upsampler": "two passes need it, or take one: --preset single-pass, or --one-pass",
+    "temporal_upsampler": "doubling the frames needs it",
 }
 
 

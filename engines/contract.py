@@ -22,7 +22,14 @@ from ltxrt.engines.facts import Facts, TextEncoderFacts, TransformerFacts, VaeFa
 
 Dim = int | str
 DTYPES: dict[str, type[np.generic]] = {"f32": np.float32, "i64": np.int64, "bool": np.bool_}
-COMPONENTS = ("text_encoder", "transformer", "vae_encoder", "vae_decoder")
+COMPONENTS = (
+    "text_encoder",
+    "transformer",
+    "vae_encoder",
+    "vae_decoder",
+    "latent_upsampler",
+    "temporal_upsampler",
+)
 
 _AFFINE = re.compile(r"(?:(?P<factor>[1-9]\d*)\*)?(?P<symbol>[A-Za-z]\w*)(?P<offset>[+-]\d+)?")
 
@@ -212,6 +219,18 @@ def vae_decoder(facts: VaeFacts) -> Contract:
     return Contract("vae_decoder", (_latents(facts), *extra, *maps), (_pixels(facts),))
 
 
+def latent_upsampler(facts: VaeFacts) -> Contract:
+    """Normalised latents to those of twice the height and width."""
+    larger = Tensor("upsampled", "f32", ("B", facts.latent_channels, "f", "2*h", "2*w"))
+    return Contract("latent_upsampler", (_latents(facts),), (larger,))
+
+
+def temporal_upsampler(facts: VaeFacts) -> Contract:
+    """Normalised latents to those of a video of twice the frames, less one."""
+    longer = Tensor("upsampled", "f32", ("B", facts.latent_channels, "2*f-1", "h", "w"))
+    return Contract("temporal_upsampler", (_latents(facts),), (longer,))
+
+
 def derive(component: str, facts: Facts) -> Contract:
     """The contract of `component` for a model with these facts.
 
@@ -222,6 +241,8 @@ def derive(component: str, facts: Facts) -> Contract:
         "transformer": (transformer, "transformer"),
         "vae_encoder": (vae_encoder, "vae"),
         "vae_decoder": (vae_decoder, "vae"),
+        "latent_upsampler": (latent_upsampler, "vae"),
+        "temporal_upsampler": (temporal_upsampler, "vae"),
     }
     if component not in makers:
         raise InputError(f"no component is named {component!r}; they are {', '.join(makers)}")

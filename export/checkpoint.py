@@ -7,7 +7,7 @@ transformer file, a diffusers folder, one component's folder, a text-encoder fol
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -16,13 +16,20 @@ from ltxrt.engines.errors import CheckpointError
 from ltxrt.engines.facts import SchedulerFacts
 from ltxrt.export import layout, layout_diffusers, layout_shapes, names, versions
 from ltxrt.export.checkpoint_folder import folder_tensors
-from ltxrt.export.config import TextEncoderConfig, TransformerConfig, VaeConfig
+from ltxrt.export.config import TextEncoderConfig, TransformerConfig, UpsamplerConfig, VaeConfig
 from ltxrt.export.config_json import load_json, parse_json
 from ltxrt.export.layout_graphs import vae_graph
-from ltxrt.export.parameters import text_encoder_parameters, transformer_parameters, vae_parameters
+from ltxrt.export.parameters import (
+    STATISTICS,
+    text_encoder_parameters,
+    transformer_parameters,
+    upsampler_parameters,
+    vae_parameters,
+)
 from ltxrt.export.safetensors_file import SafetensorsFile, StoredTensor
+from ltxrt.export.upsampler import open_upsampler
 
-C = TypeVar("C", bound=TransformerConfig | VaeConfig | TextEncoderConfig)
+C = TypeVar("C", bound=TransformerConfig | VaeConfig | TextEncoderConfig | UpsamplerConfig)
 Tensors = dict[str, StoredTensor]
 TRANSFORMER_PREFIX, VAE_PREFIX = "model.diffusion_model.", "vae."
 _BARE_TRANSFORMER = re.compile(
@@ -50,6 +57,8 @@ class Checkpoint:
     transformer: Part[TransformerConfig] | None
     vae: Part[VaeConfig] | None
     text_encoder: Part[TextEncoderConfig] | None
+    latent_upsampler: Part[UpsamplerConfig] | None
+    temporal_upsampler: Part[UpsamplerConfig] | None
     tokenizer: Path | None  # folder with tokenizer.json or spiece.model
     scheduler: SchedulerFacts | None
     version: versions.Version
@@ -73,8 +82,11 @@ def open_checkpoint(
     vae: str | Path | None = None,
     text_encoder: str | Path | None = None,
     version: str | None = None,
+    upsamplers: Sequence[str | Path] = (),
 ) -> Checkpoint:
     """Open `path`, the VAE or text encoder taken from elsewhere if given, and check every part's tensors.
+
+    `upsamplers` are latent upsamplers of this checkpoint's VAE, at most a spatial and a temporal one.
 
     `version` overrides which release it is; one that contradicts the architecture is an error.
     """
@@ -97,6 +109,8 @@ def open_checkpoint(
         transformer=_with_rope(found, row),
         vae=found.vae,
         text_encoder=found.text_encoder,
+        latent_upsampler=_upsampler(upsamplers, found.vae, temporal=False),
+        temporal_upsampler=_upsampler(upsamplers, found.vae, temporal=True),
         tokenizer=found.tokenizer,
         scheduler=_with_steps(found.scheduler or row.scheduler, row),
         version=row,
@@ -134,6 +148,31 @@ def _account_all(checkpoint: Checkpoint) -> None:
         account(
             checkpoint.text_encoder, text_encoder_parameters(checkpoint.text_encoder.config), "text encoder"
         )
+
+
+def _upsampler(
+    paths: Sequence[str | Path], vae: Part[VaeConfig] | None, temporal: bool
+) -> Part[UpsamplerConfig] | None:
+    """The one upsampler of that kind among `paths`, with the latent statistics of `vae`."""
+    opened = [(path, *open_upsampler(Path(path))) for path in paths]
+    fitting = [one for one in opened if one[1].temporal == temporal]
+    if not fitting:
+        return None
+    if len(fitting) > 1:
+        raise CheckpointError(
+            f"{fitting[0][0]} and {fitting[1][0]} are upsamplers of one kind; give one of them"
+        )
+    path, config, tensors = fitting[0]
+    if vae is None:
+        raise CheckpointError(f"{path}: an upsampler needs the VAE it works between; give it with --vae FILE")
+    if config.latent_channels != vae.config.latent_channels:
+        raise CheckpointError(
+            f"{path}: upsamples {config.latent_channels} latent channels but the VAE has "
+            f"{vae.config.latent_channels}; give the upsampler of this release"
+        )
+    part = Part(config, {**tensors, **{name: vae.weights[name] for name in STATISTICS}})
+    account(part, upsampler_parameters(config), "upsampler")
+    return part
 
 
 def _with_rope(found: _Found, row: versions.Version) -> Part[TransformerConfig] | None:

@@ -14,7 +14,14 @@ from ltxrt.engines.errors import InputError, MissingPackageError
 if TYPE_CHECKING:
     from ltxrt.export.checkpoint import Checkpoint
 
-COMPONENTS = ("text_encoder", "transformer", "vae_encoder", "vae_decoder")
+COMPONENTS = (
+    "text_encoder",
+    "transformer",
+    "vae_encoder",
+    "vae_decoder",
+    "latent_upsampler",
+    "temporal_upsampler",
+)
 PRECISIONS = ("fp32", "fp16", "bf16")
 PATH = click.Path(path_type=Path)
 
@@ -39,6 +46,14 @@ def inspect_command(checkpoint: Path) -> None:
 @click.option("--output", type=PATH, required=True, metavar="BUNDLE", help="The bundle's folder.")
 @click.option("--text-encoder", type=PATH, metavar="DIR", help="T5 folder with its tokenizer.")
 @click.option("--vae", type=PATH, metavar="FILE", help="VAE file or folder, if not in CHECKPOINT.")
+@click.option(
+    "--upsampler",
+    "upsamplers",
+    type=PATH,
+    multiple=True,
+    metavar="FILE",
+    help="Latent upsampler, spatial or temporal; repeatable.",
+)
 @click.option(
     "--component",
     "chosen",
@@ -68,7 +83,11 @@ def onnx_command(chosen: tuple[str, ...], **options: Any) -> None:
     from ltxrt.export.checkpoint import open_checkpoint
 
     checkpoint = open_checkpoint(
-        options["checkpoint"], options["vae"], options["text_encoder"], options["model_version"]
+        options["checkpoint"],
+        options["vae"],
+        options["text_encoder"],
+        options["model_version"],
+        options["upsamplers"],
     )
     names = tuple(dict.fromkeys(chosen)) or components.available(checkpoint)
     precisions = parse_precisions(options["precision"], names)
@@ -101,7 +120,9 @@ def _announce(checkpoint: Checkpoint, names: tuple[str, ...]) -> None:
     row = checkpoint.version
     sure = "" if row.certain else " (the file does not tell; --model-version says it)"
     click.echo(f"LTX-Video {row.name}{sure}; {row.licence}", err=True)
-    missing = [n for n in COMPONENTS if n not in names]
+    two_passes = len(row.presets["default"].passes) > 1
+    expected = COMPONENTS[:5] if two_passes else COMPONENTS[:4]
+    missing = [n for n in expected if n not in names]
     if missing:
         click.echo(f"not exported: {', '.join(missing)}", err=True)
 

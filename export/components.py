@@ -15,7 +15,7 @@ from ltxrt.engines.errors import CheckpointError, InputError
 from ltxrt.engines.facts import Facts
 from ltxrt.export import layout_facts
 from ltxrt.export.checkpoint import Checkpoint, Part
-from ltxrt.export.models import t5, transformer, vae
+from ltxrt.export.models import t5, transformer, upsampler, vae
 from ltxrt.export.safetensors_file import StoredTensor
 
 
@@ -51,6 +51,16 @@ COMPONENTS: dict[str, Component] = {
     "transformer": Component("transformer", transformer.Transformer, constants=transformer.constants),
     "vae_encoder": Component("vae", vae.VaeEncoder, ("encoder.", _STATISTICS)),
     "vae_decoder": Component("vae", vae.VaeDecoder, ("decoder.", _STATISTICS)),
+    "latent_upsampler": Component("latent_upsampler", upsampler.LatentUpsampler),
+    "temporal_upsampler": Component("temporal_upsampler", upsampler.LatentUpsampler),
+}
+
+
+# How the user adds what a checkpoint lacks.
+_OPTIONS = {
+    "text_encoder": "--text-encoder DIR",
+    "latent_upsampler": "--upsampler FILE, a spatial one",
+    "temporal_upsampler": "--upsampler FILE, a temporal one",
 }
 
 
@@ -63,7 +73,7 @@ def part(checkpoint: Checkpoint, name: str) -> Part[Any]:
     """The checkpoint's part that component `name` is made from."""
     found: Part[Any] | None = getattr(checkpoint, COMPONENTS[name].part)
     if found is None:
-        option = "--text-encoder DIR" if name == "text_encoder" else "--vae FILE, or another checkpoint"
+        option = _OPTIONS.get(name, "--vae FILE, or another checkpoint")
         raise CheckpointError(f"{checkpoint.source} has no {COMPONENTS[name].part} for {name}; give {option}")
     return found
 

@@ -74,6 +74,16 @@ class VaeConfig:
 
 
 @dataclass(frozen=True)
+class UpsamplerConfig:
+    """A latent upsampler (official class `LatentUpsampler`): twice height and width, or frames."""
+
+    latent_channels: int
+    mid_channels: int
+    blocks: int  # residual blocks, before and again after the upsampling
+    temporal: bool = False
+
+
+@dataclass(frozen=True)
 class TextEncoderConfig:
     """The T5 v1.1 encoder (transformers class `T5EncoderModel`)."""
 

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ltxrt.export.config import TextEncoderConfig, TransformerConfig, VaeBlock, VaeConfig
+from ltxrt.export.config import (
+    TextEncoderConfig,
+    TransformerConfig,
+    UpsamplerConfig,
+    VaeBlock,
+    VaeConfig,
+)
 
 Shape = tuple[int, ...]
 Item = tuple[str, Shape]
+STATISTICS = ("per_channel_statistics.mean-of-means", "per_channel_statistics.std-of-means")
 TIME_EMBEDDING = 256  # size of the sinusoid, in the transformer and in the VAE decoder
 
 
@@ -28,6 +35,11 @@ def vae_parameters(config: VaeConfig) -> dict[str, Shape]:
 def text_encoder_parameters(config: TextEncoderConfig) -> dict[str, Shape]:
     """transformers class `T5EncoderModel`, the embedding once, as `shared.weight`."""
     return dict(_text_encoder(config))
+
+
+def upsampler_parameters(config: UpsamplerConfig) -> dict[str, Shape]:
+    """Official class `LatentUpsampler`, and the autoencoder's latent statistics."""
+    return dict(_upsampler(config))
 
 
 def _linear(name: str, inputs: int, outputs: int) -> Iterator[Item]:
@@ -87,8 +99,8 @@ def _vae(config: VaeConfig) -> Iterator[Item]:
         yield "decoder.timestep_scale_multiplier", ()
         yield from _mlp("decoder.last_time_embedder.timestep_embedder", TIME_EMBEDDING, 2 * last)
         yield "decoder.last_scale_shift_table", (2, last)
-    yield "per_channel_statistics.mean-of-means", (latents,)
-    yield "per_channel_statistics.std-of-means", (latents,)
+    for name in STATISTICS:
+        yield name, (latents,)
 
 
 def _conv(name: str, inputs: int, outputs: int, kernel: int = 3) -> Iterator[Item]:
@@ -132,6 +144,28 @@ def _res_xy(name: str, inputs: int, outputs: int) -> Iterator[Item]:
         yield f"{name}.norm3.norm.weight", (inputs,)
         yield f"{name}.norm3.norm.bias", (inputs,)
         yield from _conv(f"{name}.conv_shortcut", inputs, outputs, kernel=1)
+
+
+def _upsampler(config: UpsamplerConfig) -> Iterator[Item]:
+    latents, width = config.latent_channels, config.mid_channels
+    yield from _conv("initial_conv", latents, width)
+    yield from _group_norm("initial_norm", width)
+    for group in ("res_blocks", "post_upsample_res_blocks"):
+        for i in range(config.blocks):
+            for half in (1, 2):
+                yield from _conv(f"{group}.{i}.conv{half}", width, width)
+                yield from _group_norm(f"{group}.{i}.norm{half}", width)
+    kernel, outputs = ((3, 3, 3), 2 * width) if config.temporal else ((3, 3), 4 * width)
+    yield "upsampler.0.weight", (outputs, width, *kernel)
+    yield "upsampler.0.bias", (outputs,)
+    yield from _conv("final_conv", width, latents)
+    for name in STATISTICS:
+        yield name, (latents,)
+
+
+def _group_norm(name: str, channels: int) -> Iterator[Item]:
+    yield f"{name}.weight", (channels,)
+    yield f"{name}.bias", (channels,)
 
 
 def _text_encoder(config: TextEncoderConfig) -> Iterator[Item]:

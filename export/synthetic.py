@@ -19,8 +19,14 @@ from ltxrt.engines.errors import InputError
 from ltxrt.engines.facts import SchedulerFacts
 from ltxrt.export import layout
 from ltxrt.export.checkpoint import TRANSFORMER_PREFIX, VAE_PREFIX
-from ltxrt.export.config import TextEncoderConfig, TransformerConfig, VaeConfig
-from ltxrt.export.parameters import text_encoder_parameters, transformer_parameters, vae_parameters
+from ltxrt.export.config import TextEncoderConfig, TransformerConfig, UpsamplerConfig, VaeConfig
+from ltxrt.export.parameters import (
+    STATISTICS,
+    text_encoder_parameters,
+    transformer_parameters,
+    upsampler_parameters,
+    vae_parameters,
+)
 from ltxrt.export.safetensors_file import DTYPE_BYTES
 from ltxrt.export.synthetic_tokenizer import write_tokenizer
 
@@ -65,6 +71,20 @@ def write_text_encoder(
         folder / "model.safetensors", text_encoder_parameters(config), {"format": "pt"}, dtype, seed, fill
     )
     write_tokenizer(folder / "tokenizer", config.vocab_size)
+
+
+def write_upsampler(path: Path, config: UpsamplerConfig, seed: int = 0) -> None:
+    """An official latent upsampler's file: unprefixed tensors, a flat config in the header."""
+    shapes = {n: s for n, s in upsampler_parameters(config).items() if n not in STATISTICS}
+    header = {
+        "in_channels": config.latent_channels,
+        "mid_channels": config.mid_channels,
+        "num_blocks_per_stage": config.blocks,
+        "dims": 3,
+        "spatial_upsample": not config.temporal,
+        "temporal_upsample": config.temporal,
+    }
+    write_random(path, shapes, {"config": json.dumps(header)}, "F32", seed, "random")
 
 
 def _t5_config(config: TextEncoderConfig) -> dict[str, object]:
@@ -164,7 +184,7 @@ def _distribution(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
     """Mean and standard deviation of a weight's random values."""
     if name.endswith("timestep_scale_multiplier"):
         return 1000.0, 0.0
-    if name.endswith("norm.weight"):
+    if name.endswith(("norm.weight", "norm1.weight", "norm2.weight")):
         return 1.0, 0.1
     if name.endswith("std-of-means"):
         return 1.0, 0.1

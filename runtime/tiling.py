@@ -12,8 +12,8 @@ cell's width in the middle is blended linearly, so
 - encoding is exact in time where `overlap_frames` is at least r: the encoder sees only the past, so a tile
   is never wrong at its end, and what two tiles share is taken from the earlier one. In space it is blended.
 
-r of the three autoencoder graphs, as tests/runtime/test_tiling.py finds it with a NaN in one cell. It is wider
-than any sensible overlap, but the far cells hardly matter, which is why a few cells of overlap do:
+r of the three autoencoder graphs, as tests/runtime/test_tiling.py finds it with a NaN in one cell. It is
+wider than any sensible overlap, but the far cells hardly matter, which is why a few cells of overlap do:
 
              decoder, every side    encoder, frames back    encoder, space
     first            24                     46                    23

@@ -27,6 +27,7 @@ from safetensors.torch import load_file
 from transformers import T5Config, T5EncoderModel, T5TokenizerFast
 
 from ltxrt.export import synthetic, synthetic_models, versions
+from ltxrt.export.config import UpsamplerConfig
 
 
 def transformer_config(config):
@@ -177,6 +178,41 @@ def tiny_bundle(shared_folder, tiny_checkpoint):
         return target
 
     return make
+
+
+UPSAMPLERS = {
+    "latent_upsampler": UpsamplerConfig(16, 64, 2, temporal=False),
+    "temporal_upsampler": UpsamplerConfig(16, 64, 2, temporal=True),
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_upsampler(shared_folder):
+    """component → an official file of a small latent upsampler for the tiny checkpoints."""
+
+    def make(component):
+        target = shared_folder / f"checkpoint-{component}"
+        with made_once(target) as work:
+            if work:
+                synthetic.write_upsampler(work / "upsampler.safetensors", UPSAMPLERS[component])
+        return target / "upsampler.safetensors"
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def two_pass_bundle(shared_folder, tiny_bundle, tiny_checkpoint, tiny_upsampler):
+    """The 0.9.5 bundle with both latent upsamplers."""
+    target = shared_folder / "bundle-two-passes"
+    with made_once(target) as work:
+        if work:
+            shutil.copytree(tiny_bundle("0.9.5"), work, dirs_exist_ok=True)
+            checkpoint = tiny_checkpoint("0.9.5") / "model.safetensors"
+            command = [sys.executable, "-m", "ltxrt.export.cli", "onnx", checkpoint, "--output", work]
+            for component in UPSAMPLERS:
+                command += ["--upsampler", tiny_upsampler(component), "--component", component]
+            subprocess.run([*command, "--model-version", "0.9.5"], check=True, capture_output=True)
+    return target
 
 
 @pytest.fixture(scope="session")

@@ -153,8 +153,8 @@ def test_an_old_onnxruntime_is_refused(bundle, monkeypatch):
 
 
 def test_threads_are_passed_on():
-    assert ort._session_options(3).intra_op_num_threads == 3
-    assert ort._session_options(None).intra_op_num_threads == 0
+    assert ort._session_options("transformer", 3).intra_op_num_threads == 3
+    assert ort._session_options("vae_decoder", None).intra_op_num_threads == 0
 
 
 def test_uploaded_inputs_are_not_copied_again(bundle, monkeypatch):
