@@ -49,4 +49,5 @@ def _config(data: Mapping[str, Any], where: Path) -> UpsamplerConfig:
     sizes = [data.get(name, default) for name, default in fields.items()]
     if any(type(size) is not int or size < 1 for size in sizes):
         raise CheckpointError(f"{where}: upsampler sizes {sizes} must be whole numbers of 1 or more")
-    return UpsamplerConfig(*sizes, temporal=bool(temporal))
+    channels, width, blocks = sizes
+    return UpsamplerConfig(channels, width, blocks, temporal=bool(temporal))

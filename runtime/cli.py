@@ -87,6 +87,17 @@ def _preset_options(command: Any) -> Any:
 @click.option("--guidance-rescale", type=float, help="diffusers' rescaling of guidance; 0 is off.")
 @click.option("--seed", type=int, help="Same seed, same video.  [default: 0]")
 @click.option(
+    "--generator", help="Whose numbers the seed stands for: torch's on the cpu or on cuda.  [default: cpu]"
+)
+@click.option("--gpu", help="The GPU of --generator cuda, such as H100 or 'RTX 4090'.")
+@click.option(
+    "--noise", "noise_layout", help="Order of the noise: official or diffusers.  [default: --reference's]"
+)
+@click.option("--noise-dtype", help="f32, or bf16 as the official pipeline on a GPU.  [default: f32]")
+@click.option(
+    "--noise-file", "noise", type=PATH, metavar="FILE", help="The initial noise itself, a .npy array."
+)
+@click.option(
     "--reference", help="Whose habits: official, diffusers or diffusers-condition.  [default: official]"
 )
 @click.option(

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ltxrt.engines.backend import Engine, load_engine
 from ltxrt.engines.bundle import Bundle, read_bundle
-from ltxrt.engines.errors import BundleError
+from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.facts import SchedulerFacts, TransformerFacts, VaeFacts
-from ltxrt.runtime import decoding, given, guidance_plan, rope, schedule, tiling, upscale
+from ltxrt.runtime import decoding, given, guidance_plan, noise_file, rope, schedule, tiling, upscale
 from ltxrt.runtime.conditioning import distinct_timesteps
 from ltxrt.runtime.conditioning_items import Conditioned, prepare, strip
 from ltxrt.runtime.denoise import Sampling, Step, denoise
@@ -26,6 +26,7 @@ from ltxrt.runtime.guided import Guided, GuidedTransformer, Text
 from ltxrt.runtime.health import check_finite
 from ltxrt.runtime.latents import LatentShape, VideoShape, unpack
 from ltxrt.runtime.noise import Noise, TorchCpuGenerator
+from ltxrt.runtime.noise_cuda import TorchCudaGenerator
 from ltxrt.runtime.prompt import Tokenizer, Tokens
 from ltxrt.runtime.request import Request, Settings, complete, guidance_lists
 from ltxrt.runtime.tiling import Tile
@@ -65,14 +66,21 @@ class Video:
 
 @dataclass(frozen=True)
 class Draws:
-    """Where random numbers come from: the start of a pass and given images; and everything else."""
+    """Where random numbers come from: for the start of a pass, for given images, and for everything else."""
 
+    start: Noise
     first: Noise
     later: Noise
 
 
 def _unwatched(_event: Event) -> None:
     """The default watcher."""
+
+
+def _generator(request: Request) -> TorchCpuGenerator | TorchCudaGenerator:
+    if request.gpu is not None and request.generator == "cuda":
+        return TorchCudaGenerator(request.seed, request.gpu)
+    return TorchCpuGenerator(request.seed)
 
 
 class Pipeline:
@@ -112,6 +120,7 @@ class Pipeline:
             self.bundle.precision(component, self.precision.get(component))
         for number in range(len(settings.preset.passes)):
             self.plan(settings, number)
+        self._noise(settings)
         given.check(settings, self.vae)
         for component in {"vae_encoder", "vae_decoder"}.intersection(needed):
             self.tile(settings, component, self.shape(settings, len(settings.preset.passes) - 1))
@@ -154,7 +163,7 @@ class Pipeline:
         self, settings: Settings, number: int, text: Text, start: Array | None, draws: Draws, watch: Watch
     ) -> Array:
         """Latents (1,C,f,h,w) after the steps of pass `number`, from noise or from a noised `start`."""
-        grid = self._initial(settings, number, start, draws.first)
+        grid = self._initial(settings, number, start, draws.start)
         conditioned = self.condition(settings, number, grid, draws.first, watch)
         tokens, total = conditioned.tokens, len(self.sigmas(settings, number))
         watch(Event("transformer", total=total))
@@ -304,15 +313,26 @@ class Pipeline:
         return [tokenizer.encode(settings.preset.negative_prompt, required=False), positive]
 
     def _draws(self, settings: Settings) -> Draws:
-        seed = settings.request.seed
-        first = TorchCpuGenerator(seed).randn
-        return Draws(first, first if settings.reference.one_generator else TorchCpuGenerator(seed).randn)
+        first = _generator(settings.request)
+        later = first if settings.reference.one_generator else _generator(settings.request)
+        dtype = settings.request.noise_dtype
+        return Draws(lambda shape: first.randn(shape, dtype), first.randn, later.randn)
+
+    def _noise(self, settings: Settings) -> Array | None:
+        """The request's own initial noise, checked."""
+        noise, shape = settings.request.noise, self.shape(settings, 0)
+        wanted = (1, self.vae.latent_channels, shape.frames, shape.height, shape.width)
+        if isinstance(noise, str | Path):
+            return noise_file.load(Path(noise), wanted)
+        if noise is not None and (noise.shape != wanted or noise.dtype != np.float32):
+            raise InputError(f"noise {noise.dtype} {noise.shape}: must be float32 {wanted}")
+        return noise
 
     def _initial(self, settings: Settings, number: int, start: Array | None, noise: Noise) -> Array:
         """Noise (1,C,f,h,w), the request's own in the first pass, mixed into `start` where there is one."""
-        shape, given = self.shape(settings, number), settings.request.noise
-        if number == 0 and given is not None:
-            drawn = given
+        shape, own = self.shape(settings, number), self._noise(settings) if number == 0 else None
+        if own is not None:
+            drawn = own
         else:
             tokens = settings.reference.initial_noise(noise, self.vae.latent_channels, shape)
             drawn = unpack(tokens, shape)

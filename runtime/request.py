@@ -17,6 +17,7 @@ from ltxrt.engines.facts import Pass, Preset, SchedulerFacts, VaeFacts
 from ltxrt.runtime import guidance_plan
 from ltxrt.runtime.latents import VideoShape
 from ltxrt.runtime.media import Condition
+from ltxrt.runtime.noise_cuda import GPUS
 from ltxrt.runtime.reference import Reference, reference
 
 # Inclusive bounds, far beyond what the models can do: they catch slips of the finger.
@@ -41,7 +42,12 @@ LIMITS: dict[str, tuple[float, float]] = {
 # Bytes of activations; fixed, so that one seed gives one video on every machine: where tiles meet, they are
 # blended.
 VAE_MEMORY = 8 * 2**30
-SAMPLERS = ("uniform", "linear_quadratic")
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "sampler": (None, "uniform", "linear_quadratic"),
+    "generator": ("cpu", "cuda"),
+    "noise_layout": (None, "official", "diffusers"),
+    "noise_dtype": ("f32", "bf16"),
+}
 PASS_FIELDS = tuple(f.name for f in fields(Pass))
 LISTS = ("guidance_scale", "stg_scale", "rescaling_scale")
 
@@ -58,9 +64,12 @@ class Request:
     images and videos at any frames; input_video: a file or pixels (3, F, height, width) to start from, of
     which the last `denoise_strength` of the steps, or all but `skip_initial`, make something new;
     preparation: how images are made to fit, one of `preparation.PREPARATIONS`, None for the reference's own;
-    vae_memory: bytes that the autoencoder's activations may take, above which it works in tiles; noise:
-    initial latents (1, C, f, h, w) float32 instead of the seed's, to compare with another implementation;
-    timesteps: explicit sigmas in place of `steps` of the schedule.
+    vae_memory: bytes that the autoencoder's activations may take, above which it works in tiles; generator:
+    whose random numbers the seed stands for, torch's on the CPU or on a `gpu` of `noise_cuda.GPUS`;
+    noise_layout: as `official` or `diffusers` draw the initial noise, None for the reference's; noise_dtype:
+    in which they draw it, bf16 as the official pipeline in its default precision; noise: initial latents (1,
+    C, f, h, w) float32 of the first pass, or a .npy file, instead of the seed's, to compare with another
+    implementation; timesteps: explicit sigmas in place of `steps` of the schedule.
     """
 
     prompt: str
@@ -102,7 +111,11 @@ class Request:
     max_tokens: int | None = None
     reference: str = "official"
     vae_memory: int = VAE_MEMORY
-    noise: NDArray[np.float32] | None = None
+    generator: str = "cpu"
+    gpu: str | None = None
+    noise_layout: str | None = None
+    noise_dtype: str = "f32"
+    noise: Path | str | NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +158,7 @@ def complete(request: Request, presets: Mapping[str, Preset], vae: VaeFacts) -> 
     """
     if request.preset not in presets:
         raise InputError(f"--preset {request.preset!r}: this bundle has {', '.join(presets)}")
-    habits = reference(request.reference)
+    habits = _habits(request)
     preset = _merged(request, presets[request.preset], habits)
     if not request.prompt.strip():
         raise InputError("--prompt is empty; describe the video, for example 'waves break on a rocky shore'")
@@ -153,12 +166,24 @@ def complete(request: Request, presets: Mapping[str, Preset], vae: VaeFacts) -> 
         value = getattr(preset if hasattr(preset, name) else request, name, None)
         if value is not None:
             check_range(name, value, low, high)
-    if request.sampler not in (None, *SAMPLERS):
-        raise InputError(f"--sampler {request.sampler!r}: must be one of {', '.join(SAMPLERS)}")
     settings = Settings(request, preset, habits)
     settings.video.check(vae)
-    _check_noise(settings, vae)
     return settings
+
+
+def _habits(request: Request) -> Reference:
+    """The reference's habits, with the layout of the noise that was asked for."""
+    for name, allowed in CHOICES.items():
+        if getattr(request, name) not in allowed:
+            shown = ", ".join(a for a in allowed if a is not None)
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(f"{flag} {getattr(request, name)!r}: must be one of {shown}")
+    if request.generator == "cuda" and request.gpu is None:
+        raise InputError(f"--generator cuda needs the GPU whose numbers to draw: --gpu {' | '.join(GPUS)}")
+    habits = reference(request.reference)
+    if request.noise_layout is None:
+        return habits
+    return replace(habits, token_noise=request.noise_layout == "official")
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
@@ -230,13 +255,3 @@ def guidance_lists(one: Pass) -> guidance_plan.GuidanceLists:
         one.stg_mode,
         one.cfg_star,
     )
-
-
-def _check_noise(settings: Settings, vae: VaeFacts) -> None:
-    noise = settings.request.noise
-    if noise is None:
-        return
-    shape = settings.video.latent(vae)
-    wanted = (1, vae.latent_channels, shape.frames, shape.height, shape.width)
-    if noise.shape != wanted or noise.dtype != np.float32:
-        raise InputError(f"noise {noise.dtype} {noise.shape}: must be float32 {wanted}")

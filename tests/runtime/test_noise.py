@@ -41,6 +41,18 @@ def test_several_draws_of_mixed_sizes_follow_torchs_stream():
         np.testing.assert_allclose(drawn, expected, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("size", [3, 16, 20, 35, 1001, 1_000_003])
+def test_bf16_numbers_are_torchs(size):
+    """Rounded once, at the end; a neighbour's last bit where the fp32 number lies on the edge of two."""
+    reference, ours = torch.Generator("cpu").manual_seed(9), TorchCpuGenerator(9)
+    for _ in range(2):
+        expected = torch.randn(size, generator=reference, dtype=torch.bfloat16).float().numpy()
+        drawn = ours.randn((size,), "bf16")
+        assert (drawn != expected).mean() < 1e-5
+        np.testing.assert_allclose(drawn, expected, rtol=2**-8, atol=1e-6)
+        np.testing.assert_array_equal(ours.rand((5,)), torch.rand(5, generator=reference).numpy())
+
+
 def test_only_the_low_32_bits_of_a_seed_count_as_in_torch():
     np.testing.assert_array_equal(
         TorchCpuGenerator(2**32 + 5).randn((100,)), TorchCpuGenerator(5).randn((100,))

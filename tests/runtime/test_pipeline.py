@@ -9,6 +9,8 @@ from ltxrt.engines.backend import load_engine
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import BundleError, InputError, NumericsError
 from ltxrt.runtime import pipeline as pipeline_module
+from ltxrt.runtime.noise import TorchCpuGenerator
+from ltxrt.runtime.noise_cuda import TorchCudaGenerator
 from ltxrt.runtime.pipeline import Pipeline
 from ltxrt.runtime.request import Request
 
@@ -139,6 +141,33 @@ def test_given_noise_replaces_the_seed_s(pipeline):
     one = pipeline.generate(Request(PROMPT, noise=noise, seed=1, **still)).frames
     two = pipeline.generate(Request(PROMPT, noise=noise, seed=2, **still)).frames
     np.testing.assert_array_equal(one, two)
+
+
+def test_noise_of_another_shape_or_dtype_is_refused(pipeline):
+    good = np.zeros((1, 16, 2, 2, 3), np.float32)
+    assert pipeline.settings(Request("fog", noise=good, **SMALL)).request.noise is good
+    for bad in (good.astype(np.float64), good[:, :, :1]):
+        with pytest.raises(InputError, match=r"noise .*must be float32 \(1, 16, 2, 2, 3\)"):
+            pipeline.settings(Request("fog", noise=bad, **SMALL))
+
+
+def test_noise_comes_from_a_file_and_from_other_generators(pipeline, tmp_path):
+    def run(**options):
+        return pipeline.generate(Request(PROMPT, **OFF, decode_noise_scale=0.0, **options, **SMALL)).frames
+
+    noise = TorchCpuGenerator(5).randn((1, 12, 16)).swapaxes(1, 2).reshape(1, 16, 2, 2, 3)
+    np.save(tmp_path / "n.npy", noise)
+    np.testing.assert_array_equal(run(noise=tmp_path / "n.npy"), run(seed=5))
+    grid = TorchCpuGenerator(5).randn((1, 16, 2, 2, 3))
+    np.testing.assert_array_equal(run(noise=grid), run(seed=5, noise_layout="diffusers"))
+    rounded = TorchCpuGenerator(5).randn((1, 16, 2, 2, 3), "bf16")
+    np.testing.assert_array_equal(
+        run(noise=rounded), run(seed=5, noise_layout="diffusers", noise_dtype="bf16")
+    )
+    cuda = TorchCudaGenerator(5, "H200").randn((1, 16, 2, 2, 3))
+    np.testing.assert_array_equal(
+        run(noise=cuda), run(seed=5, noise_layout="diffusers", generator="cuda", gpu="H200")
+    )
 
 
 def test_padding_that_nobody_sees_is_cut(pipeline):
