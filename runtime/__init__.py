@@ -9,12 +9,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ltxrt.runtime.pipeline import Event, Pipeline, Video
+    from ltxrt.runtime.media import Condition
+    from ltxrt.runtime.pipeline import Event, Pipeline, Stream, Video
     from ltxrt.runtime.request import Request
 
-__all__ = ["Event", "Pipeline", "Request", "Video"]
+__all__ = ["Condition", "Event", "Pipeline", "Request", "Stream", "Video"]
 
-_HOME = {"Event": "pipeline", "Pipeline": "pipeline", "Video": "pipeline", "Request": "request"}
+_HOME = {
+    "Condition": "media",
+    "Event": "pipeline",
+    "Pipeline": "pipeline",
+    "Request": "request",
+    "Stream": "pipeline",
+    "Video": "pipeline",
+}
 
 
 def __getattr__(name: str) -> Any:
