@@ -10,6 +10,7 @@ import click
 
 from ltxrt.engines.command import LtxrtGroup, ltxrt_command
 from ltxrt.engines.errors import InputError, MissingPackageError
+from ltxrt.export.engines_cli import build_command, engines_group
 
 if TYPE_CHECKING:
     from ltxrt.export.checkpoint import Checkpoint
@@ -125,6 +126,10 @@ def _announce(checkpoint: Checkpoint, names: tuple[str, ...]) -> None:
     missing = [n for n in expected if n not in names]
     if missing:
         click.echo(f"not exported: {', '.join(missing)}", err=True)
+
+
+main.add_command(build_command)
+main.add_command(engines_group)
 
 
 class Console:

@@ -1,0 +1,266 @@
+"""The engines of a bundle: where they lie, what makes one valid, and how stale ones are told.
+
+    engines/<backend>/<target>/<component>.<precision>.<key>.engine, and a .json that says all that the key is
+    of
+
+The key is a hash of everything that decides: the graph and its weights, backend and version, target,
+profiles, build options. A serialized engine is executable content: it is hashed before it is used, and one
+whose record does not fit is named, not loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ltxrt.engines import trt
+from ltxrt.engines.bundle import Bundle
+from ltxrt.engines.errors import BundleError, EngineError, InputError
+from ltxrt.engines.facts import from_json
+from ltxrt.engines.files import atomic_write, sha256
+from ltxrt.engines.profiles import Profile, check, to_json
+
+SCHEMA = 1
+RECORD_LIMIT = 1 << 20  # bytes
+_DECISIVE = (
+    "schema", "component", "precision", "backend", "backend_version", "target", "graph", "data", "profiles",
+    "options",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything that decides whether an engine is valid, and what it is.
+
+    graph, data: SHA-256 of the graph and its external data; decomposed of attentions: how many are no fused
+    kernel.
+    """
+
+    schema: int
+    component: str
+    precision: str
+    backend: str
+    backend_version: str
+    target: str
+    graph: str
+    data: tuple[str, ...]
+    profiles: tuple[dict[str, Any], ...]
+    options: dict[str, Any]
+    attentions: int = 0
+    decomposed: int = 0
+    bytes: int = 0
+    sha256: str = ""
+
+    @property
+    def key(self) -> str:
+        decisive = {name: getattr(self, name) for name in _DECISIVE}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def name(self) -> str:
+        return f"{self.component}.{self.precision}.{self.key}.engine"
+
+
+@dataclass(frozen=True)
+class Found:
+    """An engine file, its record if it has a readable one, and what is wrong with it, "" if nothing."""
+
+    path: Path
+    record: Record | None
+    problem: str
+
+
+@dataclass(frozen=True)
+class Order:
+    """An engine to build."""
+
+    component: str
+    precision: str
+    backend: str
+    target: str
+    profiles: tuple[Profile, ...]
+    options: trt.BuildOptions
+
+
+def build(bundle: Bundle, order: Order) -> Found:
+    """The engine of `order`, from the cache where it is there and whole, else built.
+
+    Raises InputError for what cannot be built, before any work; BundleError where the graph's files are not
+    those that were exported; EngineError where the build fails. An interruption leaves nothing behind; a
+    second build of the same target waits for the first.
+    """
+    graph = bundle.components[order.component][bundle.precision(order.component, order.precision)]
+    contract = bundle.contract(order.component)
+    trt.check_target(order.backend, order.target, order.precision)
+    if not order.profiles:
+        raise InputError("no --profile was given; name the sizes to build for, as in 512x768x97")
+    for profile in order.profiles:
+        check(profile, contract, graph.memory.elements_per_cell if graph.memory else None)
+    wanted = _record(bundle, order)
+    folder = bundle.root / "engines" / order.backend / wanted.target
+    path = folder / wanted.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            there = _look(bundle, path, wanted.backend_version)
+            if path.exists() and not there.problem and _intact(there):
+                return there
+            for file in (graph.file, *graph.data):
+                _check_hash(bundle, file.path, file.sha256)
+            with atomic_write(path) as temporary:
+                built = trt.build(
+                    bundle.path(graph.file), contract, order.backend, order.target, order.profiles,
+                    order.options, temporary,
+                )  # fmt: skip
+                made = dataclasses.replace(
+                    wanted,
+                    attentions=built.attentions,
+                    decomposed=built.decomposed,
+                    bytes=temporary.stat().st_size,
+                    sha256=sha256(temporary),
+                )
+            with atomic_write(path.with_suffix(".json")) as temporary:
+                temporary.write_text(json.dumps(dataclasses.asdict(made), indent=1), encoding="utf-8")
+    except OSError as error:
+        raise EngineError(
+            f"{order.component}: the engine could not be written to {folder} ({error.strerror or error}); "
+            "free some space there or make it writable, and build again"
+        ) from error
+    return Found(path, made, "")
+
+
+def find(bundle: Bundle, backend: str, target: str, component: str, precision: str) -> Found:
+    """The newest valid engine; hashed. InputError says what there is instead and how to build one."""
+    version = trt.version(backend)
+    everything = [
+        f for f in engines(bundle, {backend: version}) if f.record and f.record.component == component
+    ]
+    fitting = [
+        f
+        for f in everything
+        if f.record and not f.problem and (f.record.target, f.record.precision) == (target, precision)
+    ]
+    for found in sorted(fitting, key=lambda f: f.path.stat().st_mtime, reverse=True):
+        if not _intact(found):
+            raise EngineError(
+                f"{found.path}: its content is not what was built; delete it and build it again"
+            )
+        return found
+    others = "; ".join(_described(f) for f in everything) or "none"
+    raise InputError(
+        f"{bundle.root}: no {backend} engine of {component} {precision} for {target} (there are: {others}); "
+        f"build one with ltx-export build-engines --backend {backend} --target {target}"
+    )
+
+
+def engines(bundle: Bundle, versions: dict[str, str | None]) -> list[Found]:
+    """Every engine file of the bundle; `versions` are the installed ones, None where a package is absent."""
+    return [_look(bundle, path, versions.get(path.parent.parent.name)) for path in _files(bundle)]
+
+
+def verify(bundle: Bundle, versions: dict[str, str | None]) -> list[Found]:
+    """As `engines`, each file hashed too."""
+    hashed = "its content is not what was built"
+    return [
+        f if f.problem or _intact(f) else dataclasses.replace(f, problem=hashed)
+        for f in engines(bundle, versions)
+    ]
+
+
+def prune(bundle: Bundle, found: Sequence[Found]) -> list[Path]:
+    """Delete the engines of `found` that have a problem, and records without engine; what was deleted."""
+    gone = [f.path for f in found if f.problem]
+    for path in gone:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".json").unlink(missing_ok=True)
+    for record in (bundle.root / "engines").glob("*/*/*.json"):
+        if not record.with_suffix(".engine").exists():
+            record.unlink()
+            gone.append(record)
+    return gone
+
+
+def _files(bundle: Bundle) -> Iterator[Path]:
+    yield from sorted((bundle.root / "engines").glob("*/*/*.engine"))
+
+
+def _record(bundle: Bundle, order: Order) -> Record:
+    graph = bundle.components[order.component][order.precision]
+    return Record(
+        schema=SCHEMA,
+        component=order.component,
+        precision=order.precision,
+        backend=order.backend,
+        backend_version=trt.version(order.backend),
+        target=order.target if order.target != trt.THIS_GPU else trt.gpu_name(order.backend),
+        graph=graph.file.sha256,
+        data=tuple(file.sha256 for file in graph.data),
+        profiles=tuple(to_json(p) for p in order.profiles),
+        options=dataclasses.asdict(order.options),
+    )
+
+
+def _look(bundle: Bundle, path: Path, installed: str | None) -> Found:
+    """An engine file and its record, with the first reason not to use it."""
+    try:
+        with path.with_suffix(".json").open("rb") as file:
+            data = json.loads(file.read(RECORD_LIMIT))
+        record = from_json(Record, data, path.with_suffix(".json").name)
+    except (OSError, ValueError, BundleError):
+        return Found(
+            path, None, "has no readable record: its build was interrupted, or it is no engine of ltxrt"
+        )
+    return Found(
+        path, record, next((text for wrong, text in _reasons(bundle, path, record, installed) if wrong()), "")
+    )
+
+
+def _reasons(
+    bundle: Bundle, path: Path, record: Record, installed: str | None
+) -> list[tuple[Callable[[], bool], str]]:
+    graph = bundle.components.get(record.component, {}).get(record.precision)
+    hashes = (graph.file.sha256, tuple(f.sha256 for f in graph.data)) if graph else None
+    return [
+        (lambda: record.schema != SCHEMA, f"was made by another ltxrt (schema {record.schema})"),
+        (lambda: record.name != path.name, "its record belongs to another engine"),
+        (lambda: hashes is None, f"the bundle no longer has {record.component} in {record.precision}"),
+        (lambda: hashes != (record.graph, record.data), "was built from another export of the graph"),
+        (
+            lambda: installed is not None and installed != record.backend_version,
+            f"was built by {record.backend} {record.backend_version}; installed is {installed}",
+        ),
+        (lambda: not path.is_file() or path.stat().st_size != record.bytes, "is cut or was replaced"),
+    ]
+
+
+def _described(found: Found) -> str:
+    what = f"{found.record.precision} for {found.record.target}" if found.record else found.path.name
+    return f"{what}, which {found.problem}" if found.problem else what
+
+
+def _intact(found: Found) -> bool:
+    return found.record is not None and sha256(found.path) == found.record.sha256
+
+
+def _check_hash(bundle: Bundle, relative: str, expected: str) -> None:
+    if sha256(bundle.root / relative) != expected:
+        raise BundleError(f"{bundle.root / relative}: is not what was exported; export the component again")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Only one build in a folder at a time; the folder itself is the lock, so that none is left behind."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

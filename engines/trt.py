@@ -1,0 +1,206 @@
+"""TensorRT and TensorRT for RTX: a graph to a serialized engine.
+
+One code path for both; they differ in the module's name and in what a target is. TensorRT builds for the GPU
+of this machine and measures kernels on it; TensorRT for RTX compiles ahead of time for a list of
+architectures, on any machine, and needs no GPU. Networks are strongly typed: precision is the graph's.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ltxrt.engines.contract import Contract
+from ltxrt.engines.errors import EngineError, InputError, MissingPackageError
+from ltxrt.engines.profiles import Profile
+
+FUSED_HEADS = range(16, 257, 8)  # head sizes that attention kernels are made for
+_ERRORS_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """One of the two packages: its module, pip extra, and targets, None where it is the GPU at hand."""
+
+    module: str
+    extra: str
+    targets: tuple[str, ...] | None
+
+
+FLAVOURS = {
+    "tensorrt": Flavour("tensorrt", "tensorrt", None),
+    "tensorrt_rtx": Flavour(
+        "tensorrt_rtx", "tensorrt-rtx", ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
+    ),
+}
+THIS_GPU = "this-gpu"
+# What a target cannot compute, and why.
+UNSUPPORTED = {
+    "bf16": (("sm75",), "bf16 needs an Ampere GPU or a later one (sm80)"),
+    "fp8": (("sm75", "sm80", "sm86"), "fp8 needs an Ada GPU or a later one (sm89)"),
+}
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What a build is told beside the graph; every field is part of the engine's key.
+
+    optimisation_level 0..5 (TensorRT only: RTX does not measure kernels); weight_streaming lets the runtime
+    keep weights in host memory.
+    """
+
+    optimisation_level: int | None = None
+    weight_streaming: bool = False
+
+
+@dataclass(frozen=True)
+class Built:
+    """How many attentions may fall back to plain matrix products, as no fused kernel takes them."""
+
+    decomposed: int
+    attentions: int
+
+
+def package(backend: str) -> Any:
+    """The backend's module; MissingPackageError names the extra that brings it."""
+    flavour = flavour_of(backend)
+    try:
+        return importlib.import_module(flavour.module)
+    except ImportError as error:
+        raise MissingPackageError(flavour.module, flavour.extra) from error
+
+
+def flavour_of(backend: str) -> Flavour:
+    if backend not in FLAVOURS:
+        raise InputError(f"--backend {backend!r}: engines are built for {', '.join(FLAVOURS)}")
+    return FLAVOURS[backend]
+
+
+def check_target(backend: str, target: str, precision: str) -> None:
+    """Refuse a target that the backend does not know, or that cannot compute in this precision."""
+    known = flavour_of(backend).targets or (THIS_GPU,)
+    if target not in known:
+        raise InputError(f"--target {target!r}: {backend} builds for {', '.join(known)}")
+    targets, reason = UNSUPPORTED.get(precision, ((), ""))
+    if target in targets:
+        raise InputError(f"--target {target}: {reason}; build another precision or target")
+
+
+def build(
+    graph: Path,
+    contract: Contract,
+    backend: str,
+    target: str,
+    profiles: Sequence[Profile],
+    options: BuildOptions,
+    output: Path,
+) -> Built:
+    """Compile the graph with one optimisation profile per entry of `profiles`, and write the engine to
+    `output`.
+
+    Raises EngineError with the parser's or builder's reason, in one sentence.
+    """
+    trt = package(backend)
+    log = _logger(trt)
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse_from_file(str(graph)):
+        raise EngineError(
+            f"{contract.component}: {backend} does not read {graph.name}: {_parser_errors(parser)}"
+        )
+    built = _allow_decomposition(trt, network)
+    config = builder.create_builder_config()
+    _configure(trt, config, target, options)
+    for profile in profiles:
+        config.add_optimization_profile(_optimisation_profile(builder, profile.shapes(contract)))
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        reason = "; ".join(log.errors[:_ERRORS_SHOWN]) or "it gave no reason"
+        raise EngineError(f"{contract.component}: {backend} could not build for {target}: {reason}")
+    with output.open("wb") as file:
+        file.write(memoryview(engine))
+    return built
+
+
+def _logger(trt: Any) -> Any:
+    class Log(trt.ILogger):
+        """Keeps errors for the exception; the packages print them otherwise."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors.append(" ".join(message.split())[:300])
+
+    return Log()
+
+
+def _parser_errors(parser: Any) -> str:
+    errors = [parser.get_error(i) for i in range(min(parser.num_errors, _ERRORS_SHOWN))]
+    shown = [
+        f"{e.node_name() or 'graph'} ({e.node_operator()}): {' '.join(e.desc().split())[:200]}"
+        for e in errors
+    ]
+    return "; ".join(shown) or "it gave no reason"
+
+
+def _allow_decomposition(trt: Any, network: Any) -> Built:
+    """Let attentions without a fused kernel be computed as matrix products; the builder fails on them
+    otherwise.
+
+    Those that have one stay whole, so that a failure to fuse is an error and not a slow engine.
+    """
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    inputs = [layer for layer in layers if layer.type == trt.LayerType.ATTENTION_INPUT]
+    decomposed = 0
+    for layer in inputs:
+        layer.__class__ = trt.IAttentionInputLayer  # get_layer returns the base class
+        query = layer.get_input(0)
+        if query.dtype == trt.DataType.FLOAT or query.shape[-1] not in FUSED_HEADS:
+            layer.attention.decomposable = True
+            decomposed += 1
+    return Built(decomposed, len(inputs))
+
+
+def _configure(trt: Any, config: Any, target: str, options: BuildOptions) -> None:
+    if target != THIS_GPU:
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), 0)
+    if options.optimisation_level is not None:
+        config.builder_optimization_level = options.optimisation_level
+    if options.weight_streaming:
+        config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
+    config.clear_flag(trt.BuilderFlag.TF32)  # fp32 islands are there for their precision
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for `engines inspect`
+
+
+def _optimisation_profile(builder: Any, shapes: Mapping[str, Any]) -> Any:
+    profile = builder.create_optimization_profile()
+    for name, (smallest, usual, largest) in shapes.items():
+        profile.set_shape(name, smallest, usual, largest)
+    return profile
+
+
+def version(backend: str) -> str:
+    """The installed version: engines of another one do not load."""
+    return str(package(backend).__version__)
+
+
+def gpu_name(backend: str) -> str:
+    """What an engine for this machine's GPU is tied to: its name and compute capability."""
+    package(backend)
+    try:
+        from cuda.bindings import runtime as cuda
+    except ImportError as error:
+        raise MissingPackageError("cuda-bindings", flavour_of(backend).extra) from error
+    status, properties = cuda.cudaGetDeviceProperties(0)
+    if int(status) != 0:
+        raise EngineError(f"{backend} builds for the GPU of this machine, and CUDA finds none ({status})")
+    name = properties.name.decode().strip("\0 ").replace(" ", "-").lower()
+    return f"{name}-sm{properties.major}{properties.minor}"

@@ -1,0 +1,195 @@
+"""`ltx-export build-engines` and `ltx-export engines …`: graphs to engines, and a look at them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ltxrt.engines.command import LtxrtGroup, ltxrt_command
+from ltxrt.engines.errors import InputError, MissingPackageError
+
+if TYPE_CHECKING:
+    from ltxrt.engines.bundle import Bundle
+    from ltxrt.engines.cache import Found
+    from ltxrt.engines.profiles import Profile
+
+BUNDLE = click.option(
+    "--bundle", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Made by ltx-export onnx."
+)
+
+
+@ltxrt_command("build-engines")
+@BUNDLE
+@click.option("--backend", default="tensorrt", show_default=True, help="tensorrt, or tensorrt_rtx.")
+@click.option(
+    "--target",
+    metavar="SM,…",
+    help="For tensorrt_rtx: sm75, sm80, sm86, sm89, sm120, sm121. tensorrt takes this machine's GPU.",
+)
+@click.option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    required=True,
+    metavar="HxWxF",
+    help="512x768x97, or ranges 256..704x256..1216x9..161; repeatable, narrow ones are faster.",
+)
+@click.option("--component", "chosen", multiple=True, help="Build only this; repeatable. Default: all.")
+@click.option("--precision", metavar="P | COMPONENT=P,…", help="Where the bundle has several.")
+@click.option(
+    "--extra-frames", type=int, default=4, show_default=True, help="Latent frames of conditioning tokens."
+)
+@click.option("--max-tokens", type=int, default=256, show_default=True, help="Longest prompt.")
+@click.option("--optimisation-level", type=click.IntRange(0, 5), help="tensorrt only: time spent on kernels.")
+@click.option("--weight-streaming", is_flag=True, help="Let the runtime keep weights in host memory.")
+def build_command(
+    bundle: Path,
+    backend: str,
+    target: str | None,
+    profiles: tuple[str, ...],
+    chosen: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Compile a bundle's graphs to engines, once for each target and component.
+
+    Engines that are there and fit are kept. tensorrt_rtx needs no GPU here.
+    """
+    from ltxrt.engines import cache, trt
+    from ltxrt.engines.bundle import read_bundle
+
+    opened = read_bundle(bundle)
+    flavour = trt.flavour_of(backend)
+    targets = _targets(flavour, backend, target)
+    if flavour.targets is not None and options["optimisation_level"] is not None:
+        raise InputError(f"--optimisation-level: {backend} measures no kernels while building; leave it out")
+    parsed = _profiles(opened, profiles, options["max_tokens"], options["extra_frames"])
+    names = _components(opened, chosen)
+    precisions = {name: _precision(opened, name, options["precision"]) for name in names}
+    for one in targets:
+        for name in names:
+            trt.check_target(backend, one, precisions[name])
+    built = trt.BuildOptions(options["optimisation_level"], options["weight_streaming"])
+    for one in targets:
+        for name in names:
+            start = time.monotonic()
+            order = cache.Order(name, precisions[name], backend, one, parsed, built)
+            found = cache.build(opened, order)
+            click.echo(f"{_line(opened, found)}  {time.monotonic() - start:.1f} s")
+
+
+@click.group("engines", cls=LtxrtGroup)
+def engines_group() -> None:
+    """The engines of a bundle."""
+
+
+@engines_group.command("list")
+@BUNDLE
+def list_command(bundle: Path) -> None:
+    """Each engine with what it is for, and why it would not load."""
+    _show(bundle, hashed=False)
+
+
+@engines_group.command("verify")
+@BUNDLE
+def verify_command(bundle: Path) -> None:
+    """As list, with every byte hashed; exit status 1 where an engine is stale or damaged."""
+    if any(found.problem for found in _show(bundle, hashed=True)):
+        raise click.exceptions.Exit(1)
+
+
+@engines_group.command("prune")
+@BUNDLE
+def prune_command(bundle: Path) -> None:
+    """Delete what is stale, damaged or was left by an interrupted build."""
+    from ltxrt.engines import cache
+    from ltxrt.engines.bundle import read_bundle
+
+    opened = read_bundle(bundle)
+    gone = cache.prune(opened, cache.verify(opened, _installed()))
+    for path in gone:
+        click.echo(f"deleted {path.relative_to(opened.root)}")
+    if not gone:
+        click.echo("nothing to delete")
+
+
+def _show(bundle: Path, hashed: bool) -> list[Found]:
+    from ltxrt.engines import cache
+    from ltxrt.engines.bundle import read_bundle
+
+    opened = read_bundle(bundle)
+    everything = (cache.verify if hashed else cache.engines)(opened, _installed())
+    for found in everything:
+        click.echo(_line(opened, found))
+    if not everything:
+        click.echo(
+            f"no engines; build them with: ltx-export build-engines --bundle {bundle} --profile 512x768x97"
+        )
+    return everything
+
+
+def _installed() -> dict[str, str | None]:
+    from ltxrt.engines import trt
+
+    versions: dict[str, str | None] = {}
+    for backend in trt.FLAVOURS:
+        try:
+            versions[backend] = trt.version(backend)
+        except MissingPackageError:
+            versions[backend] = None
+    return versions
+
+
+def _line(bundle: Bundle, found: Found) -> str:
+    record, place = found.record, found.path.relative_to(bundle.root)
+    if record is None:
+        return f"{place}: {found.problem}"
+    profiles = ", ".join(str(p.get("text")) for p in record.profiles)
+    whole = record.attentions - record.decomposed
+    attention = f", {whole} of {record.attentions} attentions kept whole" if record.attentions else ""
+    state = f"; NOT USABLE: {found.problem}" if found.problem else ""
+    return f"{place}: {record.bytes / 1e6:.1f} MB, {profiles}{attention}{state}"
+
+
+def _targets(flavour: Any, backend: str, target: str | None) -> list[str]:
+    from ltxrt.engines import trt
+
+    if flavour.targets is None:
+        if target is not None:
+            raise InputError(f"--target {target}: {backend} builds for the GPU of this machine; leave it out")
+        return [trt.THIS_GPU]
+    if target is None:
+        raise InputError(f"--target is missing; {backend} builds for {', '.join(flavour.targets)}")
+    return list(dict.fromkeys(target.split(",")))
+
+
+def _profiles(bundle: Bundle, texts: tuple[str, ...], max_tokens: int, extra: int) -> tuple[Profile, ...]:
+    from ltxrt.engines import profiles
+
+    if bundle.facts.vae is None:
+        raise InputError(
+            f"{bundle.root}: says nothing of its VAE, which profiles are measured by; export it too"
+        )
+    for name, value, least in (("--max-tokens", max_tokens, 2), ("--extra-frames", extra, 0)):
+        if value < least:
+            raise InputError(f"{name} {value}: must be {least} or more")
+    unique = dict.fromkeys(texts)
+    return tuple(profiles.parse(text, bundle.facts.vae, max_tokens, extra) for text in unique)
+
+
+def _components(bundle: Bundle, chosen: tuple[str, ...]) -> tuple[str, ...]:
+    for name in chosen:
+        bundle.precision(name)
+    return tuple(dict.fromkeys(chosen)) or tuple(bundle.components)
+
+
+def _precision(bundle: Bundle, component: str, text: str | None) -> str:
+    """The precision to build: the one asked for, or bf16, fp16, fp32 as the bundle has them."""
+    pairs = dict(item.partition("=")[::2] for item in text.split(",")) if text and "=" in text else {}
+    for name in pairs:
+        if name not in bundle.components:
+            raise InputError(f"--precision names {name!r}; the bundle has {', '.join(bundle.components)}")
+    wanted = pairs.get(component) if pairs else text
+    return bundle.precision(component, wanted, ("bf16", "fp16", "fp32"))

@@ -1,0 +1,224 @@
+"""Engines compiled here for real (TensorRT for RTX needs no GPU), and the cache that tells stale ones."""
+
+import dataclasses
+import errno
+import json
+import multiprocessing
+import shutil
+import subprocess
+import sys
+
+import pytest
+import tensorrt_rtx
+
+from ltxrt.engines import cache, profiles, trt
+from ltxrt.engines.bundle import read_bundle
+from ltxrt.engines.errors import BundleError, EngineError, InputError
+
+INSTALLED = {"tensorrt_rtx": trt.version("tensorrt_rtx")}
+TEXTS = ("64x96x9", "64..128x96..192x9..33")
+
+
+@pytest.fixture
+def bundle(two_pass_bundle, tmp_path):
+    """A copy that may be spoiled, of the two-pass bundle."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(two_pass_bundle, folder)
+    return read_bundle(folder)
+
+
+def order(bundle, component="latent_upsampler", target="sm89", texts=TEXTS, options=trt.BuildOptions()):  # noqa: B008
+    parsed = tuple(profiles.parse(text, bundle.facts.vae) for text in texts)
+    return cache.Order(component, "fp32", "tensorrt_rtx", target, parsed, options)
+
+
+def test_an_engine_is_built_once_and_then_found(bundle):
+    built = cache.build(bundle, order(bundle))
+    stamp = built.path.stat().st_mtime_ns
+    assert built.path.parent.relative_to(bundle.root).as_posix() == "engines/tensorrt_rtx/sm89"
+    assert cache.build(bundle, order(bundle)).path.stat().st_mtime_ns == stamp
+    found = cache.find(bundle, "tensorrt_rtx", "sm89", "latent_upsampler", "fp32")
+    assert (found.path, found.record.sha256) == (built.path, built.record.sha256)
+    assert sorted(p.suffix for p in built.path.parent.iterdir()) == [".engine", ".json"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"target": "sm120"}, {"texts": TEXTS[:1]}, {"texts": TEXTS[::-1]},
+     {"options": trt.BuildOptions(weight_streaming=True)}],
+)  # fmt: skip
+def test_whatever_decides_is_in_the_key(bundle, change):
+    first, second = cache.build(bundle, order(bundle)), cache.build(bundle, order(bundle, **change))
+    assert first.path.name != second.path.name
+    assert [f.problem for f in cache.verify(bundle, INSTALLED)] == ["", ""]
+
+
+def change_record(path, **values):
+    record = path.with_suffix(".json")
+    record.write_text(json.dumps({**json.loads(record.read_text()), **values}))
+
+
+def spoil_flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def spoil_cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (spoil_flip, "its content is not what was built"),
+        (spoil_cut, "is cut or was replaced"),
+        (lambda path: path.with_suffix(".json").unlink(), "has no readable record"),
+        (lambda path: path.with_suffix(".json").write_text("{"), "has no readable record"),
+        (lambda path: change_record(path, target="sm75"), "its record belongs to another engine"),
+        (lambda path: path.rename(path.with_name("x.engine")), "has no readable record"),
+    ],
+)
+def test_damage_is_named_never_loaded_and_pruned(bundle, spoil, problem):
+    path = cache.build(bundle, order(bundle)).path
+    spoil(path)
+    (found,) = cache.verify(bundle, INSTALLED)
+    assert problem in found.problem
+    with pytest.raises((InputError, EngineError), match="build"):
+        cache.find(bundle, "tensorrt_rtx", "sm89", "latent_upsampler", "fp32")
+    assert cache.prune(bundle, [found])
+    assert list(path.parent.iterdir()) == []
+    assert cache.build(bundle, order(bundle)).problem == ""
+
+
+def test_another_version_or_graph_is_recognised(bundle):
+    cache.build(bundle, order(bundle))
+    (found,) = cache.engines(bundle, {"tensorrt_rtx": "9.9.9"})
+    assert "was built by tensorrt_rtx" in found.problem and "installed is 9.9.9" in found.problem
+    graph = bundle.components["latent_upsampler"]["fp32"]
+    other = dataclasses.replace(graph, file=dataclasses.replace(graph.file, sha256="0" * 64))
+    changed = dataclasses.replace(bundle, components={"latent_upsampler": {"fp32": other}})
+    (found,) = cache.engines(changed, INSTALLED)
+    assert found.problem == "was built from another export of the graph"
+    (found,) = cache.engines(dataclasses.replace(bundle, components={}), INSTALLED)
+    assert "no longer has latent_upsampler in fp32" in found.problem
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": "sm90"}, "--target 'sm90': tensorrt_rtx builds for sm75, sm80"),
+        ({"texts": ()}, "no --profile was given"),
+    ],
+)
+def test_wrong_orders_are_refused_before_any_work(bundle, change, message):
+    with pytest.raises(InputError, match=message):
+        cache.build(bundle, order(bundle, **change))
+    assert not (bundle.root / "engines").exists()
+
+
+@pytest.mark.parametrize(("precision", "target"), [("fp8", "sm80"), ("fp8", "sm86"), ("bf16", "sm75")])
+def test_precisions_that_a_target_lacks_are_refused(precision, target):
+    with pytest.raises(InputError, match=f"--target {target}: {precision} needs"):
+        trt.check_target("tensorrt_rtx", target, precision)
+
+
+def test_a_graph_that_is_not_the_exported_one_is_refused(bundle):
+    graph = bundle.components["latent_upsampler"]["fp32"]
+    data = bundle.path(graph.data[0])
+    spoil_flip(data)
+    with pytest.raises(BundleError, match="is not what was exported; export the component again"):
+        cache.build(bundle, order(bundle))
+    data.unlink()
+    with pytest.raises((BundleError, EngineError), match=r"onnx\.data|could not be written"):
+        cache.build(bundle, order(bundle))
+    assert not list((bundle.root / "engines").rglob("*.*"))
+
+
+def test_a_full_disk_leaves_the_old_engine_and_nothing_else(bundle, monkeypatch):
+    old = cache.build(bundle, order(bundle))
+
+    def full(*arguments):
+        arguments[-1].write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(trt, "build", full)
+    with pytest.raises(EngineError, match=r"could not be written to .* \(No space left on device\)"):
+        cache.build(bundle, order(bundle, texts=TEXTS[:1]))
+    assert sorted(p.name for p in old.path.parent.iterdir()) == sorted(
+        [old.path.name, old.path.with_suffix(".json").name]
+    )
+
+
+def build_in_process(folder, texts):
+    bundle = read_bundle(folder)
+    cache.build(bundle, order(bundle, texts=texts))
+
+
+def test_two_builds_at_once_do_not_corrupt_each_other(bundle):
+    context = multiprocessing.get_context("spawn")
+    jobs = [context.Process(target=build_in_process, args=(bundle.root, TEXTS)) for _ in range(2)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    assert [job.exitcode for job in jobs] == [0, 0]
+    (found,) = cache.verify(bundle, INSTALLED)
+    assert found.problem == ""
+
+
+def test_calls_are_tensorrt_s(monkeypatch):
+    """Every name that `trt.py` uses is in the installed bindings, which share TensorRT 11's."""
+    for owner, names in {
+        tensorrt_rtx: ["Builder", "OnnxParser", "ILogger", "LayerType", "DataType", "ProfilingVerbosity"],
+        tensorrt_rtx.Builder: ["create_network", "create_builder_config", "create_optimization_profile",
+                               "build_serialized_network"],
+        tensorrt_rtx.IBuilderConfig: ["add_optimization_profile", "builder_optimization_level", "clear_flag",
+                                      "num_compute_capabilities", "set_compute_capability", "set_flag",
+                                      "profiling_verbosity"],
+        tensorrt_rtx.OnnxParser: ["parse_from_file", "num_errors", "get_error"],
+        tensorrt_rtx.BuilderFlag: ["TF32", "WEIGHT_STREAMING"],
+        tensorrt_rtx.NetworkDefinitionCreationFlag: ["STRONGLY_TYPED"],
+        tensorrt_rtx.LayerType: ["ATTENTION_INPUT"],
+        tensorrt_rtx.IAttentionInputLayer: ["attention"],
+        tensorrt_rtx.IAttention: ["decomposable"],
+        tensorrt_rtx.IOptimizationProfile: ["set_shape"],
+        tensorrt_rtx.ParserError: ["node_name", "node_operator", "desc"],
+    }.items():  # fmt: skip
+        assert [name for name in names if not hasattr(owner, name)] == []
+
+
+def test_a_graph_that_the_parser_refuses_is_one_sentence(bundle, tmp_path):
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a graph")
+    parsed = [profiles.parse("64x96x9", bundle.facts.vae)]
+    contract = bundle.contract("latent_upsampler")
+    with pytest.raises(EngineError, match=r"latent_upsampler: tensorrt_rtx does not read broken\.onnx: \S+"):
+        trt.build(broken, contract, "tensorrt_rtx", "sm89", parsed, trt.BuildOptions(), tmp_path / "e")
+
+
+def test_the_commands_build_list_verify_and_prune(bundle):
+    def run(*arguments):
+        command = [sys.executable, "-m", "ltxrt.export.cli", *arguments, "--bundle", str(bundle.root)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    build = ["build-engines", "--backend", "tensorrt_rtx", "--component", "latent_upsampler"]
+    done = run(*build, "--target", "sm89,sm120", "--profile", TEXTS[0], "--profile", TEXTS[1])
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0].split("/")[2] for line in done.stdout.splitlines()] == ["sm89", "sm120"]
+    assert len(run("engines", "list").stdout.splitlines()) == 2
+    assert run("engines", "verify").returncode == 0
+    victim = next((bundle.root / "engines").rglob("*.engine"))
+    spoil_flip(victim)
+    checked = run("engines", "verify")
+    assert checked.returncode == 1 and "NOT USABLE: its content is not what was built" in checked.stdout
+    assert f"deleted {victim.relative_to(bundle.root)}" in run("engines", "prune").stdout
+    assert run("engines", "prune").stdout.strip() == "nothing to delete"
+    for options, message in (
+        (["--profile", TEXTS[0]], "--target is missing; tensorrt_rtx builds for sm75"),
+        (["--target", "sm90", "--profile", TEXTS[0]], "--target 'sm90'"),
+        (["--target", "sm89", "--profile", "704..256x96x9"], "must rise from the smallest"),
+        (["--target", "sm89"], "Missing option '--profile'"),
+    ):
+        refused = run(*build, *options)
+        assert refused.returncode == 2 and message in refused.stderr
