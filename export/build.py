@@ -66,14 +66,13 @@ class Plan:
 def export_bundle(plan: Plan, listener: Listener) -> None:
     """Make or extend the bundle at `plan.folder`; each component is in the manifest once it is whole.
 
-    Raises before any work where a precision is refused, parts do not fit one another, or the folder holds
+    Raises before any work where parts do not fit one another, or the folder holds
     another model's bundle or damage that this export does not mend. An interruption leaves the bundle as it
     was, or valid without the component that was being replaced.
     """
     manifest = _empty_manifest(plan.checkpoint)
-    for name, precision in plan.precisions.items():
+    for name in plan.precisions:
         components.part(plan.checkpoint, name)
-        components.check_precision(name, precision)
     _prepare(plan.folder, manifest)
     _forget_damaged(plan, manifest.facts)
     if "text_encoder" in plan.precisions:
@@ -179,9 +178,10 @@ def _component(plan: Plan, manifest: Manifest, name: str, listener: Listener) ->
     """Trace and write one component; its files appear under their final names only when they are whole."""
     precision = plan.precisions[name]
     component, config = components.COMPONENTS[name], components.part(plan.checkpoint, name).config
+    form = component.form(precision)
     contract = contracts.derive(name, manifest.facts)
     listener.stage(f"{name} {precision}: tracing")
-    traced = trace(lambda: component.module(config), contract, precision)
+    traced = trace(lambda: component.module(form.config(config)), contract, precision)
 
     target = plan.folder / "onnx" / f"{name}.{precision}.onnx"
     data = target.with_suffix(".onnx.data")
@@ -190,11 +190,12 @@ def _component(plan: Plan, manifest: Manifest, name: str, listener: Listener) ->
     weights = components.weights(plan.checkpoint, name)
     with atomic_write(data) as temporary:
         constants = component.constants(config)
-        written = stream(traced, weights, constants, temporary, data.name, listener.progress)
+        scales = form.scales(config)
+        written = stream(traced, weights, constants, temporary, data.name, scales, listener.progress)
         # Up to here an interruption costs nothing: a graph that is replaced is still whole and recorded.
         _forget(plan.folder, name, precision)
     with _discarded_on_failure(target, data, weights_json):
-        weights_json.write_text(weights_map(traced, weights), encoding="utf-8")
+        weights_json.write_text(weights_map(traced, weights, scales), encoding="utf-8")
         with atomic_write(target) as temporary:
             ir.save(traced.model, temporary)
             listener.stage(f"{name} {precision}: checking")

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ltxrt.engines.errors import CheckpointError, InputError
+from ltxrt.engines.errors import CheckpointError
 from ltxrt.engines.facts import Facts
 from ltxrt.export import layout_facts
 from ltxrt.export.checkpoint import Checkpoint, Part
@@ -24,18 +24,34 @@ def _no_constants(_config: Any) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
+class Form:
+    """The config to build the module from and factors for weights, each from the checkpoint's config."""
+
+    config: Callable[[Any], Any]
+    scales: Callable[[Any], dict[str, float]]
+
+
+_PLAIN = Form(lambda config: config, lambda _config: {})
+
+
+@dataclass(frozen=True)
 class Component:
     """How one component is made.
 
     `part` is the checkpoint's; `names` the prefixes of the tensors it uses, all if empty; `constants` gives
-    the buffers that no checkpoint holds; `refused` says per precision why it is not offered.
+    the buffers that no checkpoint holds; `forms` says per precision in which other form the same function is
+    computed, where the plain one would not do.
     """
 
     part: str
     module: Callable[[Any], nn.Module]
     names: tuple[str, ...] = ()
     constants: Callable[[Any], dict[str, Tensor]] = _no_constants
-    refused: Mapping[str, str] | None = None
+    forms: Mapping[str, Form] | None = None
+
+    def form(self, precision: str) -> Form:
+        """How the component is computed in `precision`."""
+        return (self.forms or {}).get(precision, _PLAIN)
 
 
 _STATISTICS = "per_channel_statistics."
@@ -46,7 +62,7 @@ COMPONENTS: dict[str, Component] = {
         t5.TextEncoder,
         constants=t5.constants,
         # The feed-forward output passes 65504 in T5-XXL: the whole video turns into NaN or a flat colour.
-        refused={"fp16": "T5's activations exceed fp16's largest number, 65504; use bf16 or fp32"},
+        forms={"fp16": Form(t5.fp16_config, t5.fp16_scales)},
     ),
     "transformer": Component("transformer", transformer.Transformer, constants=transformer.constants),
     "vae_encoder": Component("vae", vae.VaeEncoder, ("encoder.", _STATISTICS)),
@@ -83,13 +99,6 @@ def weights(checkpoint: Checkpoint, name: str) -> dict[str, StoredTensor]:
     prefixes = COMPONENTS[name].names
     tensors = part(checkpoint, name).weights
     return {n: t for n, t in tensors.items() if not prefixes or n.startswith(prefixes)}
-
-
-def check_precision(name: str, precision: str) -> None:
-    """Refuse a precision that would give wrong results for component `name`."""
-    reason = (COMPONENTS[name].refused or {}).get(precision)
-    if reason:
-        raise InputError(f"{name} in {precision} is refused: {reason}")
 
 
 def facts(checkpoint: Checkpoint) -> Facts:

@@ -72,19 +72,20 @@ def stream(
     constants: Mapping[str, torch.Tensor],
     data_path: Path,
     location: str,
+    scales: Mapping[str, float] | None = None,
     progress: Progress | None = None,
 ) -> Written:
     """Write every weight initialiser to `data_path` and make the graph refer to it as `location`.
 
-    `constants` are buffers that no checkpoint holds. Initialisers with a value (folded constants) stay in the
-    graph.
+    `constants` are buffers that no checkpoint holds; `scales` are factors for single weights. Initialisers
+    with a value (folded constants) stay in the graph.
     """
     values = [v for v in traced.model.graph.initializers.values() if v.const_value is None]
     total = sum(_nbytes(v) for v in values)
     digest, offset, done = hashlib.sha256(), 0, 0
     with data_path.open("wb") as file:
         for value in values:
-            tensor = _value(value, traced, weights, constants)
+            tensor = _value(value, traced, weights, constants, (scales or {}).get(value.name or "", 1.0))
             data = tensor.flatten().view(torch.uint8).numpy()
             padding = b"\0" * (-offset % (PAGE if data.nbytes >= PAGE else SMALL_ALIGNMENT))
             offset += len(padding)
@@ -104,6 +105,7 @@ def _value(
     traced: Traced,
     weights: Mapping[str, StoredTensor],
     constants: Mapping[str, torch.Tensor],
+    scale: float,
 ) -> torch.Tensor:
     name = value.name or ""
     dtype = next(t for t, d in IR_DTYPES.items() if d == value.dtype)
@@ -111,6 +113,8 @@ def _value(
         return prepare(constants[name], False, dtype)
     stored = weights[name]
     tensor = read(stored)
+    if scale != 1.0:
+        tensor = tensor.float() * scale
     _check_range(stored, tensor, dtype)
     return prepare(tensor, name in traced.transposed, dtype)
 
@@ -143,7 +147,10 @@ def _external(value: ir.Value, location: str, offset: int, length: int, folder: 
     )
 
 
-def weights_map(traced: Traced, names: Iterable[str]) -> str:
-    """JSON: checkpoint name → initialiser and whether it is stored transposed. LoRA and refit read it."""
-    rows = {n: {"initializer": n, "transposed": n in traced.transposed} for n in sorted(names)}
+def weights_map(traced: Traced, names: Iterable[str], scales: Mapping[str, float] | None = None) -> str:
+    """JSON: checkpoint name → initialiser, whether it is stored transposed, its factor; for LoRA, refit."""
+    rows = {
+        n: {"initializer": n, "transposed": n in traced.transposed, "scale": (scales or {}).get(n, 1.0)}
+        for n in sorted(names)
+    }
     return json.dumps(rows, indent=1) + "\n"

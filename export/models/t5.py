@@ -7,6 +7,7 @@ position bias table in the first layer that all layers share.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -133,6 +134,32 @@ class TextEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         return self.encoder(self.shared(input_ids), attention_mask).float()
+
+
+RESIDUAL = 2.0**-6  # holds activations up to 4 million in fp16; T5-XXL's pass 65 504
+GATE = 2.0**-3
+
+
+def fp16_scales(config: TextEncoderConfig) -> dict[str, float]:
+    """Factors for the weights under which T5 in fp16 computes what it computes in fp32, without overflow.
+
+    What is added to the residual stream (embedding, attention output, feed-forward output) becomes RESIDUAL
+    times as large; each layer reads the stream through an RMS norm, whose result is the same if its epsilon
+    is RESIDUAL² times as large (`fp16_config`). The gated product is kept small by GATE on one of its
+    factors. All are powers of two, so nothing is rounded.
+    """
+    scales = {"shared.weight": RESIDUAL}
+    for i in range(config.layers):
+        layer = f"encoder.block.{i}.layer"
+        scales[f"{layer}.0.SelfAttention.o.weight"] = RESIDUAL
+        scales[f"{layer}.1.DenseReluDense.wi_1.weight"] = GATE
+        scales[f"{layer}.1.DenseReluDense.wo.weight"] = RESIDUAL / GATE
+    return scales
+
+
+def fp16_config(config: TextEncoderConfig) -> TextEncoderConfig:
+    """The config of the network whose weights are scaled by `fp16_scales`."""
+    return replace(config, norm_eps=config.norm_eps * RESIDUAL**2)
 
 
 def constants(config: TextEncoderConfig) -> dict[str, Tensor]:

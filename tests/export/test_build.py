@@ -8,13 +8,17 @@ import shutil
 import numpy as np
 import onnx
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from ltxrt.engines.backend import load_engine
 from ltxrt.engines.bundle import read_bundle, verify
 from ltxrt.engines.errors import BundleError, CheckpointError, InputError
-from ltxrt.export import build, synthetic, synthetic_models
+from ltxrt.export import build, components, synthetic, synthetic_models, trace
 from ltxrt.export.build import Plan, export_bundle
 from ltxrt.export.checkpoint import open_checkpoint
+from ltxrt.export.models import t5
+from ltxrt.export.weights import read
 
 EXTERNAL = onnx.TensorProto.EXTERNAL
 
@@ -113,10 +117,68 @@ def no_work(monkeypatch):
     monkeypatch.setattr(build, "trace", untraceable)
 
 
-def test_fp16_text_encoder_is_refused(tiny_checkpoint, tmp_path, no_work):
-    with pytest.raises(InputError, match=r"text_encoder in fp16 is refused: .*65504; use bf16 or fp32"):
-        export(opened(tiny_checkpoint("0.9.5")), tmp_path / "b", transformer="fp32", text_encoder="fp16")
-    assert not (tmp_path / "b").exists()
+@pytest.fixture
+def overflowing(tiny_checkpoint, tmp_path):
+    """The tiny checkpoint with a T5 whose feed-forward output is far beyond 65504, as T5-XXL's."""
+    folder = shutil.copytree(tiny_checkpoint("0.9.5"), tmp_path / "checkpoint")
+    tensors = load_file(folder / "t5" / "model.safetensors")
+    for name in tensors:
+        if name.endswith("wo.weight"):
+            tensors[name] *= 5e4
+        if name.endswith("wi_1.weight"):
+            tensors[name] *= 30
+    save_file(tensors, folder / "t5" / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def text_outputs(folder, target):
+    """Hidden states of one prompt, half of it padding, by precision."""
+    bundle = export(opened(folder), target, text_encoder="fp32")
+    bundle = export(opened(folder), target, text_encoder="fp16")
+    ids = np.random.default_rng(0).integers(2, 384, (1, 12))
+    feed = {"input_ids": ids, "attention_mask": (np.arange(12) < 7).astype(np.int64)[None]}
+    return {p: load_engine(bundle, "text_encoder", precision=p)(**feed)[:, :7] for p in ("fp32", "fp16")}
+
+
+def test_t5_in_fp16_equals_fp32_on_weights_that_overflow(overflowing, tmp_path):
+    outputs = text_outputs(overflowing, tmp_path / "bundle")
+    assert 0 < np.linalg.norm(outputs["fp16"] - outputs["fp32"]) / np.linalg.norm(outputs["fp32"]) <= 2e-3
+
+
+def in_torch(folder, dtype, form):
+    """The traced module itself in `dtype`: ONNX Runtime's CPU keeps sums in fp32 that a GPU rounds to fp16."""
+    checkpoint = opened(folder)
+    config, scales = checkpoint.text_encoder.config, form.scales(checkpoint.text_encoder.config)
+    weights = {
+        n: (read(t) * scales.get(n, 1.0)).to(dtype) for n, t in checkpoint.text_encoder.weights.items()
+    }
+    module = t5.TextEncoder(form.config(config)).to(dtype)
+    module = trace.load_module(module, {**weights, **t5.constants(config)})
+    ids = torch.from_numpy(np.random.default_rng(0).integers(2, 384, (1, 12)))
+    with torch.no_grad():
+        return module(ids, (torch.arange(12) < 7).long()[None])[:, :7].numpy()
+
+
+def test_the_plain_cast_overflows_and_the_safe_form_does_not(overflowing):
+    plain = components.Component("", t5.TextEncoder).form("fp16")
+    safe = components.COMPONENTS["text_encoder"].form("fp16")
+    exact = in_torch(overflowing, torch.float32, plain)
+    rounded = in_torch(overflowing, torch.float16, safe)
+    assert np.linalg.norm(rounded - exact) / np.linalg.norm(exact) <= 2e-3
+    assert not np.isfinite(in_torch(overflowing, torch.float16, plain)).all()
+    # Powers of two: in fp32 the two forms agree but for the order in which numbers are rounded.
+    np.testing.assert_allclose(in_torch(overflowing, torch.float32, safe), exact, rtol=1e-4, atol=1e-5)
+
+
+def test_the_safe_form_is_in_the_weights_map(overflowing, tmp_path):
+    bundle = export(opened(overflowing), tmp_path / "b", text_encoder="fp16")
+    rows = json.loads(bundle.path(bundle.graph("text_encoder").weights_map).read_text())
+    assert {name: row["scale"] for name, row in rows.items() if row["scale"] != 1} == {
+        "shared.weight": 2**-6,
+        **{f"encoder.block.{i}.layer.0.SelfAttention.o.weight": 2**-6 for i in (0, 1)},
+        **{f"encoder.block.{i}.layer.1.DenseReluDense.wi_1.weight": 2**-3 for i in (0, 1)},
+        **{f"encoder.block.{i}.layer.1.DenseReluDense.wo.weight": 2**-3 for i in (0, 1)},
+    }
 
 
 def test_text_encoder_of_another_width_is_refused(tiny_checkpoint, tmp_path, no_work):
