@@ -16,7 +16,7 @@ from ltxrt.engines.backend import Options
 from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import EngineError, MissingPackageError
 
-PRECISIONS = ("fp32", "fp16")  # the CPU kernels compute in fp32; fp16 graphs run between casts
+PRECISIONS = ("fp32", "fp16", "fp8-fp16")  # the CPU kernels compute in fp32; fp16 graphs run between casts
 OLDEST = (1, 24)
 # Prepacking rearranges every matrix while loading. The graphs' matrices are stored as MatMul reads them, so
 # it buys little: for the 2B transformer on 2 cores it cost 18 to 27 s of loading, against 0.3 s without, and

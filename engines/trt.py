@@ -41,6 +41,7 @@ THIS_GPU = "this-gpu"
 UNSUPPORTED = {
     "bf16": (("sm75",), "bf16 needs an Ampere GPU or a later one (sm80)"),
     "fp8": (("sm75", "sm80", "sm86"), "fp8 needs an Ada GPU or a later one (sm89)"),
+    "fp8-fp16": (("sm75", "sm80", "sm86"), "fp8 needs an Ada GPU or a later one (sm89)"),
 }
 
 

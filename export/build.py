@@ -32,14 +32,16 @@ from ltxrt.engines.bundle import (
 from ltxrt.engines.errors import InputError, LtxrtError
 from ltxrt.engines.facts import Facts
 from ltxrt.engines.files import atomic_write, inside
-from ltxrt.export import components
+from ltxrt.export import components, quantise
 from ltxrt.export.activations import per_cell
 from ltxrt.export.checkpoint import Checkpoint
+from ltxrt.export.config import TransformerConfig
 from ltxrt.export.tokenizer import write_tokenizer_json
-from ltxrt.export.trace import trace
+from ltxrt.export.trace import PRECISIONS, Traced, trace
 from ltxrt.export.versions import presets
-from ltxrt.export.weights import stream, weights_map
+from ltxrt.export.weights import IR_DTYPES, stream, weights_map
 
+BASE = {"fp8": "bf16", "fp8-fp16": "fp16"}  # what is not quantised, and what scales are in
 TILED = ("vae_encoder", "vae_decoder")
 PACKAGES = ("ltxrt", "torch", "onnx", "onnxscript", "onnx-ir")
 
@@ -61,6 +63,7 @@ class Plan:
     checkpoint: Checkpoint
     folder: Path
     precisions: Mapping[str, str]  # component → precision
+    scales: Path | None = None  # of the transformer's activations, for FP8; None: not calibrated
 
 
 def export_bundle(plan: Plan, listener: Listener) -> None:
@@ -181,7 +184,9 @@ def _component(plan: Plan, manifest: Manifest, name: str, listener: Listener) ->
     form = component.form(precision)
     contract = contracts.derive(name, manifest.facts)
     listener.stage(f"{name} {precision}: tracing")
-    traced = trace(lambda: component.module(form.config(config)), contract, precision)
+    traced = trace(lambda: component.module(form.config(config)), contract, BASE.get(precision, precision))
+    if precision in BASE:
+        traced = _quantised(plan, traced, config, BASE[precision])
 
     target = plan.folder / "onnx" / f"{name}.{precision}.onnx"
     data = target.with_suffix(".onnx.data")
@@ -208,6 +213,19 @@ def _component(plan: Plan, manifest: Manifest, name: str, listener: Listener) ->
         contract=contract.to_json(),
         memory=_memory(traced.model) if name in TILED else None,
     )
+
+
+def _quantised(plan: Plan, traced: Traced, config: TransformerConfig, base: str) -> Traced:
+    """The traced transformer with its middle blocks' projections in FP8."""
+    wanted = quantise.projections(traced.model.graph.initializers, config.layers)
+    if plan.scales is None:
+        scales = quantise.uncalibrated(wanted)
+    else:
+        scales = quantise.read_scales(plan.scales, wanted)
+    found = quantise.insert(traced.model, scales, IR_DTYPES[PRECISIONS[base]])
+    if set(found) != set(wanted):
+        raise LtxrtError(f"{len(wanted) - len(found)} projections were not found in the transformer's graph")
+    return dataclasses.replace(traced, quantised=found)
 
 
 def _memory(model: ir.Model) -> Memory:

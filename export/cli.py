@@ -23,7 +23,7 @@ COMPONENTS = (
     "latent_upsampler",
     "temporal_upsampler",
 )
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "fp8-fp16")
 PATH = click.Path(path_type=Path)
 
 
@@ -69,6 +69,8 @@ def inspect_command(checkpoint: Path) -> None:
     metavar="P | COMPONENT=P,…",
     help=f"One of {', '.join(PRECISIONS)} for all components, or a list for single ones.",
 )
+@click.option("--scales", type=PATH, metavar="FILE", help="For fp8: made by ltxrt.parity.calibrate.")
+@click.option("--uncalibrated", is_flag=True, help="fp8 without --scales: for trying what compiles.")
 @click.option("--model-version", metavar="NAME", help="Release, where the file does not tell.")
 def onnx_command(chosen: tuple[str, ...], **options: Any) -> None:
     """Export CHECKPOINT (a .safetensors file or a diffusers folder) to ONNX graphs in BUNDLE.
@@ -92,9 +94,10 @@ def onnx_command(chosen: tuple[str, ...], **options: Any) -> None:
     )
     names = tuple(dict.fromkeys(chosen)) or components.available(checkpoint)
     precisions = parse_precisions(options["precision"], names)
+    _check_fp8(precisions, options["scales"], options["uncalibrated"])
     _announce(checkpoint, names)
     start = time.monotonic()
-    export_bundle(Plan(checkpoint, options["output"], precisions), Console())
+    export_bundle(Plan(checkpoint, options["output"], precisions, options["scales"]), Console())
     click.echo(f"{options['output']}: {', '.join(names)} in {time.monotonic() - start:.0f} s")
 
 
@@ -115,6 +118,25 @@ def parse_precisions(text: str, names: tuple[str, ...]) -> dict[str, str]:
         if precision not in PRECISIONS:
             raise InputError(f"--precision {precision!r} for {name}: must be one of {', '.join(PRECISIONS)}")
     return chosen
+
+
+def _check_fp8(precisions: dict[str, str], scales: Path | None, uncalibrated: bool) -> None:
+    """FP8 is the transformer's, and needs to know how large its activations are."""
+    chosen = [name for name, precision in precisions.items() if precision.startswith("fp8")]
+    for name in chosen:
+        if name != "transformer":
+            raise InputError(
+                f"--precision {name}={precisions[name]}: only the transformer is quantised to FP8"
+            )
+    if chosen and (scales is None) is not uncalibrated:
+        raise InputError(
+            "--precision transformer=fp8 takes --scales FILE, made by python -m ltxrt.parity.calibrate, or "
+            "--uncalibrated to try what compiles; give one of them"
+        )
+    if scales is not None and not chosen:
+        raise InputError(
+            "--scales is for --precision transformer=fp8 or fp8-fp16; add it or leave --scales out"
+        )
 
 
 def _announce(checkpoint: Checkpoint, names: tuple[str, ...]) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
@@ -36,10 +36,14 @@ TRACE_SIZES = {"B": 2, "N": 24, "K": 3, "T": 7, "f": 3, "h": 4, "w": 5}
 
 @dataclass(frozen=True)
 class Traced:
-    """A graph whose initialisers have no data yet, and the names of those that are stored transposed."""
+    """A graph whose initialisers have no data yet, and the names of those that are stored transposed.
+
+    quantised: FP8 weights and the initialisers of their scales, which are filled with them.
+    """
 
     model: ir.Model
     transposed: frozenset[str]
+    quantised: Mapping[str, ir.Value] = field(default_factory=dict)
 
 
 def trace(build: Callable[[], nn.Module], contract: Contract, precision: str) -> Traced:

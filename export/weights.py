@@ -19,6 +19,7 @@ import onnx_ir as ir
 import torch
 
 from ltxrt.engines.errors import CheckpointError
+from ltxrt.export.quantise import quantise
 from ltxrt.export.safetensors_file import StoredTensor
 from ltxrt.export.trace import Traced
 
@@ -34,6 +35,7 @@ IR_DTYPES = {
     torch.float16: ir.DataType.FLOAT16,
     torch.bfloat16: ir.DataType.BFLOAT16,
     torch.int64: ir.DataType.INT64,
+    torch.float8_e4m3fn: ir.DataType.FLOAT8E4M3FN,
 }
 PAGE = 4096  # a backend maps external data by whole pages
 SMALL_ALIGNMENT = 64
@@ -80,7 +82,9 @@ def stream(
     `constants` are buffers that no checkpoint holds; `scales` are factors for single weights. Initialisers
     with a value (folded constants) stay in the graph.
     """
-    values = [v for v in traced.model.graph.initializers.values() if v.const_value is None]
+    filled = {value.name for value in traced.quantised.values()}
+    initialisers = traced.model.graph.initializers.values()
+    values = [v for v in initialisers if v.const_value is None and v.name not in filled]
     total = sum(_nbytes(v) for v in values)
     digest, offset, done = hashlib.sha256(), 0, 0
     with data_path.open("wb") as file:
@@ -115,8 +119,18 @@ def _value(
     tensor = read(stored)
     if scale != 1.0:
         tensor = tensor.float() * scale
+    if name in traced.quantised:
+        return _quantised(prepare(tensor, name in traced.transposed, torch.float32), traced.quantised[name])
     _check_range(stored, tensor, dtype)
     return prepare(tensor, name in traced.transposed, dtype)
+
+
+def _quantised(tensor: torch.Tensor, scale: ir.Value) -> torch.Tensor:
+    """The weight (in, out) as FP8; the scales of its outputs go into the graph."""
+    base = next(t for t, d in IR_DTYPES.items() if d == scale.dtype)
+    weight, steps = quantise(tensor, base)
+    scale.const_value = ir.tensor(steps, name=scale.name)
+    return weight
 
 
 def _check_range(stored: StoredTensor, tensor: torch.Tensor, dtype: torch.dtype) -> None:

@@ -146,7 +146,7 @@ def test_t5_in_fp16_equals_fp32_on_weights_that_overflow(overflowing, tmp_path):
 
 
 def in_torch(folder, dtype, form):
-    """The traced module itself in `dtype`: ONNX Runtime's CPU keeps sums in fp32 that a GPU rounds to fp16."""
+    """The traced module itself in `dtype`: ONNX Runtime's CPU keeps sums in fp32."""
     checkpoint = opened(folder)
     config, scales = checkpoint.text_encoder.config, form.scales(checkpoint.text_encoder.config)
     weights = {
