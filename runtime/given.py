@@ -35,6 +35,11 @@ def check(settings: Settings, vae: VaeFacts) -> None:
             "--denoise-strength and --skip-initial begin with a video that is there; give --input-video FILE"
         )
     if video is not None:
+        if not cut and (settings.preset.passes[0].timesteps or (1.0,))[0] >= 1:
+            raise InputError(
+                "--input-video would be all noise at the first step; give --denoise-strength below 1, or "
+                "--skip-initial, or --timesteps from below 1"
+            )
         _check_whole(_whole(video), settings, vae)
 
 
@@ -76,8 +81,14 @@ def _expected(condition: Condition, settings: Settings, vae: VaeFacts) -> Item:
     """The item that a condition will be, found without reading all of it."""
     if isinstance(condition.path, np.ndarray):
         return item(condition, _array(condition, settings))
-    frames = media.count(condition, settings.video.num_frames)
-    frames = media.trimmed(frames, condition.frame, settings.video.num_frames, vae)
+    there, total = media.count(condition, settings.video.num_frames), settings.video.num_frames
+    frames = media.trimmed(there, condition.frame, total, vae)
+    least = vae.temporal_compression + 1
+    if there > 1 and frames < least:
+        raise InputError(
+            f"{condition.label}: {min(there, total - condition.frame)} of its frames fit from frame "
+            f"{condition.frame} on, and a video needs {least}; give a longer one, another frame or an image"
+        )
     return Item(condition.frame, frames, condition.strength, condition.label)
 
 

@@ -26,6 +26,7 @@ from ltxrt.runtime.preparation import Picture, Preparation, prepare
 Array = NDArray[np.float32]
 
 _PLACE = re.compile(r"(?P<path>.+)@(?P<frame>-?\d+)(?::(?P<strength>[^:@/\\]+))?")
+_NOT_VIDEOS = ("tty",)  # what FFmpeg makes of any text file
 _NO_PLACE = re.compile(r"@[^@/\\.]*$")  # what a slip of the finger leaves behind a file's suffix
 
 
@@ -160,8 +161,10 @@ def _animation(path: Path, label: str) -> Iterator[Picture]:
 def _video(path: Path, label: str) -> Iterator[Picture]:
     try:
         with av.open(str(path.absolute())) as container:
-            if not container.streams.video:
-                raise InputError(f"{label}: has no pictures; give an image or a video")
+            if not container.streams.video or container.format.name in _NOT_VIDEOS:
+                raise InputError(
+                    f"{label}: neither an image nor a video that can be read; it has no pictures"
+                )
             frames: Any = container.decode(video=0)
             for frame in frames:
                 yield np.rot90(frame.to_ndarray(format="rgb24"), getattr(frame, "rotation", 0) // 90)

@@ -1,0 +1,74 @@
+"""Every component in every GPU precision, from the commands that users run to engines of TensorRT for RTX.
+
+Head sizes are the releases' (64 and 128), depth and width are not. No GPU is needed to compile.
+"""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from ltxrt.export import synthetic, synthetic_models
+from ltxrt.export.config import TextEncoderConfig
+
+HEADS = {"0.9.0": 64, "0.9.1": 128, "0.9.5": 64}
+TARGETS = ("sm89", "sm120")
+PROFILES = ("64x96x9", "64..96x64..128x9..25")
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "ltxrt.export.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def checkpoint(request, tmp_path_factory):
+    """A small checkpoint of one autoencoder graph, its transformer deep enough for quantised blocks."""
+    version = request.param
+    folder = tmp_path_factory.mktemp("compile")
+    models = synthetic_models.tiny(version)
+    transformer = dataclasses.replace(
+        models.transformer,
+        layers=3,
+        heads=2,
+        head_size=HEADS[version],
+        cross_attention_width=2 * HEADS[version],
+    )
+    synthetic.write_official(folder / "model.safetensors", transformer, models.vae, models.scheduler)
+    synthetic.write_text_encoder(folder / "t5", TextEncoderConfig(32, 2, 2, 64, 64, 384))
+    return version, folder
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp8"])
+def test_everything_compiles(checkpoint, precision, tmp_path):
+    version, folder = checkpoint
+    names = (
+        ("transformer",)
+        if precision == "fp8"
+        else ("text_encoder", "transformer", "vae_encoder", "vae_decoder")
+    )
+    export = [
+        "onnx",
+        folder / "model.safetensors",
+        "--text-encoder",
+        folder / "t5",
+        "--model-version",
+        version,
+    ]
+    extra = ["--uncalibrated"] if precision == "fp8" else []
+    components = [option for name in names for option in ("--component", name)]
+    made = run(*export, *components, "--precision", precision, *extra, "--output", tmp_path / "b")
+    assert made.returncode == 0, made.stderr
+    profiles = [option for text in PROFILES for option in ("--profile", text)]
+    build = ["build-engines", "--bundle", tmp_path / "b", "--backend", "tensorrt_rtx"]
+    built = run(*build, "--target", ",".join(TARGETS), *profiles)
+    assert built.returncode == 0, built.stderr
+    lines = built.stdout.splitlines()
+    assert len(lines) == len(names) * len(TARGETS)
+    whole = [line for line in lines if "attentions" in line]
+    assert all("12 of 12" in line or "2 of 2" in line or "6 of 6" in line for line in whole), whole
+    files = sorted(
+        p.relative_to(tmp_path / "b" / "engines").parts[1] for p in (tmp_path / "b").rglob("*.engine")
+    )
+    assert files == sorted(TARGETS * len(names))

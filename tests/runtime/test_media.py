@@ -1,0 +1,127 @@
+"""Images and videos that users give: named, looked at, read."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ltxrt.engines.errors import InputError
+from ltxrt.engines.facts import VaeFacts
+from ltxrt.runtime import media
+from ltxrt.runtime.media import Condition, parse
+from ltxrt.runtime.preparation import PREPARATIONS
+from ltxrt.runtime.video import VideoWriter
+
+VAE = VaeFacts(16, 32, 8, (0.0,) * 16, (1.0,) * 16, True, ())
+PLAIN = PREPARATIONS["plain"]
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "frame", "strength"),
+    [
+        ("a.png", "a.png", 0, 1.0),
+        ("a.png@96", "a.png", 96, 1.0),
+        ("a.png@96:0.5", "a.png", 96, 0.5),
+        ("me@home.png", "me@home.png", 0, 1.0),
+        ("me@home.png@8:1", "me@home.png", 8, 1.0),
+        ("C:/clips/a.mp4@16", "C:/clips/a.mp4", 16, 1.0),
+    ],
+)
+def test_conditions_are_read_from_the_right(text, path, frame, strength):
+    found = parse(text)
+    assert (str(found.path), found.frame, found.strength) == (path, frame, strength)
+    assert found.label == f"--condition {text}"
+
+
+def test_a_file_of_that_very_name_is_that_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shot@12").touch()
+    assert (str(parse("shot@12").path), parse("shot@12").frame) == ("shot@12", 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.png@middle", r"must be MEDIA\[@FRAME\[:STRENGTH\]\]"),
+        ("a.png@8:1.2", "strength 1.2 must be a number between 0 and 1"),
+        ("a.png@8:strong", "strength strong must be a number between 0 and 1"),
+        ("a.png@-8", "frame -8 must be 0 or more"),
+    ],
+)
+def test_slips_are_named(text, message):
+    with pytest.raises(InputError, match=message):
+        parse(text)
+
+
+def frames(count, height=64, width=96):
+    """Grey frames that grow brighter."""
+    return np.broadcast_to(
+        np.linspace(40, 200, count).astype(np.uint8)[:, None, None, None], (count, height, width, 3)
+    )
+
+
+@pytest.fixture
+def clip(tmp_path):
+    with VideoWriter(tmp_path / "clip.mp4", 64, 96, 24, {}) as writer:
+        for frame in frames(21):
+            writer.write(frame)
+    return tmp_path / "clip.mp4"
+
+
+def read(path, frame=0, num_frames=33, height=64, width=96):
+    return media.read(Condition(path, frame), height, width, num_frames, VAE, PLAIN)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "still.gif"])
+def test_an_image_is_one_frame(tmp_path, name):
+    Image.fromarray(frames(1)[0]).save(tmp_path / name)
+    pixels = read(tmp_path / name)
+    assert pixels.shape == (3, 1, 64, 96) and pixels.dtype == np.float32
+    np.testing.assert_allclose(pixels, 40 / 127.5 - 1, atol=0.03)
+    assert media.count(Condition(tmp_path / name), 5) == 1
+
+
+def test_a_video_is_cut_to_what_fits(clip):
+    assert read(clip).shape == (3, 17, 64, 96)  # 21 frames hold 8·2 + 1
+    assert read(clip, frame=24).shape == (3, 9, 64, 96)  # of 33
+    assert read(clip, height=32, width=32).shape == (3, 17, 32, 32)
+    brightness = (read(clip).mean(axis=(0, 2, 3)) + 1) * 127.5
+    np.testing.assert_allclose(brightness, np.linspace(40, 200, 21)[:17], atol=4)
+    assert [media.count(Condition(clip), limit) for limit in (5, 100)] == [5, 21]
+    assert media.trimmed(21, 0, 33, VAE) == 17 and media.trimmed(1, 40, 33, VAE) == 1
+
+
+def test_no_more_is_decoded_than_is_used(clip, monkeypatch):
+    seen = []
+    whole = media._video
+    monkeypatch.setattr(media, "_video", lambda *a: (seen.append(1) or f for f in whole(*a)))
+    read(clip, num_frames=9)
+    assert len(seen) == 9
+
+
+def test_an_animation_is_a_video_whatever_its_suffix(tmp_path):
+    pictures = [Image.fromarray(frame) for frame in frames(9)]
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=40)
+    assert read(tmp_path / "a.gif").shape == (3, 9, 64, 96)
+    (tmp_path / "a.gif").rename(tmp_path / "a.png")
+    assert read(tmp_path / "a.png").shape == (3, 9, 64, 96)
+
+
+def test_unreadable_files_get_one_sentence(tmp_path, clip):
+    with pytest.raises(InputError, match=r"absent\.mp4: no such file"):
+        read(tmp_path / "absent.mp4")
+    (tmp_path / "notes.txt").write_text("words " * 100)
+    for call in (lambda p: read(p), lambda p: media.count(Condition(p), 9)):
+        with pytest.raises(InputError, match=r"notes\.txt: neither an image nor a video"):
+            call(tmp_path / "notes.txt")
+    (tmp_path / "cut.mp4").write_bytes(clip.read_bytes()[:300])
+    with pytest.raises(InputError, match=r"cut\.mp4: neither an image nor a video"):
+        read(tmp_path / "cut.mp4")
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(InputError, match=r"empty\.mp4"):
+        read(tmp_path / "empty.mp4")
+    Image.fromarray(frames(1)[0]).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
+    with pytest.raises(InputError, match=r"cut\.png"):
+        read(tmp_path / "cut.png")
+    with pytest.raises(InputError, match="no such file"):
+        read(tmp_path)

@@ -1,0 +1,74 @@
+"""How images are made to fit: each step against torch, and their order."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from ltxrt.runtime import preparation
+from ltxrt.runtime.preparation import PREPARATIONS, blur, centre_crop, h264_round_trip, prepare
+
+RNG = np.random.default_rng(0)
+
+
+def smooth(height=64, width=96):
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([x * 2 % 256, y * 3 % 256, (x + y) % 256], axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "target", "wanted"),
+    [((100, 400), (64, 96), (100, 150)), ((400, 100), (64, 96), (66, 100)), ((64, 96), (64, 96), (64, 96))],
+)
+def test_the_crop_is_the_largest_centred_part(shape, target, wanted):
+    picture = RNG.integers(0, 256, (*shape, 3), np.uint8)
+    part = centre_crop(picture, *target)
+    assert part.shape[:2] == wanted
+    top, left = ((a - b) // 2 for a, b in zip(shape, wanted))
+    np.testing.assert_array_equal(part, picture[top : top + wanted[0], left : left + wanted[1]])
+
+
+def test_the_blur_is_torch_s_gaussian():
+    picture = RNG.integers(0, 256, (20, 31, 3), np.uint8)
+    line = torch.exp(-0.5 * torch.tensor([-1.0, 0.0, 1.0]) ** 2)
+    kernel = torch.outer(line, line) / line.sum() ** 2
+    pixels = functional.pad(
+        torch.from_numpy(picture).permute(2, 0, 1)[:, None].float(), (1,) * 4, mode="reflect"
+    )
+    wanted = functional.conv2d(pixels, kernel[None, None])[:, 0].permute(1, 2, 0).numpy()
+    assert np.abs(blur(picture).astype(float) - np.floor(wanted)).max() <= 1
+    assert blur(picture[:1]).shape == (1, 31, 3)
+
+
+def test_the_codec_is_deterministic_near_and_even():
+    picture = smooth(65, 97)
+    coded = h264_round_trip(picture)
+    assert coded.shape == (64, 96, 3)
+    np.testing.assert_array_equal(coded, h264_round_trip(picture))
+    flat = np.full((64, 96, 3), 120, np.uint8)
+    assert np.abs(h264_round_trip(flat).astype(int) - 120).max() <= 4
+    ramp = np.broadcast_to(np.linspace(0, 255, 96).astype(np.uint8)[None, :, None], (64, 96, 3))
+    error = np.mean((h264_round_trip(ramp).astype(float) - ramp) ** 2)
+    assert error > 0 and 10 * np.log10(255**2 / error) > 30
+    rough = np.mean((h264_round_trip(ramp, crf=51).astype(float) - ramp) ** 2)
+    assert rough > error
+
+
+def test_official_scaling_is_torch_s_bilinear():
+    picture = smooth()
+    steps = preparation.Preparation(crop=False, blur=False, codec=False, scale="bilinear")
+    pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
+    wanted = functional.interpolate(pixels, (32, 160), mode="bilinear", align_corners=False)[0].numpy()
+    np.testing.assert_allclose(prepare(picture, 32, 160, steps), wanted, atol=1e-5)
+
+
+def test_the_official_order(monkeypatch):
+    called = []
+    for name in ("centre_crop", "blur", "h264_round_trip"):
+        plain = getattr(preparation, name)
+        monkeypatch.setattr(preparation, name, lambda *a, n=name, f=plain: called.append(n) or f(*a))
+    assert prepare(smooth(), 32, 32, PREPARATIONS["official"]).shape == (3, 32, 32)
+    assert called == ["centre_crop", "blur", "h264_round_trip"]
+    called.clear()
+    prepare(smooth(), 32, 32, PREPARATIONS["plain"])
+    assert called == ["centre_crop"]
