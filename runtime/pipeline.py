@@ -29,7 +29,7 @@ from ltxrt.runtime.noise import Noise, TorchCpuGenerator
 from ltxrt.runtime.noise_cuda import TorchCudaGenerator
 from ltxrt.runtime.prompt import Tokenizer, Tokens
 from ltxrt.runtime.request import Request, Settings, complete, guidance_lists
-from ltxrt.runtime.tiling import Tile
+from ltxrt.runtime.tiling import WORKSPACE, Tile
 
 Array = NDArray[np.float32]
 
@@ -254,8 +254,8 @@ class Pipeline:
         return tiling.choose(
             shape,
             settings.request.vae_memory,
-            memory.fixed_bytes,
-            memory.bytes_per_cell,
+            round(memory.fixed_bytes * WORKSPACE),
+            memory.bytes_per_cell * WORKSPACE,
             memory.elements_per_cell,
         )
 

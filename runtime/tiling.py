@@ -50,6 +50,7 @@ OVERLAP_FRAMES = 3  # 17 pixel frames: 8 blended, 4 of halo on each side
 OVERLAP_SPACE = 4  # 128 pixels: 32 blended, 48 of halo on each side
 LEAST_FRAMES = 2 * OVERLAP_FRAMES  # below this more than half of the work is done twice
 LEAST_SPACE = 2 * OVERLAP_SPACE
+WORKSPACE = 1.3  # what ONNX Runtime's CPU takes of the activations computed; tests/export/test_activations.py
 LARGEST_TENSOR = 2**31 - 1  # elements: convolutions and TensorRT index with 32 bits
 
 UNITS = {"": 1, "B": 1} | {
