@@ -63,5 +63,5 @@ $(READY): pyproject.toml constraints.txt
 	echo "$$python -m venv $(VENV)" && $$python -m venv $(VENV)
 	$(PIP) setuptools
 	$(PIP) $(TORCH_INDEX_ARGS) $$(grep '^torch==' constraints.txt)
-	$(PIP) --no-build-isolation --editable '.[cpu,export,parity,dev]'
+	$(PIP) --no-build-isolation --editable '.[cpu,export,parity,dev,tensorrt-rtx]'
 	@touch $@

@@ -1,7 +1,8 @@
 """Load a bundle's component and call it: NumPy in, NumPy out, through whichever backend runs it.
 
 All checks against the contract are here, once; a backend only uploads and runs. A backend is a module with
-`PRECISIONS` (the order of preference) and `load(path, options) -> Session`, and a row in BACKENDS.
+`PRECISIONS` (the order of preference) and `load(path, options) -> Session`, and a row in BACKENDS; one that
+runs another file than the graph has `locate(bundle, backend, component, precision) -> Path` too.
 """
 
 from __future__ import annotations
@@ -19,15 +20,20 @@ from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.contract import DTYPES, Contract
 from ltxrt.engines.errors import EngineError, InputError
 
-BACKENDS: dict[str, str] = {"onnxruntime": "ltxrt.engines.ort"}
+BACKENDS: dict[str, str] = {
+    "onnxruntime": "ltxrt.engines.ort",
+    "tensorrt": "ltxrt.engines.trt_session",
+    "tensorrt_rtx": "ltxrt.engines.trt_session",
+}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a backend is told beside the graph's path. `threads` None leaves the number to the backend."""
+    """What a backend is told beside the file's path. `threads` None leaves the number to the backend."""
 
     contract: Contract
     threads: int | None = None
+    backend: str = "onnxruntime"
 
 
 class Session(Protocol):
@@ -122,7 +128,10 @@ def load_engine(
     if threads is not None and threads < 1:
         raise InputError(f"threads {threads}: must be 1 or more")
     module = importlib.import_module(BACKENDS[backend])
-    graph = bundle.graph(component, precision, module.PRECISIONS)
+    chosen = bundle.precision(component, precision, module.PRECISIONS)
     contract = bundle.contract(component)
-    path: Path = bundle.path(graph.file)
-    return Engine(contract, module.load(path, Options(contract, threads)))
+    if hasattr(module, "locate"):
+        path: Path = module.locate(bundle, backend, component, chosen)
+    else:
+        path = bundle.path(bundle.components[component][chosen].file)
+    return Engine(contract, module.load(path, Options(contract, threads, backend)))

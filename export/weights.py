@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -86,6 +87,12 @@ def stream(
     initialisers = traced.model.graph.initializers.values()
     values = [v for v in initialisers if v.const_value is None and v.name not in filled]
     total = sum(_nbytes(v) for v in values)
+    for scale in traced.quantised.values():
+        # Made before the weights pass through: small things that stay between large ones that go keep the
+        # heap from being reused, and memory grew with the model.
+        scale.const_value = ir.tensor(
+            torch.empty(_channels(scale), dtype=_torch_dtype(scale)), name=scale.name
+        )
     digest, offset, done = hashlib.sha256(), 0, 0
     with data_path.open("wb") as file:
         for value in values:
@@ -112,7 +119,7 @@ def _value(
     scale: float,
 ) -> torch.Tensor:
     name = value.name or ""
-    dtype = next(t for t, d in IR_DTYPES.items() if d == value.dtype)
+    dtype = _torch_dtype(value)
     if name in constants:
         return prepare(constants[name], False, dtype)
     stored = weights[name]
@@ -127,10 +134,23 @@ def _value(
 
 def _quantised(tensor: torch.Tensor, scale: ir.Value) -> torch.Tensor:
     """The weight (in, out) as FP8; the scales of its outputs go into the graph."""
-    base = next(t for t, d in IR_DTYPES.items() if d == scale.dtype)
-    weight, steps = quantise(tensor, base)
-    scale.const_value = ir.tensor(steps, name=scale.name)
+    weight, steps = quantise(tensor, _torch_dtype(scale))
+    place = cast(torch.Tensor, cast(Any, scale.const_value).raw)  # what the initialiser wraps
+    place.copy_(steps)
     return weight
+
+
+def _torch_dtype(value: ir.Value) -> torch.dtype:
+    return next(t for t, d in IR_DTYPES.items() if d == value.dtype)
+
+
+def _channels(scale: ir.Value) -> int:
+    size = scale.shape[0] if scale.shape is not None else None
+    if not isinstance(size, int):
+        raise CheckpointError(
+            f"{scale.name}: a scale needs one number per output, its shape is {scale.shape}"
+        )
+    return size
 
 
 def _check_range(stored: StoredTensor, tensor: torch.Tensor, dtype: torch.dtype) -> None:

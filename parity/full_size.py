@@ -38,10 +38,14 @@ def main() -> None:
 )
 @click.option("--component", "parts", type=click.Choice(PARTS), multiple=True, default=PARTS)
 @click.option("--precision", default="bf16", show_default=True)
+@click.option("--target", help="Also compile each with TensorRT for RTX, as for sm89.")
+@click.option("--profile", default="512x768x97", show_default=True, help="What to compile for.")
 @click.option("--work", type=PATH, required=True, help="Scratch folder; removed again.")
-def export_command(model_version: str, parts: tuple[str, ...], precision: str, work: Path) -> None:
+def export_command(
+    model_version: str, parts: tuple[str, ...], precision: str, target: str | None, profile: str, work: Path
+) -> None:
     """Export full-size sparse checkpoints; print time, memory and size per component."""
-    rows = []
+    rows, compiled = [], []
     checkpoint, text_encoder = _checkpoint(work, model_version, "sparse", parts)
     for part in parts:
         bundle = work / "bundle"
@@ -49,11 +53,18 @@ def export_command(model_version: str, parts: tuple[str, ...], precision: str, w
         cost = measure(command)
         size = sum(f.stat().st_size for f in (bundle / "onnx").iterdir())
         rows.append((part, cost, size))
+        if target is not None:
+            build = ("build-engines", "--bundle", bundle, "--backend", "tensorrt_rtx", "--target", target)
+            built = measure(module("ltxrt.export.cli", *build, "--component", part, "--profile", profile))
+            compiled.append((part, built, sum(f.stat().st_size for f in bundle.rglob("*.engine"))))
         shutil.rmtree(bundle)
     shutil.rmtree(work)
     click.echo(f"\n| {model_version}, {precision} | written GB | seconds | peak GB |\n|---|---|---|---|")
     for part, cost, size in rows:
         click.echo(f"| {part} | {size / 1e9:.2f} | {cost.seconds:.0f} | {cost.peak_bytes / 1e9:.2f} |")
+    for part, cost, size in compiled:
+        click.echo(f"| {part} engine, {target}, {profile} | {size / 1e9:.2f} | {cost.seconds:.0f} | "
+                   f"{cost.peak_bytes / 1e9:.2f} |")  # fmt: skip
 
 
 @main.command("run")
@@ -114,7 +125,8 @@ def _checkpoint(work: Path, version: str, fill: str, parts: tuple[str, ...]) -> 
 
 
 def _export(checkpoint: Path, text_encoder: Path, bundle: Path, part: str, precision: str) -> list[str]:
-    extra = ("--text-encoder", text_encoder) if part == "text_encoder" else ()
+    extra: tuple[object, ...] = ("--text-encoder", text_encoder) if part == "text_encoder" else ()
+    extra += ("--uncalibrated",) if precision.startswith("fp8") else ()
     choice = ("--component", part, "--precision", precision, "--output", bundle)
     return module("ltxrt.export.cli", "onnx", checkpoint, *extra, *choice)
 

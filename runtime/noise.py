@@ -41,6 +41,7 @@ class TorchCpuGenerator:
         "bf16" gives those of `dtype=torch.bfloat16`, as float32: each is rounded at the end, and a last block
         that is not whole is drawn afresh at once, where fp32 first draws a uniform for each of its numbers.
         """
+        check_dtype(dtype)
         size = math.prod(shape)
         values = self._blocks(size, dtype) if size >= BLOCK else self._pairs(size)
         return (bfloat16(values) if dtype == "bf16" else values).reshape(shape)
@@ -83,6 +84,12 @@ def check_seed(seed: int) -> int:
     if not 0 <= seed < 2**64:
         raise InputError(f"--seed {seed}: must be between 0 and 2**64 - 1")
     return seed
+
+
+def check_dtype(dtype: str) -> None:
+    """The types of which torch's numbers are known here."""
+    if dtype not in ("f32", "bf16"):
+        raise InputError(f"noise of type {dtype!r}: must be f32 or bf16")
 
 
 def bfloat16(values: NDArray[np.float32]) -> NDArray[np.float32]:

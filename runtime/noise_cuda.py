@@ -1,8 +1,8 @@
 """torch's CUDA random numbers without torch: Philox4x32-10, in the order in which torch's kernel writes them.
 
 A thread draws four numbers at a time and writes them a whole grid apart, so large tensors depend on how many
-threads the GPU holds at once; tensors of no more numbers than that (160 000 to 350 000) do not. References:
-Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011); torch
+threads the GPU holds at once; tensors of no more numbers than that (40 960 on a T4, 270 336 on an H100) do
+not. References: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011); torch
 `ATen/native/cuda/DistributionTemplates.h`; cuRAND's `curand_philox4x32_x.h` and `curand_normal.h`.
 
 Not run beside a GPU here: the tests hold it against the paper's known answers and published values of torch.
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines.errors import InputError
-from ltxrt.runtime.noise import bfloat16, check_seed
+from ltxrt.runtime.noise import bfloat16, check_dtype, check_seed
 
 Words = NDArray[np.uint32]
 
@@ -62,6 +62,7 @@ class TorchCudaGenerator:
 
     def randn(self, shape: tuple[int, ...], dtype: str = "f32") -> NDArray[np.float32]:
         """Standard normal numbers, as `torch.randn(shape, device="cuda")`; "bf16" rounds each to bfloat16."""
+        check_dtype(dtype)
         size = math.prod(shape)
         threads = min(self._most_blocks, -(-size // BLOCK)) * BLOCK
         values = np.empty(size, np.float32)

@@ -59,6 +59,11 @@ def test_only_the_low_32_bits_of_a_seed_count_as_in_torch():
     )
 
 
+def test_other_types_are_refused():
+    with pytest.raises(InputError, match="noise of type 'f16': must be f32 or bf16"):
+        TorchCpuGenerator(0).randn((3,), "f16")
+
+
 @pytest.mark.parametrize("seed", [-1, 2**64])
 def test_a_seed_out_of_range(seed):
     with pytest.raises(InputError, match=rf"--seed {seed}: must be between 0 and 2\*\*64 - 1"):

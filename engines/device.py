@@ -1,0 +1,99 @@
+"""GPU memory, copies, streams and graphs through NVIDIA's own bindings; no tensors, no other package.
+
+The numbers of this module are addresses and bytes. Not run on a GPU here: the calls are held against the
+installed bindings' names, and the sessions that use them against a device that records them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from ltxrt.engines.errors import EngineError, MissingPackageError
+
+
+class CudaDevice:
+    """The first GPU, with one stream on which everything happens in order."""
+
+    def __init__(self, extra: str = "tensorrt") -> None:
+        try:
+            self._cuda: Any = importlib.import_module("cuda.bindings.runtime")
+        except ImportError as error:
+            raise MissingPackageError("cuda-bindings", extra) from error
+        count = self._call("cudaGetDeviceCount", missing="no NVIDIA driver that this CUDA can use")
+        if count < 1:
+            raise EngineError(
+                "no NVIDIA GPU is visible; run on a machine with one, or use --backend onnxruntime"
+            )
+        self.stream = self._call("cudaStreamCreate")
+
+    def allocate(self, size: int) -> int:
+        """The address of `size` new bytes."""
+        return int(self._call("cudaMalloc", size, missing=f"{size / 2**30:.2f} GiB of GPU memory"))
+
+    def free(self, address: int) -> None:
+        self._call("cudaFree", address)
+
+    def upload(self, address: int, array: np.ndarray) -> None:
+        """Copy a contiguous array to the GPU; `array` must live until `wait`."""
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._call("cudaMemcpyAsync", address, array.ctypes.data, array.nbytes, kind, self.stream)
+
+    def download(self, array: np.ndarray, address: int) -> None:
+        """Copy from the GPU into a contiguous array, which is whole after `wait`."""
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, self.stream)
+
+    def wait(self) -> None:
+        """Until everything asked for has happened."""
+        self._call("cudaStreamSynchronize", self.stream)
+
+    def begin_graph(self) -> None:
+        """Record what is asked of the stream, instead of doing it."""
+        mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call("cudaStreamBeginCapture", self.stream, mode)
+
+    def end_graph(self) -> Any:
+        """What was recorded, ready to be launched."""
+        graph = self._call("cudaStreamEndCapture", self.stream)
+        try:
+            return self._call("cudaGraphInstantiate", graph, 0)
+        finally:
+            self._call("cudaGraphDestroy", graph)
+
+    def launch(self, graph: Any) -> None:
+        self._call("cudaGraphLaunch", graph, self.stream)
+
+    def free_graph(self, graph: Any) -> None:
+        self._call("cudaGraphExecDestroy", graph)
+
+    def _call(self, name: str, *arguments: Any, missing: str = "") -> Any:
+        """A function's result without its status; EngineError for a status that is no success."""
+        status, *results = getattr(self._cuda, name)(*arguments)
+        if int(status) != 0:
+            raise EngineError(
+                f"CUDA: {name} failed with {status.name}" + (f": there is {missing}" * bool(missing))
+            )
+        return results[0] if results else None
+
+
+class Memory:
+    """A buffer on the device that grows and never shrinks; its address changes when it grows."""
+
+    def __init__(self, device: Any) -> None:
+        self._device, self.size, self.address = device, 0, 0
+
+    def at_least(self, size: int) -> int:
+        """The address of `size` bytes or more."""
+        if size > self.size:
+            self.release()
+            self.address, self.size = self._device.allocate(size), size
+        return self.address
+
+    def release(self) -> None:
+        if self.size:
+            self._device.wait()
+            self._device.free(self.address)
+        self.size = self.address = 0
