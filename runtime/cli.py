@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ltxrt.engines.command import ltxrt_command
+from ltxrt.engines.command import LtxrtGroup, ltxrt_command
 
 if TYPE_CHECKING:
     from ltxrt.engines.bundle import Bundle
@@ -57,8 +57,13 @@ def _preset_options(command: Any) -> Any:
     return command
 
 
-@ltxrt_command("ltx-run", context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--bundle", type=PATH, required=True, metavar="DIR", help="Folder made by ltx-export onnx.")
+@ltxrt_command(
+    "ltx-run",
+    cls=LtxrtGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option("--bundle", type=PATH, metavar="DIR", help="Folder made by ltx-export onnx.  [required]")
 @click.option("--prompt", help="What the video shows.")
 @click.option("--output", type=PATH, metavar="FILE", help=".mp4, .webm, .gif, or a name for a folder of PNG.")
 @click.option(
@@ -110,8 +115,15 @@ def _preset_options(command: Any) -> Any:
 @click.option("--threads", type=int, help="CPU threads. [default: all cores]")
 @click.option("--list-presets", is_flag=True, help="Show the bundle's presets and stop.")
 @click.version_option(package_name="ltxrt")
-def main(bundle: Path, output: Path | None, list_presets: bool, **options: Any) -> None:
+@click.pass_context
+def main(
+    context: click.Context, /, bundle: Path | None, output: Path | None, list_presets: bool, **options: Any
+) -> None:
     """Make a video from a bundle. Needs no torch."""
+    if context.invoked_subcommand is not None:
+        return
+    if bundle is None:
+        raise click.UsageError("Missing option '--bundle'.")
     from ltxrt.engines.bundle import read_bundle
 
     if list_presets:
@@ -120,6 +132,16 @@ def main(bundle: Path, output: Path | None, list_presets: bool, **options: Any) 
     if output is None:
         raise click.UsageError("Missing option '--output'.")
     _generate(bundle, output, options)
+
+
+@main.command("doctor")
+@click.option("--bundle", type=PATH, metavar="DIR", help="Also look at a bundle's engines.")
+def doctor_command(bundle: Path | None) -> None:
+    """Say what this machine can run, and how to get what is missing."""
+    from ltxrt.engines.doctor import report
+
+    for line in report(bundle):
+        click.echo(line)
 
 
 def _generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:

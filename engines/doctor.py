@@ -1,0 +1,65 @@
+"""What this machine can run: packages, driver, GPU, a bundle's engines; and for each gap, a command."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+from ltxrt.engines import cache, trt
+from ltxrt.engines.bundle import read_bundle
+from ltxrt.engines.errors import LtxrtError
+
+# Distribution, what it is for, the extra that brings it.
+PACKAGES = (
+    ("onnxruntime", "runs graphs on the CPU", "cpu"),
+    ("onnxruntime-gpu", "runs graphs on NVIDIA GPUs", "cuda"),
+    ("tensorrt", "runs engines on NVIDIA GPUs", "tensorrt"),
+    ("tensorrt-rtx", "builds engines anywhere, runs them on RTX GPUs", "tensorrt-rtx"),
+    ("cuda-bindings", "GPU memory for both TensorRTs", "tensorrt"),
+)
+
+
+def report(bundle: Path | None) -> Iterator[str]:
+    """Lines for people, one for each thing that was looked at."""
+    yield f"python {platform.python_version()}, ltxrt {_version('ltxrt') or 'not installed'}"
+    for name, purpose, extra in PACKAGES:
+        found = _version(name)
+        yield f"{name} {found}" if found else f"{name} missing ({purpose}): pip install 'ltxrt[{extra}]'"
+    yield from _gpu()
+    if bundle is not None:
+        yield from _bundle(bundle)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _gpu() -> Iterator[str]:
+    for backend in trt.FLAVOURS:
+        try:
+            yield f"{backend}: GPU {trt.gpu_name(backend)}"
+        except LtxrtError as error:
+            yield f"{backend}: not usable here: {error}"
+
+
+def _bundle(path: Path) -> Iterator[str]:
+    opened = read_bundle(path)
+    graphs = ", ".join(f"{name} ({', '.join(g)})" for name, g in opened.components.items())
+    yield f"{path}: LTX-Video {opened.version}; graphs: {graphs}"
+    versions: dict[str, str | None] = {}
+    for backend in trt.FLAVOURS:
+        try:
+            versions[backend] = trt.version(backend)
+        except LtxrtError:
+            versions[backend] = None
+    found = cache.engines(opened, versions)
+    for engine in found:
+        place = engine.path.relative_to(opened.root)
+        yield f"{place}: {engine.problem or 'fits the bundle and the installed version'}"
+    if not found:
+        yield "no engines: ltx-export build-engines --bundle … --profile 512x768x97"
