@@ -143,6 +143,14 @@ def _announce(checkpoint: Checkpoint, names: tuple[str, ...]) -> None:
     row = checkpoint.version
     sure = "" if row.certain else " (the file does not tell; --model-version says it)"
     click.echo(f"LTX-Video {row.name}{sure}; {row.licence}", err=True)
+    from ltxrt.export.inspect import FP8_WARNING, is_fp8
+
+    if (
+        checkpoint.transformer is not None
+        and "transformer" in names
+        and is_fp8(checkpoint.transformer.weights)
+    ):
+        click.echo(FP8_WARNING, err=True)
     two_passes = len(row.presets["default"].passes) > 1
     expected = COMPONENTS[:5] if two_passes else COMPONENTS[:4]
     missing = [n for n in expected if n not in names]

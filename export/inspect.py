@@ -13,7 +13,7 @@ from ltxrt.export.layout_facts import noise_maps
 from ltxrt.export.layout_graphs import vae_graph
 from ltxrt.export.safetensors_file import StoredTensor
 
-_FP8_WARNING = (
+FP8_WARNING = (
     "warning: FP8 weights without scales (a plain cast); export from the bf16 file where you can, "
     "quantising again from these loses quality"
 )
@@ -48,6 +48,11 @@ def _part_lines(checkpoint: Checkpoint) -> list[str]:
     return lines
 
 
+def is_fp8(weights: Mapping[str, StoredTensor]) -> bool:
+    """Whether some weights were cast to FP8, as the official FP8 files' are."""
+    return any(tensor.dtype.startswith("F8") for tensor in weights.values())
+
+
 def _part(name: str, weights: Mapping[str, StoredTensor], highlights: str) -> list[str]:
     counts: Counter[str] = Counter()
     for tensor in weights.values():
@@ -55,7 +60,7 @@ def _part(name: str, weights: Mapping[str, StoredTensor], highlights: str) -> li
     total, nbytes = sum(counts.values()), sum(t.nbytes for t in weights.values())
     dtypes = ", ".join(f"{d} {n / total:.1%}" for d, n in counts.most_common())
     lines = [f"{name}: {_amount(total)} parameters, {nbytes / 1e9:.3g} GB, {dtypes}", f"  {highlights}"]
-    return lines + ([f"  {_FP8_WARNING}"] if any(d.startswith("F8") for d in counts) else [])
+    return lines + ([f"  {FP8_WARNING}"] if is_fp8(weights) else [])
 
 
 def _amount(count: int) -> str:

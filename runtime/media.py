@@ -27,7 +27,9 @@ Array = NDArray[np.float32]
 
 _PLACE = re.compile(r"(?P<path>.+)@(?P<frame>-?\d+)(?::(?P<strength>[^:@/\\]+))?")
 _NOT_VIDEOS = ("tty",)  # what FFmpeg makes of any text file
-_NO_PLACE = re.compile(r"@[^@/\\.]*$")  # what a slip of the finger leaves behind a file's suffix
+_SEVERAL_PICTURES = ("MPO", "TIFF")  # a phone's photo with a preview, pages: no animation
+# What a slip of the finger leaves behind a file's suffix.
+_NO_PLACE = re.compile(r"@(?:[^@/\\.]*|[\d.:+-]*)$")
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,22 @@ def parse(text: str) -> Condition:
     """
     label = f"--condition {text}"
     match = _PLACE.fullmatch(text)
-    if match is None or Path(text).exists():
-        if not Path(text).exists() and _NO_PLACE.search(text):
+    there = _exists(text)
+    if match is None or there:
+        if not there and _NO_PLACE.search(text):
             raise InputError(f"{label}: must be MEDIA[@FRAME[:STRENGTH]], as in photo.png@96:0.8")
         return Condition(Path(text), text=label)
     frame, strength = int(match["frame"]), match["strength"]
     if frame < 0:
         raise InputError(f"{label}: frame {frame} must be 0 or more, counted from the video's start")
     return Condition(Path(match["path"]), frame, _strength(strength, label), label)
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _strength(text: str | None, label: str) -> float:
@@ -115,7 +125,7 @@ def _file(condition: Condition) -> Path:
     if isinstance(condition.path, np.ndarray):
         raise InputError(f"{condition.label}: is no file")
     path = Path(condition.path)
-    if not path.is_file():
+    if not _exists(str(path)) or not path.is_file():
         raise InputError(f"{condition.label}: no such file")
     return path
 
@@ -124,7 +134,7 @@ def _is_image(path: Path) -> bool:
     """Whether Pillow knows the file and it is a single picture."""
     try:
         with Image.open(path) as image:
-            return getattr(image, "n_frames", 1) == 1
+            return getattr(image, "n_frames", 1) == 1 or image.format in _SEVERAL_PICTURES
     except UnidentifiedImageError:
         return False
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):

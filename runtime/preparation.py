@@ -1,8 +1,8 @@
 """How a given image or frame is made to fit the video: crop, blur, codec, scaling; each a step of its own.
 
-Reference: official `load_image_to_tensor_with_resize_and_crop` and `crf_compressor.py`, read in source only;
-they do the same to every frame of a video. A little blur and the traces of a codec make the image look like a
-frame of the training videos; a perfectly sharp one invites a still video.
+Reference: official `load_image_to_tensor_with_resize_and_crop` and `crf_compressor.py`, read in copies of the
+source only; they do the same to every frame of a video. A little blur and the traces of a codec make the
+image look like a frame of the training videos; a perfectly sharp one invites a still video.
 """
 
 from __future__ import annotations
@@ -71,11 +71,14 @@ def blur(picture: Picture) -> Picture:
     """A Gaussian of 3×3 with sigma 1, edges mirrored, cut to 8 bits as the codec takes them."""
     if min(picture.shape[:2]) < 2:
         return picture  # nothing beside it to mirror
-    kernel = (KERNEL / KERNEL.sum()).astype(np.float32)
-    values = np.pad(picture.astype(np.float32), ((1, 1), (1, 1), (0, 0)), mode="reflect")
-    values = kernel[0] * values[:-2] + kernel[1] * values[1:-1] + kernel[2] * values[2:]
-    values = kernel[0] * values[:, :-2] + kernel[1] * values[:, 1:-1] + kernel[2] * values[:, 2:]
-    return values.clip(0, 255).astype(np.uint8)
+    line = (KERNEL / KERNEL.sum()).astype(np.float32)
+    scaled = picture.astype(np.float32) / np.float32(255)  # as there: the result is cut, so rounding shows
+    wide = np.pad(scaled, ((1, 1), (1, 1), (0, 0)), mode="reflect")
+    height, width = picture.shape[:2]
+    values = np.zeros_like(scaled)
+    for row, column in np.ndindex(3, 3):
+        values += line[row] * line[column] * wide[row : row + height, column : column + width]
+    return (values * np.float32(255)).clip(0, 255).astype(np.uint8)
 
 
 def h264_round_trip(picture: Picture, crf: int = CRF) -> Picture:
@@ -86,7 +89,7 @@ def h264_round_trip(picture: Picture, crf: int = CRF) -> Picture:
     memory = io.BytesIO()
     try:
         with av.open(memory, "w", format="mp4") as container:
-            options = {"crf": str(crf), "preset": "veryfast", "mbtree": "0"}
+            options = {"crf": str(crf), "preset": "veryfast"}
             stream: Any = container.add_stream("libx264", rate=1, options=options)
             stream.height, stream.width = even.shape[:2]
             stream.pix_fmt = "yuv420p"

@@ -3,12 +3,18 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
+from ltxrt.engines.backend import load_engine
+from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import InputError
 from ltxrt.export import synthetic_models
 from ltxrt.export.cli import main, parse_precisions
+from ltxrt.export.safetensors_file import SafetensorsFile
 
 NAMES = ("transformer", "vae_decoder")
 
@@ -137,3 +143,18 @@ def test_precisions_are_one_for_all_or_a_list():
 def test_full_size_models_are_the_releases():
     """What docs/full-size.md measures is the releases' own size."""
     assert synthetic_models.full("0.9.8-13b-dev").transformer.layers == 48
+
+
+def test_fp8_checkpoints_are_exported_with_a_warning(tiny_checkpoint, tmp_path):
+    """A plain cast without scales, as the official FP8 files are: what it lost does not come back."""
+    source = tiny_checkpoint("0.9.5") / "model.safetensors"
+    tensors = load_file(source)
+    cast = {n: t.to(torch.float8_e4m3fn) if ".ff." in n and t.ndim == 2 else t for n, t in tensors.items()}
+    save_file(cast, tmp_path / "fp8.safetensors", SafetensorsFile(source).metadata)
+    arguments = ("--component", "transformer", "--model-version", "0.9.5", "--output", tmp_path / "b")
+    result = run("onnx", tmp_path / "fp8.safetensors", *arguments)
+    assert result.exit_code == 0, result.output
+    assert result.output.count("warning: FP8 weights without scales (a plain cast)") == 1
+    bundle = read_bundle(tmp_path / "b")
+    feed = bundle.contract("transformer").sample({"B": 1, "N": 6, "K": 1, "T": 4}, np.random.default_rng(0))
+    assert np.isfinite(load_engine(bundle, "transformer")(**feed)).all()

@@ -41,6 +41,9 @@ def test_a_file_of_that_very_name_is_that_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("a.png@8.5", r"must be MEDIA"),
+        ("a.png@1.5:0.3", r"must be MEDIA"),
+        ("a.png@8:0.5:3", r"must be MEDIA"),
         ("a.png@middle", r"must be MEDIA\[@FRAME\[:STRENGTH\]\]"),
         ("a.png@8:1.2", "strength 1.2 must be a number between 0 and 1"),
         ("a.png@8:strong", "strength strong must be a number between 0 and 1"),
@@ -125,3 +128,21 @@ def test_unreadable_files_get_one_sentence(tmp_path, clip):
         read(tmp_path / "cut.png")
     with pytest.raises(InputError, match="no such file"):
         read(tmp_path)
+
+
+def test_photos_with_a_preview_are_images(tmp_path):
+    """What many phones write: a JPEG with a second picture in it, turned by its EXIF orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    one, two = (Image.fromarray(frame) for frame in frames(2))
+    one.save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=[two], exif=exif.tobytes())
+    assert media.count(Condition(tmp_path / "phone.jpg"), 9) == 1
+    assert read(tmp_path / "phone.jpg").shape == (3, 1, 64, 96)
+    assert media.read_image(tmp_path / "phone.jpg", "x").shape == (96, 64, 3), "upright"
+
+
+def test_names_that_no_file_can_have(tmp_path):
+    name = "a" * 5000 + ".png"
+    assert str(parse(name).path) == name
+    with pytest.raises(InputError, match="no such file"):
+        read(name)
