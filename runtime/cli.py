@@ -80,7 +80,8 @@ def _preset_options(command: Any) -> Any:
 @click.option("--input-video", type=PATH, metavar="FILE", help="A video to make another one of.")
 @click.option("--denoise-strength", type=float, help="Share of the steps that --input-video goes through.")
 @click.option(
-    "--preparation", help="How images are made to fit: official or plain.  [default: --reference's]"
+    "--preparation",
+    help="How images fit: official, plain, none, or steps: crop,blur,codec.  [default: --reference's]",
 )
 @click.option("--preset", help="One of the bundle's presets.  [default: default]")
 @click.option("--config", type=PATH, metavar="FILE", help="Settings in YAML; official files are read too.")

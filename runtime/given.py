@@ -16,7 +16,7 @@ from ltxrt.runtime import conditioning_items, media
 from ltxrt.runtime.conditioning_items import Item
 from ltxrt.runtime.latents import VideoShape
 from ltxrt.runtime.media import Condition
-from ltxrt.runtime.preparation import PREPARATIONS, Preparation
+from ltxrt.runtime.preparation import Preparation, preparation_named
 from ltxrt.runtime.request import Settings
 from ltxrt.runtime.upscale import resize
 
@@ -45,10 +45,7 @@ def check(settings: Settings, vae: VaeFacts) -> None:
 
 def preparation(settings: Settings) -> Preparation:
     """How files are made to fit: the request's choice, or the reference's habit."""
-    name = settings.request.preparation or settings.reference.preparation
-    if name not in PREPARATIONS:
-        raise InputError(f"--preparation {name!r}: must be one of {', '.join(PREPARATIONS)}")
-    return PREPARATIONS[name]
+    return preparation_named(settings.request.preparation or settings.reference.preparation)
 
 
 def read(condition: Condition, settings: Settings, size: VideoShape, vae: VaeFacts) -> Array:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ltxrt.engines.errors import LtxrtError
+from ltxrt.engines.errors import InputError, LtxrtError
 from ltxrt.runtime.upscale import resize
 
 Array = NDArray[np.float32]
@@ -42,6 +42,25 @@ PREPARATIONS = {
     "official": Preparation(crop=True, blur=True, codec=True, scale="bilinear"),
     "plain": Preparation(crop=True, blur=False, codec=False, scale="bicubic"),
 }
+
+
+STEPS = ("crop", "blur", "codec")
+
+
+def preparation_named(text: str) -> Preparation:
+    """One of PREPARATIONS, or single steps by name, as in "crop,codec", or "none"; scaled bilinearly.
+
+    Raises InputError for other words.
+    """
+    if text in PREPARATIONS:
+        return PREPARATIONS[text]
+    steps = [] if text == "none" else text.split(",")
+    if any(step not in STEPS for step in steps):
+        raise InputError(
+            f"--preparation {text!r}: must be one of {', '.join(PREPARATIONS)}, none, "
+            f"or steps of {','.join(STEPS)}"
+        )
+    return Preparation("crop" in steps, "blur" in steps, "codec" in steps, "bilinear")
 
 
 def prepare(picture: Picture, height: int, width: int, steps: Preparation) -> Array:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from ltxrt.engines.errors import InputError
 from ltxrt.runtime import preparation
 from ltxrt.runtime.preparation import PREPARATIONS, blur, centre_crop, h264_round_trip, prepare
 
@@ -66,6 +67,18 @@ def test_official_scaling_is_torch_s_bilinear():
     pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
     wanted = functional.interpolate(pixels, (32, 160), mode="bilinear", align_corners=False)[0].numpy()
     np.testing.assert_allclose(prepare(picture, 32, 160, steps), wanted, atol=1e-5)
+
+
+def test_steps_are_switched_by_name():
+    assert preparation.preparation_named("official") == PREPARATIONS["official"]
+    assert preparation.preparation_named("crop,blur,codec") == PREPARATIONS["official"]
+    assert preparation.preparation_named("blur") == preparation.Preparation(False, True, False, "bilinear")
+    assert preparation.preparation_named("none") == preparation.Preparation(False, False, False, "bilinear")
+    for text in ("sepia", "crop,", ""):
+        with pytest.raises(
+            InputError, match="must be one of official, plain, none, or steps of crop,blur,codec"
+        ):
+            preparation.preparation_named(text)
 
 
 def test_the_official_order(monkeypatch):
