@@ -107,6 +107,13 @@ class Engine(BoundEngine):
         self.close()
 
 
+def preferred(backend: str) -> tuple[str, ...]:
+    """The precisions that `backend` runs, the one it prefers first. InputError for no such backend."""
+    if backend not in BACKENDS:
+        raise InputError(f"no backend is named {backend!r}; they are {', '.join(BACKENDS)}")
+    return tuple(importlib.import_module(BACKENDS[backend]).PRECISIONS)
+
+
 def load_engine(
     bundle: Bundle,
     component: str,
@@ -123,12 +130,11 @@ def load_engine(
     Raises InputError for a component, precision or backend there is not, MissingPackageError for a backend
     that is not installed, EngineError for a graph that the backend refuses.
     """
-    if backend not in BACKENDS:
-        raise InputError(f"no backend is named {backend!r}; they are {', '.join(BACKENDS)}")
+    order = preferred(backend)
     if threads is not None and threads < 1:
         raise InputError(f"threads {threads}: must be 1 or more")
     module = importlib.import_module(BACKENDS[backend])
-    chosen = bundle.precision(component, precision, module.PRECISIONS)
+    chosen = bundle.precision(component, precision, order)
     contract = bundle.contract(component)
     if hasattr(module, "locate"):
         path: Path = module.locate(bundle, backend, component, chosen)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ltxrt.engines.backend import Engine, load_engine
+from ltxrt.engines.backend import Engine, load_engine, preferred
 from ltxrt.engines.bundle import Bundle, read_bundle
 from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.facts import SchedulerFacts, TransformerFacts, VaeFacts
@@ -117,7 +117,7 @@ class Pipeline:
         settings = complete(request, self.bundle.presets, self.vae)
         needed = self._needed(settings) if components is None else components
         for component in needed:
-            self.bundle.precision(component, self.precision.get(component))
+            self._precision(component)
         for number in range(len(settings.preset.passes)):
             self.plan(settings, number)
         self._noise(settings)
@@ -247,8 +247,7 @@ class Pipeline:
 
     def tile(self, settings: Settings, component: str, shape: LatentShape) -> Tile:
         """What the autoencoder takes at once within the request's memory; InputError where nothing fits."""
-        precision = self.bundle.precision(component, self.precision.get(component))
-        memory = self.bundle.components[component][precision].memory
+        memory = self.bundle.components[component][self._precision(component)].memory
         if memory is None:
             return Tile.whole(shape)
         return tiling.choose(
@@ -297,8 +296,12 @@ class Pipeline:
         upsampler = ["latent_upsampler"] if len(settings.preset.passes) > 1 else []
         return ["text_encoder", *encoder, "transformer", *upsampler, "vae_decoder"]
 
+    def _precision(self, component: str) -> str:
+        """Which of the bundle's precisions runs; InputError where the component is not there in it."""
+        return self.bundle.precision(component, self.precision.get(component), preferred(self.backend))
+
     def _engine(self, component: str) -> Engine:
-        precision = self.precision.get(component)
+        precision = self._precision(component)
         return load_engine(
             self.bundle, component, backend=self.backend, precision=precision, threads=self.threads
         )

@@ -285,6 +285,23 @@ def test_a_white_video_is_not_a_result(pipeline, monkeypatch):
         pipeline.generate(Request(PROMPT, **SMALL))
 
 
+@pytest.mark.parametrize(
+    ("backend", "there", "taken"),
+    [
+        ("onnxruntime", ("bf16", "fp16", "fp32"), "fp32"),
+        ("onnxruntime", ("bf16", "fp8-fp16"), "fp8-fp16"),
+        ("tensorrt_rtx", ("fp32", "bf16"), "bf16"),
+        ("tensorrt", ("bf16", "fp8"), "fp8"),
+        ("tensorrt", ("fp32",), "fp32"),
+    ],
+)
+def test_of_several_precisions_the_backend_s_first_is_taken(pipeline, backend, there, taken):
+    graph = pipeline.bundle.graph("transformer")
+    components = {**pipeline.bundle.components, "transformer": dict.fromkeys(there, graph)}
+    bundle = dataclasses.replace(pipeline.bundle, components=components)
+    assert Pipeline(bundle, backend=backend)._precision("transformer") == taken
+
+
 def test_the_library_s_names():
     import ltxrt.runtime
 
