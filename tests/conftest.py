@@ -123,6 +123,14 @@ def reference():
     )
 
 
+LONGEST = ("test_compile.py", "test_parity.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first: files are handed to workers in order, and nobody should wait for the last."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory):
     """One folder for all workers of the session."""
