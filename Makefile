@@ -11,7 +11,7 @@ RUN := $(VENV)/bin/python -m
 READY := $(VENV)/.ready
 PIP := $(RUN) pip --disable-pip-version-check install --quiet --constraint constraints.txt
 CANDIDATES := python3 python3.13 python3.12 python3.11
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 # What fits is asked by running it: a name on the path can be a shim of a version that is not there, and Debian
 # ships python3 without the ensurepip that venv needs.

@@ -1,8 +1,9 @@
 """Load a bundle's component and call it: NumPy in, NumPy out, through whichever backend runs it.
 
-All checks against the contract are here, once; a backend only uploads and runs. A backend is a module with
-`PRECISIONS` (the order of preference) and `load(path, options) -> Session`, and a row in BACKENDS; one that
-runs another file than the graph has `locate(bundle, backend, component, precision) -> Path` too.
+All checks against the contract are here, once; a backend only uploads and runs. A backend is a row in
+BACKENDS, whose module has `PRECISIONS` (per backend, the order of preference) and `load(path, options) ->
+Session`; one that runs another file than the graph has `locate(bundle, backend, component, precision) ->
+Path` too.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ltxrt.engines.errors import EngineError, InputError
 
 BACKENDS: dict[str, str] = {
     "onnxruntime": "ltxrt.engines.ort",
+    "onnxruntime_cuda": "ltxrt.engines.ort",
     "tensorrt": "ltxrt.engines.trt_session",
     "tensorrt_rtx": "ltxrt.engines.trt_session",
 }
@@ -29,11 +31,15 @@ BACKENDS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Options:
-    """What a backend is told beside the file's path. `threads` None leaves the number to the backend."""
+    """What a backend is told beside the file's path.
+
+    `threads` None leaves the number to the backend; `graph` is what the file was built from, where it was.
+    """
 
     contract: Contract
     threads: int | None = None
     backend: str = "onnxruntime"
+    graph: Path | None = None
 
 
 class Session(Protocol):
@@ -111,7 +117,17 @@ def preferred(backend: str) -> tuple[str, ...]:
     """The precisions that `backend` runs, the one it prefers first. InputError for no such backend."""
     if backend not in BACKENDS:
         raise InputError(f"no backend is named {backend!r}; they are {', '.join(BACKENDS)}")
-    return tuple(importlib.import_module(BACKENDS[backend]).PRECISIONS)
+    return tuple(importlib.import_module(BACKENDS[backend]).PRECISIONS[backend])
+
+
+def files(bundle: Bundle, component: str, backend: str, precision: str | None = None) -> list[Path]:
+    """What `load_engine` will read: the graph and its weights, or the engine."""
+    chosen = bundle.precision(component, precision, preferred(backend))
+    graph = bundle.components[component][chosen]
+    module = importlib.import_module(BACKENDS[backend])
+    if hasattr(module, "locate"):
+        return [module.locate(bundle, backend, component, chosen)]
+    return [bundle.path(file) for file in (graph.file, *graph.data)]
 
 
 def load_engine(
@@ -136,8 +152,6 @@ def load_engine(
     module = importlib.import_module(BACKENDS[backend])
     chosen = bundle.precision(component, precision, order)
     contract = bundle.contract(component)
-    if hasattr(module, "locate"):
-        path: Path = module.locate(bundle, backend, component, chosen)
-    else:
-        path = bundle.path(bundle.components[component][chosen].file)
-    return Engine(contract, module.load(path, Options(contract, threads, backend)))
+    graph = bundle.path(bundle.components[component][chosen].file)
+    path = module.locate(bundle, backend, component, chosen) if hasattr(module, "locate") else graph
+    return Engine(contract, module.load(path, Options(contract, threads, backend, graph)))

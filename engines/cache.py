@@ -30,6 +30,7 @@ from ltxrt.engines.profiles import Profile, check, to_json
 
 SCHEMA = 1
 RECORD_LIMIT = 1 << 20  # bytes
+TIMINGS = "timing.cache"  # of one target's kernels; TensorRT itself checks that it fits
 _DECISIVE = (
     "schema", "component", "precision", "backend", "backend_version", "target", "graph", "data", "profiles",
     "options",
@@ -56,6 +57,7 @@ class Record:
     options: dict[str, Any]
     attentions: int = 0
     decomposed: int = 0
+    layers: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     bytes: int = 0
     sha256: str = ""
 
@@ -118,12 +120,13 @@ def build(bundle: Bundle, order: Order) -> Found:
             with atomic_write(path) as temporary:
                 built = trt.build(
                     bundle.path(graph.file), contract, order.backend, order.target, order.profiles,
-                    order.options, temporary,
+                    order.options, temporary, folder / TIMINGS if order.target == trt.THIS_GPU else None,
                 )  # fmt: skip
                 made = dataclasses.replace(
                     wanted,
                     attentions=built.attentions,
                     decomposed=built.decomposed,
+                    layers=built.layers,
                     bytes=temporary.stat().st_size,
                     sha256=sha256(temporary),
                 )

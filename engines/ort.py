@@ -1,5 +1,7 @@
-"""The ONNX Runtime backend, on the CPU: nothing to build, the graph is optimised when it is loaded.
+"""The ONNX Runtime backends, on the CPU and on CUDA: nothing to build, the graph is optimised when it is
+loaded.
 
+Inputs that are bound are copied to the device once; a call copies the others and the output, nothing else.
 External data is memory-mapped by ONNX Runtime. Since 1.24 it refuses locations that leave the graph's folder
 (absolute, through `..` or a link) or name an address in memory; older releases are therefore refused here.
 """
@@ -16,7 +18,16 @@ from ltxrt.engines.backend import Options
 from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import EngineError, MissingPackageError
 
-PRECISIONS = ("fp32", "fp16", "fp8-fp16")  # the CPU kernels compute in fp32; fp16 graphs run between casts
+# The CPU has fp32 kernels, runs fp16 graphs between casts, and has next to nothing for bf16.
+PRECISIONS = {
+    "onnxruntime": ("fp32", "fp16", "fp8-fp16"),
+    "onnxruntime_cuda": ("fp16", "bf16", "fp32", "fp8-fp16"),
+}
+DEVICES = {"onnxruntime": "cpu", "onnxruntime_cuda": "cuda"}
+CUDA: dict[str, str] = {
+    "arena_extend_strategy": "kSameAsRequested",  # doubling would take twice what a video needs
+    "use_tf32": "0",  # fp32 islands are there for their precision
+}
 OLDEST = (1, 24)
 # Prepacking rearranges every matrix while loading. The graphs' matrices are stored as MatMul reads them, so
 # it buys little: for the 2B transformer on 2 cores it cost 18 to 27 s of loading, against 0.3 s without, and
@@ -32,25 +43,31 @@ _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory", "o
 
 
 class OrtSession:
-    """A graph in ONNX Runtime; handles are OrtValues."""
+    """A graph in ONNX Runtime; handles are OrtValues on `device`."""
 
-    def __init__(self, session: Any, contract: Contract) -> None:
+    def __init__(self, session: Any, contract: Contract, device: str) -> None:
         import onnxruntime
 
         self._session = session
         self._component = contract.component
-        self._outputs = [t.name for t in contract.outputs]
-        self._value = onnxruntime.OrtValue.ortvalue_from_numpy  # shares the array's memory
+        (self._output,) = (t.name for t in contract.outputs)
+        self._device = device
+        self._value = onnxruntime.OrtValue.ortvalue_from_numpy  # on the CPU it shares the array's memory
 
     def upload(self, name: str, array: np.ndarray) -> Any:
-        return self._value(array.copy())
+        return self._value(array.copy(), self._device)
 
     def run(self, feeds: Mapping[str, Any]) -> np.ndarray:
         if self._session is None:
             raise EngineError(f"{self._component}: the engine is closed")
-        values = {n: self._value(v) if isinstance(v, np.ndarray) else v for n, v in feeds.items()}
         try:
-            (output,) = self._session.run_with_ort_values(self._outputs, values)
+            binding = self._session.io_binding()
+            for name, value in feeds.items():
+                on_device = self._value(value, self._device) if isinstance(value, np.ndarray) else value
+                binding.bind_ortvalue_input(name, on_device)
+            binding.bind_output(self._output, "cpu")
+            self._session.run_with_iobinding(binding)
+            (output,) = binding.get_outputs()
             return output.numpy()
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise _failure(self._component, "run", error) from error
@@ -60,21 +77,38 @@ class OrtSession:
 
 
 def load(path: Path, options: Options) -> OrtSession:
-    """Load the graph at `path` on the CPU; its inputs and outputs must be the contract's."""
+    """Load the graph at `path`; its inputs and outputs must be the contract's."""
+    device = DEVICES[options.backend]
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingPackageError("onnxruntime", "cpu") from error
+        raise MissingPackageError("onnxruntime", device) from error
     _refuse_old(onnxruntime.__version__)
+    providers = _providers(onnxruntime, device)
     component = options.contract.component
     try:
         session = onnxruntime.InferenceSession(
-            str(path), _session_options(component, options.threads), providers=["CPUExecutionProvider"]
+            str(path), _session_options(component, options.threads), providers=providers
         )
     except Exception as error:  # as above
         raise _failure(component, "load", error) from error
+    if device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+        raise EngineError(
+            f"{component}: onnxruntime found no GPU that it can use and fell back to the CPU; look at "
+            "ltx-run doctor, or choose --backend onnxruntime"
+        )
     _check_signature(session, options.contract)
-    return OrtSession(session, options.contract)
+    return OrtSession(session, options.contract, device)
+
+
+def _providers(onnxruntime: Any, device: str) -> list[Any]:
+    """What runs the graph, in order of preference; on a GPU the CPU keeps only shapes and indices."""
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise MissingPackageError("onnxruntime-gpu", "cuda")
+    onnxruntime.preload_dlls()
+    return [("CUDAExecutionProvider", CUDA), "CPUExecutionProvider"]
 
 
 def _session_options(component: str, threads: int | None) -> Any:

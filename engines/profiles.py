@@ -11,9 +11,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ltxrt.engines.contract import Contract
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.facts import VaeFacts
 
 Range = tuple[int, int, int]  # smallest, usual, largest
@@ -143,3 +144,14 @@ def _volume(profile: Profile, contract: Contract) -> int:
 
 def to_json(profile: Profile) -> dict[str, object]:
     return {"text": profile.text, "ranges": {name: list(r) for name, r in profile.ranges.items()}}
+
+
+def from_json(data: Mapping[str, Any]) -> Profile:
+    """What `to_json` wrote. Raises BundleError for anything else."""
+    try:
+        ranges = {str(name): (int(a), int(b), int(c)) for name, (a, b, c) in data["ranges"].items()}
+        return Profile(str(data["text"]), ranges)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(
+            f"the engine's record holds no profile where one belongs ({error}); build it again"
+        ) from error

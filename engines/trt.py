@@ -15,6 +15,7 @@ from typing import Any
 
 from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import EngineError, InputError, MissingPackageError
+from ltxrt.engines.files import atomic_write
 from ltxrt.engines.profiles import Profile
 
 FUSED_HEADS = range(16, 257, 8)  # head sizes that attention kernels are made for
@@ -50,19 +51,26 @@ class BuildOptions:
     """What a build is told beside the graph; every field is part of the engine's key.
 
     optimisation_level 0..5 (TensorRT only: RTX does not measure kernels); weight_streaming lets the runtime
-    keep weights in host memory.
+    keep weights in host memory; strip leaves the weights out, which are then read from the graph's own file
+    when the engine is loaded (TensorRT only: RTX wants a driver for it).
     """
 
     optimisation_level: int | None = None
     weight_streaming: bool = False
+    strip: bool = False
 
 
 @dataclass(frozen=True)
 class Built:
-    """How many attentions may fall back to plain matrix products, as no fused kernel takes them."""
+    """What went into an engine.
+
+    decomposed of attentions: how many may fall back to plain matrix products, as no fused kernel takes them;
+    layers: how many layers of each kind compute in each type.
+    """
 
     decomposed: int
     attentions: int
+    layers: dict[str, dict[str, int]]
 
 
 def package(backend: str) -> Any:
@@ -98,10 +106,12 @@ def build(
     profiles: Sequence[Profile],
     options: BuildOptions,
     output: Path,
+    timing_cache: Path | None = None,
 ) -> Built:
     """Compile the graph with one optimisation profile per entry of `profiles`, and write the engine to
     `output`.
 
+    What TensorRT measured of its kernels is kept in `timing_cache` for the next build; RTX measures nothing.
     Raises EngineError with the parser's or builder's reason, in one sentence.
     """
     trt = package(backend)
@@ -116,6 +126,7 @@ def build(
     built = _allow_decomposition(trt, network)
     config = builder.create_builder_config()
     _configure(trt, config, target, options)
+    timings = None if timing_cache is None else _read_timings(config, timing_cache)
     for profile in profiles:
         config.add_optimization_profile(_optimisation_profile(builder, profile.shapes(contract)))
     engine = builder.build_serialized_network(network, config)
@@ -124,7 +135,19 @@ def build(
         raise EngineError(f"{contract.component}: {backend} could not build for {target}: {reason}")
     with output.open("wb") as file:
         file.write(memoryview(engine))
+    if timings is not None and timing_cache is not None:
+        with atomic_write(timing_cache) as temporary:
+            temporary.write_bytes(memoryview(timings.serialize()))
     return built
+
+
+def _read_timings(config: Any, path: Path) -> Any:
+    """The timings of earlier builds, given to this one; empty where TensorRT does not take them."""
+    cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+    if cache is None or not config.set_timing_cache(cache, False):
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, False)
+    return cache
 
 
 def _logger(trt: Any) -> Any:
@@ -166,7 +189,18 @@ def _allow_decomposition(trt: Any, network: Any) -> Built:
         if query.dtype == trt.DataType.FLOAT or query.shape[-1] not in FUSED_HEADS:
             layer.attention.decomposable = True
             decomposed += 1
-    return Built(decomposed, len(inputs))
+    return Built(decomposed, len(inputs), _layers(layers))
+
+
+def _layers(layers: Sequence[Any]) -> dict[str, dict[str, int]]:
+    """Kind of layer → type of its first output → how many."""
+    found: dict[str, dict[str, int]] = {}
+    for layer in layers:
+        if layer.num_outputs and layer.get_output(0) is not None:
+            types = found.setdefault(layer.type.name.lower(), {})
+            name = layer.get_output(0).dtype.name.lower()
+            types[name] = types.get(name, 0) + 1
+    return {kind: dict(sorted(types.items())) for kind, types in sorted(found.items())}
 
 
 def _configure(trt: Any, config: Any, target: str, options: BuildOptions) -> None:
@@ -177,6 +211,8 @@ def _configure(trt: Any, config: Any, target: str, options: BuildOptions) -> Non
         config.builder_optimization_level = options.optimisation_level
     if options.weight_streaming:
         config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
+    if options.strip:
+        config.set_flag(trt.BuilderFlag.STRIP_PLAN)
     config.clear_flag(trt.BuilderFlag.TF32)  # fp32 islands are there for their precision
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for `engines inspect`
 

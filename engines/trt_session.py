@@ -24,9 +24,9 @@ from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.contract import DTYPES, Contract
 from ltxrt.engines.device import CudaDevice, Memory
 from ltxrt.engines.errors import EngineError
-from ltxrt.engines.profiles import Profile, pick
+from ltxrt.engines.profiles import Profile, from_json, pick
 
-PRECISIONS = ("fp8", "bf16", "fp16", "fp8-fp16", "fp32")
+PRECISIONS = dict.fromkeys(trt.FLAVOURS, ("fp8", "bf16", "fp16", "fp8-fp16", "fp32"))
 
 
 @dataclass(frozen=True)
@@ -192,14 +192,25 @@ def load(path: Path, options: Options) -> TrtSession:
     """Load the engine at `path`, whose record lies beside it."""
     machine = Machine.of(options.backend)
     record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    profiles = tuple(
-        Profile(p["text"], {name: (r[0], r[1], r[2]) for name, r in p["ranges"].items()})
-        for p in record["profiles"]
-    )
+    profiles = tuple(map(from_json, record["profiles"]))
     engine = machine.runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
         raise EngineError(
             f"{options.contract.component}: {options.backend} does not load {path.name}; it is of another "
             "version or GPU: build it again with ltx-export build-engines"
         )
+    if record.get("options", {}).get("strip"):
+        _give_weights(machine, engine, options)
     return TrtSession(machine, engine, options.contract, profiles)
+
+
+def _give_weights(machine: Machine, engine: Any, options: Options) -> None:
+    """Fill a stripped engine with the weights of the graph that it was built from."""
+    log = machine.package.Logger(machine.package.Logger.ERROR)
+    refitter = machine.package.Refitter(engine, log)
+    parser = machine.package.OnnxParserRefitter(refitter, log)
+    if not parser.refit_from_file(str(options.graph)) or not refitter.refit_cuda_engine():
+        raise EngineError(
+            f"{options.contract.component}: {options.backend} could not fill the stripped engine with the "
+            f"weights of {options.graph}; build it again, without --strip"
+        )

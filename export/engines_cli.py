@@ -45,6 +45,9 @@ BUNDLE = click.option(
 @click.option("--max-tokens", type=int, default=256, show_default=True, help="Longest prompt.")
 @click.option("--optimisation-level", type=click.IntRange(0, 5), help="tensorrt only: time spent on kernels.")
 @click.option("--weight-streaming", is_flag=True, help="Let the runtime keep weights in host memory.")
+@click.option(
+    "--strip", is_flag=True, help="tensorrt only: leave the weights out; loading takes the graph's."
+)
 def build_command(
     bundle: Path,
     backend: str,
@@ -65,13 +68,15 @@ def build_command(
     targets = _targets(flavour, backend, target)
     if flavour.targets is not None and options["optimisation_level"] is not None:
         raise InputError(f"--optimisation-level: {backend} measures no kernels while building; leave it out")
+    if flavour.targets is not None and options["strip"]:
+        raise InputError(f"--strip: {backend} strips engines only where a GPU is; leave it out")
     parsed = _profiles(opened, profiles, options["max_tokens"], options["extra_frames"])
     names = _components(opened, chosen)
     precisions = {name: _precision(opened, name, options["precision"]) for name in names}
     for one in targets:
         for name in names:
             trt.check_target(backend, one, precisions[name])
-    built = trt.BuildOptions(options["optimisation_level"], options["weight_streaming"])
+    built = trt.BuildOptions(options["optimisation_level"], options["weight_streaming"], options["strip"])
     for one in targets:
         for name in names:
             start = time.monotonic()
@@ -98,6 +103,26 @@ def verify_command(bundle: Path) -> None:
     """As list, with every byte hashed; exit status 1 where an engine is stale or damaged."""
     if any(found.problem for found in _show(bundle, hashed=True)):
         raise click.exceptions.Exit(1)
+
+
+@engines_group.command("inspect")
+@BUNDLE
+@click.option("--component", "chosen", multiple=True, help="Only this; repeatable. Default: all.")
+def inspect_command(bundle: Path, chosen: tuple[str, ...]) -> None:
+    """What each engine is made of: layers by type and precision, fused attention, memory per profile.
+
+    Where a GPU is, also what the builder made of it.
+    """
+    from ltxrt.engines import cache, inspection
+    from ltxrt.engines.bundle import read_bundle
+
+    opened = read_bundle(bundle)
+    names = _components(opened, chosen)
+    for found in cache.engines(opened, _installed()):
+        if found.record is None or found.record.component in names:
+            click.echo(_line(opened, found))
+            for line in inspection.describe(opened, found):
+                click.echo(f"  {line}")
 
 
 @engines_group.command("prune")

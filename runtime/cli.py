@@ -114,6 +114,7 @@ def _preset_options(command: Any) -> Any:
 @click.option("--precision", metavar="P | COMPONENT=P,…", help="Which of the bundle's precisions to run.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="What runs the engines.")
 @click.option("--threads", type=int, help="CPU threads. [default: all cores]")
+@click.option("--keep-loaded", is_flag=True, help="Keep engines between passes; all stand in memory then.")
 @click.option("--list-presets", is_flag=True, help="Show the bundle's presets and stop.")
 @click.version_option(package_name="ltxrt")
 @click.pass_context
@@ -153,7 +154,7 @@ def _generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:
     from ltxrt.runtime.video import check_output
 
     check_output(output)
-    where = {key: options.pop(key) for key in ("backend", "threads")}
+    where = {key: options.pop(key) for key in ("backend", "threads", "keep_loaded")}
     precision = precisions(options.pop("precision"), COMPONENTS)
     pipeline = Pipeline(read_bundle(bundle), precision=precision, **where)
     request = _request(options)

@@ -1,22 +1,27 @@
 """A prompt to a video: the one place where tokenizer, engines, schedule, guidance and decoding meet.
 
 Stages run one after the other, and each engine is freed before the next is loaded, so that memory holds the
-largest component and not their sum. Progress, files and the clock belong to the caller.
+largest component and not their sum; the transformer's file is read while the text encoder runs. Progress,
+files and the clock belong to the caller.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ltxrt.engines.backend import Engine, load_engine, preferred
+from ltxrt.engines.backend import Engine, files, load_engine, preferred
 from ltxrt.engines.bundle import Bundle, read_bundle
 from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.facts import SchedulerFacts, TransformerFacts, VaeFacts
+from ltxrt.engines.files import read_ahead
 from ltxrt.runtime import decoding, given, guidance_plan, noise_file, rope, schedule, tiling, upscale
 from ltxrt.runtime.conditioning import distinct_timesteps
 from ltxrt.runtime.conditioning_items import Conditioned, prepare, strip
@@ -87,7 +92,8 @@ class Pipeline:
     """A bundle and how its engines are loaded.
 
     `precision` maps components to one of the bundle's precisions; None takes the only one there is, or what
-    the backend prefers.
+    the backend prefers. `keep_loaded` keeps every engine for the next video, for servers with the memory for
+    all of them; `close`, or the end of a `with` block, frees them.
     """
 
     def __init__(
@@ -97,17 +103,34 @@ class Pipeline:
         backend: str = "onnxruntime",
         precision: Mapping[str, str] | None = None,
         threads: int | None = None,
+        keep_loaded: bool = False,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
         self.backend = backend
         self.precision = dict(precision or {})
         self.threads = threads
+        self.keep_loaded = keep_loaded
+        self._kept: dict[str, Engine] = {}
         facts = self.bundle.facts
         if facts.transformer is None or facts.vae is None or facts.scheduler is None:
             raise BundleError(f"{self.bundle.root}: says nothing of its transformer, VAE or scheduler")
         self.transformer: TransformerFacts = facts.transformer
         self.vae: VaeFacts = facts.vae
         self.scheduler: SchedulerFacts = facts.scheduler
+
+    def close(self) -> None:
+        """Free the engines that were kept; the pipeline can be used again."""
+        for engine in self._kept.values():
+            engine.close()
+        self._kept = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def settings(self, request: Request, components: Collection[str] | None = None) -> Settings:
         """The completed request; raises InputError for what cannot be done, before any engine is loaded.
@@ -136,7 +159,8 @@ class Pipeline:
         settings = self.settings(request)
         tokens = self._tokens(settings)
         watch(Event("text encoder"))
-        text = self.encode_text(settings, tokens)
+        with self._reading("transformer"):
+            text = self.encode_text(settings, tokens)
         draws = self._draws(settings)
         latents = self.run_pass(settings, 0, text, self.start(settings, watch), draws, watch)
         for number in range(1, len(settings.preset.passes)):
@@ -300,11 +324,32 @@ class Pipeline:
         """Which of the bundle's precisions runs; InputError where the component is not there in it."""
         return self.bundle.precision(component, self.precision.get(component), preferred(self.backend))
 
-    def _engine(self, component: str) -> Engine:
+    def _load(self, component: str) -> Engine:
         precision = self._precision(component)
         return load_engine(
             self.bundle, component, backend=self.backend, precision=precision, threads=self.threads
         )
+
+    @contextmanager
+    def _engine(self, component: str) -> Iterator[Engine]:
+        """A loaded engine, freed at the end unless it is to be kept."""
+        if component in self._kept:
+            yield self._kept[component]
+        elif self.keep_loaded:
+            self._kept[component] = self._load(component)
+            yield self._kept[component]
+        else:
+            with self._load(component) as engine:
+                yield engine
+
+    @contextmanager
+    def _reading(self, component: str) -> Iterator[None]:
+        """Meanwhile, read the file of `component`, which runs next, so that loading finds it in memory."""
+        if component in self._kept:
+            yield
+            return
+        with read_ahead(files(self.bundle, component, self.backend, self._precision(component))):
+            yield
 
     def _tokens(self, settings: Settings) -> list[Tokens]:
         if self.bundle.tokenizer is None:

@@ -14,8 +14,8 @@ STATIC = ("context", "context_mask", "rope_cos", "rope_sin", "perturbation_mask"
 
 
 def test_the_backends_that_need_a_gpu_are_tested_without_one():
-    """`test_trt_session.py` holds them against a device that records; the others run here."""
-    assert set(BACKENDS) == {"onnxruntime", "tensorrt", "tensorrt_rtx"}
+    """`test_trt_session.py` and `test_ort.py` hold them against stand-ins; the first runs here."""
+    assert set(BACKENDS) == {"onnxruntime", "onnxruntime_cuda", "tensorrt", "tensorrt_rtx"}
 
 
 @pytest.fixture(params=["onnxruntime"])

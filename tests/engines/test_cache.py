@@ -11,7 +11,7 @@ import sys
 import pytest
 import tensorrt_rtx
 
-from ltxrt.engines import cache, profiles, trt
+from ltxrt.engines import cache, inspection, profiles, trt
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import BundleError, EngineError, InputError
 
@@ -139,7 +139,7 @@ def test_a_full_disk_leaves_the_old_engine_and_nothing_else(bundle, monkeypatch)
     old = cache.build(bundle, order(bundle))
 
     def full(*arguments):
-        arguments[-1].write_bytes(b"half")
+        arguments[6].write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(trt, "build", full)
@@ -222,3 +222,86 @@ def test_the_commands_build_list_verify_and_prune(bundle):
     ):
         refused = run(*build, *options)
         assert refused.returncode == 2 and message in refused.stderr
+
+
+def test_inspect_shows_layers_attention_and_memory(bundle):
+    def run(*arguments):
+        command = [sys.executable, "-m", "ltxrt.export.cli", *arguments, "--bundle", str(bundle.root)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    run("build-engines", "--backend", "tensorrt_rtx", "--target", "sm89", "--profile", "64x96x9",
+        "--component", "latent_upsampler", "--component", "transformer")  # fmt: skip
+    shown = run("engines", "inspect")
+    attentions = 2 * bundle.facts.transformer.layers
+    assert f"attention: 0 of {attentions} as one fused kernel" in shown  # fp32 has none
+    assert "matrix_multiply: " in shown and "convolution: " in shown and " float\n" in shown
+    assert "64x96x9: inputs and output " in shown
+    assert "the built layers are seen on a machine with its GPU only" in shown
+    assert "convolution" not in run("engines", "inspect", "--component", "transformer")
+
+
+class FakeInspected:
+    """An engine with two layers, as the inspector reports them."""
+
+    num_optimization_profiles = 2
+
+    def create_engine_inspector(self):
+        return self
+
+    def get_engine_information(self, form):
+        assert form == tensorrt_rtx.LayerInformationFormat.JSON
+        layer = {"Name": "a", "Outputs": [{"Name": "x", "Format/Datatype": "BFloat16"}]}
+        return json.dumps({"Layers": [layer, {**layer, "TacticName": "sm89_fmha_v2"}]})
+
+    def get_device_memory_size_for_profile_v2(self, index):
+        return (index + 1) * 10**6
+
+
+def test_built_layers_are_counted():
+    lines = list(inspection.built_layers(tensorrt_rtx, FakeInspected()))
+    assert lines == [
+        "built: 2 layers (2 BFloat16), 1 of them fused attention",
+        "built: profile 1 takes 1.0 MB of scratch memory",
+        "built: profile 2 takes 2.0 MB of scratch memory",
+    ]
+    for owner, names in (
+        (tensorrt_rtx.ICudaEngine, ("num_optimization_profiles", "create_engine_inspector")),
+        (tensorrt_rtx.ICudaEngine, ("get_device_memory_size_for_profile_v2",)),
+        (tensorrt_rtx.EngineInspector, ("get_engine_information",)),
+    ):
+        assert all(hasattr(owner, name) for name in names)
+
+
+class FakeTimings:
+    """A builder's configuration that takes timing caches which begin with "good"."""
+
+    def __init__(self):
+        self.given = None
+
+    def create_timing_cache(self, data):
+        return data
+
+    def set_timing_cache(self, cache, ignore_mismatch):
+        assert ignore_mismatch is False
+        taken = cache == b"" or cache.startswith(b"good")
+        self.given = cache if taken else self.given
+        return taken
+
+
+@pytest.mark.parametrize(
+    ("there", "given"), [(None, b""), (b"good one", b"good one"), (b"of another GPU", b"")]
+)
+def test_timings_of_earlier_builds_are_taken_where_they_fit(tmp_path, there, given):
+    path = tmp_path / cache.TIMINGS
+    if there is not None:
+        path.write_bytes(there)
+    config = FakeTimings()
+    assert trt._read_timings(config, path) == given == config.given
+    assert all(hasattr(tensorrt_rtx.IBuilderConfig, n) for n in ("create_timing_cache", "set_timing_cache"))
+
+
+def test_rtx_does_not_strip(bundle):
+    command = [sys.executable, "-m", "ltxrt.export.cli", "build-engines", "--bundle", str(bundle.root)]
+    command += ["--backend", "tensorrt_rtx", "--target", "sm89", "--profile", "64x96x9", "--strip"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2 and "strips engines only where a GPU is" in result.stderr

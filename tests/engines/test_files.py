@@ -4,9 +4,12 @@ import hashlib
 import os
 import re
 import stat
+import threading
+import time
 
 import pytest
 
+from ltxrt.engines import files
 from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.files import atomic_write, inside, sha256
 
@@ -87,3 +90,22 @@ def test_a_loop_of_links_is_refused(tmp_path):
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(BundleError, match="cannot be resolved"):
         inside(tmp_path, "a")
+
+
+def test_read_ahead_reads_every_file_and_leaves_no_thread(tmp_path, monkeypatch):
+    """Files without a reader in the way are read to their ends, an unreadable one is passed over."""
+    monkeypatch.setattr(files, "_PIECE", 1000)
+    paths = [tmp_path / "a", tmp_path / "missing", tmp_path / "b"]
+    for path in (paths[0], paths[2]):
+        path.write_bytes(b"x" * 2500)
+    asked = []
+    monkeypatch.setattr(files, "_free", lambda: asked.append(1) or True)
+    with files.read_ahead(paths):
+        while sum(asked) < 8:  # three pieces and the end, twice
+            time.sleep(0.001)
+    assert not any(t.name == "read ahead" for t in threading.enumerate())
+    asked.clear()
+    monkeypatch.setattr(files, "_free", lambda: asked.append(1) and False)
+    with files.read_ahead(paths):
+        pass
+    assert len(asked) <= 2, "no piece was read where memory is short"

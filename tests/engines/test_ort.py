@@ -135,7 +135,7 @@ def test_out_of_memory_says_what_to_do(bundle, monkeypatch, error):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_ort_values", fail)
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", fail)
     with pytest.raises(EngineError, match="not enough memory: use fewer frames"):
         engine(input_ids=IDS, attention_mask=IDS)
 
@@ -160,12 +160,52 @@ def test_threads_are_passed_on():
 def test_uploaded_inputs_are_not_copied_again(bundle, monkeypatch):
     session = load_engine(bundle, "text_encoder")._session
     handle = session.upload("input_ids", IDS)
-    seen = []
+    bound = {}
+    bind = onnxruntime.IOBinding.bind_ortvalue_input
     monkeypatch.setattr(
-        onnxruntime.InferenceSession,
-        "run_with_ort_values",
-        lambda _self, _names, values: seen.append(values) or [handle],
+        onnxruntime.IOBinding,
+        "bind_ortvalue_input",
+        lambda self, name, value: bound.update({name: value}) or bind(self, name, value),
     )
     session.run({"input_ids": handle, "attention_mask": IDS})
-    assert seen[0]["input_ids"] is handle
-    assert isinstance(seen[0]["attention_mask"], onnxruntime.OrtValue)
+    assert bound["input_ids"] is handle
+    assert isinstance(bound["attention_mask"], onnxruntime.OrtValue)
+
+
+def test_cuda_without_its_package_is_refused_not_replaced(bundle):
+    """The CPU's package has no CUDA provider, and would run on the CPU without a word."""
+    with pytest.raises(MissingPackageError, match=r"onnxruntime-gpu.*pip install 'ltxrt\[cuda\]'"):
+        load_engine(bundle, "text_encoder", backend="onnxruntime_cuda")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_cuda_that_fell_back_to_the_cpu_is_an_error(bundle, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    with pytest.raises(EngineError, match="fell back to the CPU"):
+        load_engine(bundle, "text_encoder", backend="onnxruntime_cuda")
+
+
+def test_cuda_gets_its_options_and_device_inputs(bundle, monkeypatch):
+    """What the CUDA provider would be told; the session itself runs on the CPU."""
+    told, devices = [], []
+    real, value = onnxruntime.InferenceSession, onnxruntime.OrtValue.ortvalue_from_numpy
+
+    def session(path, options, providers):
+        told.extend(providers)
+        made = real(path, options, providers=["CPUExecutionProvider"])
+        monkeypatch.setattr(made, "get_providers", lambda: ["CUDAExecutionProvider"])
+        return made
+
+    def on_device(array, device="cpu"):
+        devices.append(device)
+        return value(array)
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_numpy", on_device)
+    with load_engine(bundle, "text_encoder", backend="onnxruntime_cuda") as engine:
+        engine(input_ids=IDS, attention_mask=IDS)
+    assert told == [("CUDAExecutionProvider", ort.CUDA), "CPUExecutionProvider"]
+    assert devices == ["cuda", "cuda"]

@@ -221,6 +221,47 @@ def test_profiles_come_from_the_engine_s_record(two_pass_bundle, tmp_path, monke
         trt_session.load(tmp_path / "e.engine", options)
 
 
+class FakeRefit:
+    """`Refitter` and `OnnxParserRefitter` in one, and what they were asked."""
+
+    Logger = tensorrt_rtx.Logger
+
+    def __init__(self, works):
+        self.works, self.asked = works, []
+
+    def Refitter(self, engine, log):
+        return self
+
+    def OnnxParserRefitter(self, refitter, log):
+        assert refitter is self
+        return self
+
+    def refit_from_file(self, path):
+        self.asked.append(path)
+        return self.works
+
+    def refit_cuda_engine(self):
+        self.asked.append("refit")
+        return True
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_stripped_engine_takes_the_graph_s_weights(two_pass_bundle, works):
+    machine = object.__new__(trt_session.Machine)
+    machine.backend, machine.package = "tensorrt", FakeRefit(works)
+    options = Options(
+        read_bundle(two_pass_bundle).contract("transformer"), backend="tensorrt", graph="g.onnx"
+    )
+    if works:
+        trt_session._give_weights(machine, None, options)
+        assert machine.package.asked == ["g.onnx", "refit"]
+    else:
+        with pytest.raises(EngineError, match="could not fill the stripped engine with the weights of"):
+            trt_session._give_weights(machine, None, options)
+    assert hasattr(tensorrt_rtx.OnnxParserRefitter, "refit_from_file")
+    assert hasattr(tensorrt_rtx.Refitter, "refit_cuda_engine")
+
+
 def test_without_a_gpu_the_backends_say_so(two_pass_bundle):
     with pytest.raises(EngineError, match=r"cudaGet\w+ failed|CUDA finds none|no NVIDIA"):
         load_engine(read_bundle(two_pass_bundle), "transformer", backend="tensorrt_rtx")

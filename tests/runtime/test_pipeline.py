@@ -309,3 +309,28 @@ def test_the_library_s_names():
     assert ltxrt.runtime.Request is Request
     with pytest.raises(AttributeError, match="no attribute 'Unet'"):
         ltxrt.runtime.Unet  # noqa: B018
+
+
+def test_engines_are_kept_on_request_and_freed_at_the_end(tiny_bundle, monkeypatch):
+    loaded, closed = [], []
+
+    def load(bundle, name, **options):
+        engine = load_engine(bundle, name, **options)
+        loaded.append(name)
+        close = engine.close
+        monkeypatch.setattr(engine, "close", lambda: (closed.append(name), close()))
+        return engine
+
+    monkeypatch.setattr(pipeline_module, "load_engine", load)
+    videos = {}
+    for keep in (False, True):
+        with Pipeline(tiny_bundle("0.9.5"), keep_loaded=keep) as pipeline:
+            for seed in (0, 1):
+                videos[keep, seed] = pipeline.generate(Request(PROMPT, seed=seed, **SMALL)).frames
+            assert len(loaded) == (3 if keep else 6)
+            assert len(closed) == (0 if keep else 6)
+        assert sorted(closed) == sorted(loaded)
+        loaded.clear()
+        closed.clear()
+    for seed in (0, 1):
+        np.testing.assert_array_equal(videos[False, seed], videos[True, seed])
