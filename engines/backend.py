@@ -100,6 +100,11 @@ class Engine(BoundEngine):
     def __init__(self, contract: Contract, session: Session) -> None:
         super().__init__(contract, session, {}, {})
 
+    @property
+    def session(self) -> Session:
+        """The backend's session itself, whose calls are not checked against the contract."""
+        return self._session
+
     def close(self) -> None:
         """Free the engine, also for everything that was bound to it."""
         self._session.close()

@@ -76,15 +76,22 @@ class OrtSession:
         self._session = None
 
 
-def load(path: Path, options: Options) -> OrtSession:
-    """Load the graph at `path`; its inputs and outputs must be the contract's."""
-    device = DEVICES[options.backend]
+def available(backend: str) -> list[Any]:
+    """The providers that run `backend`'s graphs; raises where it cannot run here."""
+    device = DEVICES[backend]
     try:
         import onnxruntime
     except ImportError as error:
         raise MissingPackageError("onnxruntime", device) from error
     _refuse_old(onnxruntime.__version__)
-    providers = _providers(onnxruntime, device)
+    return _providers(onnxruntime, device)
+
+
+def load(path: Path, options: Options) -> OrtSession:
+    """Load the graph at `path`; its inputs and outputs must be the contract's."""
+    device, providers = DEVICES[options.backend], available(options.backend)
+    import onnxruntime
+
     component = options.contract.component
     try:
         session = onnxruntime.InferenceSession(

@@ -161,6 +161,8 @@ def _generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:
     start = time.monotonic()
     console = Console()
     stream = pipeline.stream(request, console)
+    for line in pipeline.unproved(stream.settings):
+        click.echo(line, err=True)
     if stream.truncated:
         over = f"{stream.truncated} tokens over {stream.settings.preset.max_tokens}"
         click.echo(f"warning: the prompt is {over}; its end was cut off", err=True)

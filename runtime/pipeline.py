@@ -17,6 +17,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ltxrt.engines import evidence
 from ltxrt.engines.backend import Engine, files, load_engine, preferred
 from ltxrt.engines.bundle import Bundle, read_bundle
 from ltxrt.engines.errors import BundleError, InputError
@@ -312,6 +313,15 @@ class Pipeline:
         steps = guidance_plan.plan(lists, self.sigmas(settings, number))
         guidance_plan.check_blocks(steps, self.transformer.layers)
         return steps
+
+    def unproved(self, settings: Settings) -> list[str]:
+        """A line for people where components that run were never held against torch; none where all were."""
+        precisions = {name: self._precision(name) for name in self._needed(settings)}
+        names = evidence.unproved(self.bundle, self.backend, precisions)
+        if not names:
+            return []
+        missing = ", ".join(f"{name} {precisions[name]}" for name in names)
+        return [f"note: no passing parity report for {missing} on {self.backend}; ltx-parity check makes one"]
 
     def _needed(self, settings: Settings) -> list[str]:
         """The components that this request runs."""

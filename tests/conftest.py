@@ -13,102 +13,21 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKLLTXVideo,
-    FlowMatchEulerDiscreteScheduler,
-    LTXPipeline,
-    LTXVideoTransformer3DModel,
-)
-from diffusers.loaders.single_file_utils import (
-    convert_ltx_transformer_checkpoint_to_diffusers,
-    convert_ltx_vae_checkpoint_to_diffusers,
-)
+from diffusers import FlowMatchEulerDiscreteScheduler, LTXPipeline
+from diffusers.loaders.single_file_utils import convert_ltx_transformer_checkpoint_to_diffusers
 from safetensors.torch import load_file
-from transformers import T5Config, T5EncoderModel, T5TokenizerFast
+from transformers import T5EncoderModel, T5TokenizerFast
 
 from ltxrt.export import synthetic, synthetic_models, versions
 from ltxrt.export.config import UpsamplerConfig
-
-
-def transformer_config(config):
-    return {
-        "num_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "attention_head_dim": config.head_size,
-        "in_channels": config.in_channels,
-        "out_channels": config.out_channels,
-        "cross_attention_dim": config.cross_attention_width,
-        "caption_channels": config.caption_channels,
-    }
-
-
-def vae_config(graph, config):
-    """§1.2 of the facts: the diffusers fields per graph, with `config`'s widths and layer counts."""
-    encoder = [b for b in config.encoder_blocks if b.kind == "res"]
-    decoder = [b for b in config.decoder_blocks if b.kind == "res"]
-    strided = graph != "0.9.5"
-    plain = graph == "0.9.0"
-    widths = [b.in_channels for b in encoder]
-    ups = [b for b in config.decoder_blocks if b.kind == "depth_to_space"]
-    return {
-        "latent_channels": config.latent_channels,
-        "block_out_channels": widths[:-1] if strided else widths,
-        "layers_per_block": [b.layers for b in encoder],
-        "down_block_types": ["LTXVideoDownBlock3D" if strided else "LTXVideo095DownBlock3D"] * 4,
-        "spatio_temporal_scaling": [True, True, True, not strided],
-        "downsample_type": ["conv"] * 4
-        if strided
-        else ["spatial", "temporal", "spatiotemporal", "spatiotemporal"],
-        "decoder_block_out_channels": [b.in_channels for b in decoder[:0:-1]]
-        if plain
-        else [b.in_channels for b in ups[::-1]],
-        "decoder_layers_per_block": [b.layers for b in decoder[::-1]],
-        "decoder_spatio_temporal_scaling": [True, True, True, False] if plain else [True] * 3,
-        "decoder_inject_noise": [b.inject_noise for b in decoder[::-1]],
-        "upsample_residual": [False] * 4 if plain else [True] * 3,
-        "upsample_factor": [1] * 4 if plain else [2] * 3,
-        "timestep_conditioning": not plain,
-        "spatial_compression_ratio": 32,
-        "temporal_compression_ratio": 8,
-    }
-
-
-def transformer(config):
-    return LTXVideoTransformer3DModel(**transformer_config(config)).eval()
-
-
-def vae(graph, config):
-    return AutoencoderKLLTXVideo(**vae_config(graph, config)).eval()
-
-
-def t5_config(config):
-    return T5Config(
-        d_model=config.width,
-        num_layers=config.layers,
-        num_heads=config.heads,
-        d_kv=config.head_size,
-        d_ff=config.ff_width,
-        vocab_size=config.vocab_size,
-        feed_forward_proj="gated-gelu",
-    )
-
-
-class Named2048:
-    """Makes diffusers take a tiny VAE for the 0.9.5 one, which it tells by 2048 channels."""
-
-    shape = (129, 2048)
-
-    def __init__(self, tensor):
-        self.tensor = tensor
-
-
-def to_diffusers_vae(tensors, graph):
-    """Official names to diffusers', by diffusers' own converter."""
-    key = "vae.encoder.conv_out.conv.weight"
-    if graph == "0.9.5":
-        tensors[key] = Named2048(tensors[key])
-    converted = convert_ltx_vae_checkpoint_to_diffusers(tensors)
-    return {n: t.tensor if isinstance(t, Named2048) else t for n, t in converted.items()}
+from ltxrt.parity.reference_diffusers import (
+    t5_config,
+    to_diffusers_vae,
+    transformer,
+    transformer_config,
+    vae,
+    vae_config,
+)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,277 @@
+"""`ltx-parity check`: every component, precision and backend of a bundle against torch; a report of it."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ltxrt.engines import evidence, ort, trt
+from ltxrt.engines.backend import BACKENDS, Session, load_engine, preferred
+from ltxrt.engines.bundle import Bundle
+from ltxrt.engines.errors import EngineError, InputError, LtxrtError, MissingPackageError
+from ltxrt.export import components
+from ltxrt.export.checkpoint import Checkpoint
+from ltxrt.parity import comparison, emulation, inputs, reference
+from ltxrt.parity.comparison import Ran, SessionRunner
+from ltxrt.parity.inputs import Feed
+from ltxrt.parity.results import FAILED, PASSED, SCHEMA, SKIPPED, Call, Check, Report
+from ltxrt.parity.tolerances import tolerance
+
+PACKAGES = (
+    "ltxrt", "torch", "diffusers", "transformers", "polygraphy", "onnxruntime", "onnxruntime-gpu", "tensorrt",
+    "tensorrt-rtx", "numpy",
+)  # fmt: skip
+TOKEN_AXIS = {"transformer": 1, "text_encoder": 1}  # elsewhere the frames', 2
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to compare: which components, precisions and backends (empty: all), with which reference."""
+
+    bundle: Bundle
+    checkpoint: Checkpoint
+    plan: inputs.Plan
+    reference: str = "torch"
+    components: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
+    threads: int | None = None
+    save: Path | None = None
+
+
+def run(order: Order, tell: Tell) -> tuple[Report, list[Feed]]:
+    """Compare everything that was ordered: the report, and the inputs that it is of.
+
+    Raises InputError for what cannot be compared, before any work.
+    """
+    names = _components(order)
+    _same_model(order)
+    for precision in order.precisions:
+        if not any(precision in order.bundle.components[name] for name in names):
+            raise InputError(f"--precision {precision!r}: the bundle has none of it in {', '.join(names)}")
+    for backend in order.backends:
+        if backend != emulation.BACKEND:
+            preferred(backend)
+    tell("sampling on the reference, to have its inputs")
+    feeds = inputs.record(order.bundle, loader(order), order.plan, order.reference == "torch")
+    checks: list[Check] = []
+    for name in names:
+        checks += _component(order, name, inputs.of(feeds, name), tell)
+    return assemble(order.bundle, tuple(checks)), feeds
+
+
+def assemble(bundle: Bundle, checks: tuple[Check, ...]) -> Report:
+    """A report of `checks`; its status is what `status` says."""
+    graphs = {
+        f"{name}.{precision}": evidence.identity(graph)
+        for name, precisions in bundle.components.items()
+        for precision, graph in precisions.items()
+    }
+    return Report(
+        schema=SCHEMA,
+        status=status(checks),
+        bundle=bundle.root.resolve().name,
+        version=bundle.version,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        environment=_environment(),
+        graphs=graphs,
+        checks=checks,
+    )
+
+
+def status(checks: tuple[Check, ...]) -> str:
+    """Failed if one failed; passed if every component passed somewhere; else nothing is known: skipped."""
+    if any(check.status == FAILED for check in checks):
+        return FAILED
+    passed = {check.component for check in checks if check.status == PASSED}
+    return PASSED if checks and passed == {check.component for check in checks} else SKIPPED
+
+
+def _components(order: Order) -> tuple[str, ...]:
+    for name in order.components:
+        order.bundle.precision(name)
+    names = order.components or tuple(order.bundle.components)
+    if order.reference == "diffusers":
+        left = [name for name in order.components if name in inputs.UPSAMPLERS]
+        if left:
+            raise InputError(f"--reference diffusers has no {left[0]}; compare it with --reference torch")
+        names = tuple(name for name in names if name not in inputs.UPSAMPLERS)
+    needed = {"text_encoder", "transformer", "vae_encoder", "vae_decoder", *names}
+    for name in sorted(needed):
+        if name in order.bundle.components or name in names:
+            components.part(order.checkpoint, name)
+    return names
+
+
+def _same_model(order: Order) -> None:
+    found, wanted = components.facts(order.checkpoint), order.bundle.facts
+    for name in ("transformer", "vae", "text_encoder"):
+        ours, theirs = getattr(wanted, name), getattr(found, name)
+        if ours is not None and theirs is not None and ours != theirs:
+            raise InputError(
+                f"--checkpoint {order.checkpoint.source}: its {name} is not the bundle's; give the "
+                "checkpoint that the bundle was exported from"
+            )
+
+
+def loader(order: Order) -> Callable[[str], Session]:
+    return lambda name: reference.session(order.checkpoint, name, order.reference)
+
+
+def _component(order: Order, name: str, feeds: list[Feed], tell: Tell) -> list[Check]:
+    """All precisions and backends of a component; the reference runs once."""
+    if not feeds:
+        raise InputError(f"{name}: the sampling run never called it; leave it out of --component")
+    contract = order.bundle.contract(name)
+    load = loader(order)
+    tell(f"{name}: {len(feeds)} calls on {order.reference}")
+    arrays = [feed.inputs for feed in feeds]
+    theirs = comparison.run(SessionRunner(order.reference, contract, lambda: load(name)), arrays)
+    if order.save is not None:
+        _save(order.save, name, feeds, theirs)
+    precisions = [p for p in order.bundle.components[name] if not order.precisions or p in order.precisions]
+    return [
+        _engine(order, name, precision, backend, feeds, theirs, tell)
+        for precision in precisions
+        for backend in backends(order, precision)
+    ]
+
+
+def backends(order: Order, precision: str) -> tuple[str, ...]:
+    """Where a precision is tried: what was ordered, or everything; emulation where it tells something."""
+    if order.backends:
+        return order.backends
+    return (*BACKENDS, emulation.BACKEND) if precision in emulation.PRECISIONS else tuple(BACKENDS)
+
+
+def _engine(
+    order: Order, name: str, precision: str, backend: str, feeds: list[Feed], theirs: Ran, tell: Tell
+) -> Check:
+    def result(
+        state: str, calls: tuple[Call, ...] = (), problems: tuple[str, ...] = (), seconds: float = 0.0
+    ) -> Check:
+        if state != SKIPPED:
+            tell(f"{name} {precision} on {backend}: {state}" + (f": {problems[0]}" if problems else ""))
+        allowed = tolerance(name, precision)
+        return Check(name, precision, backend, order.reference, state, allowed, calls, problems, seconds)
+
+    reason = unavailable(order.bundle, name, precision, backend)
+    if reason is not None:
+        return result(SKIPPED, problems=(reason,))
+    contract = order.bundle.contract(name)
+    load = engine_loader(order, name, precision, backend)
+    start = time.monotonic()
+    try:
+        ours = comparison.run(SessionRunner(backend, contract, load), [feed.inputs for feed in feeds])
+    except LtxrtError as error:
+        return result(FAILED, problems=(str(error),), seconds=time.monotonic() - start)
+    calls, problems = judge(name, precision, feeds, theirs, ours)
+    return result(FAILED if problems else PASSED, calls, problems, ours.seconds)
+
+
+def engine_loader(order: Order, name: str, precision: str, backend: str) -> Callable[[], Session]:
+    """What loads the engine, or the graph that stands in for it."""
+    bundle, threads = order.bundle, order.threads
+    if backend == emulation.BACKEND:
+        path, contract = bundle.path(bundle.components[name][precision].file), bundle.contract(name)
+        return lambda: emulation.EmulatedSession(path, contract, threads)
+    return lambda: load_engine(bundle, name, backend=backend, precision=precision, threads=threads).session
+
+
+def judge(
+    name: str, precision: str, feeds: list[Feed], theirs: Ran, ours: Ran
+) -> tuple[tuple[Call, ...], tuple[str, ...]]:
+    """Every call compared, and why the whole fails: nothing if every call is within the tolerance."""
+    problems = comparison.problems_of(theirs.outputs, ours.outputs)
+    if problems:
+        return (), tuple(problems)
+    allowed = tolerance(name, precision)
+    calls = []
+    for feed, reference_output, output in zip(feeds, theirs.outputs, ours.outputs, strict=True):
+        metrics, wrong = comparison.compare(reference_output, output, allowed)
+        pieces: tuple[float, ...] = ()
+        if metrics is not None:
+            (key,) = reference_output
+            pieces = comparison.by_token(reference_output[key], output[key], TOKEN_AXIS.get(name, 2))
+        calls.append(
+            Call(feed.case, feed.size, feed.batch, feed.step, feed.timestep, metrics, pieces, tuple(wrong))
+        )
+    failed = [call for call in calls if call.problems]
+    if not failed:
+        return tuple(calls), ()
+    first = failed[0]
+    where = f"{first.case}" + (f", step {first.step}" if first.step else "")
+    return tuple(calls), (f"{len(failed)} of {len(calls)} calls failed, first {where}: {first.problems[0]}",)
+
+
+def unavailable(bundle: Bundle, name: str, precision: str, backend: str) -> str | None:
+    """Why this backend cannot run this precision here, None if it can."""
+    if backend == emulation.BACKEND:
+        return None if precision in emulation.PRECISIONS else f"{precision} needs no emulation"
+    if precision not in preferred(backend):
+        return f"{backend} does not run {precision}"
+    try:
+        _probe(backend)
+        module = importlib.import_module(BACKENDS[backend])
+        if hasattr(module, "locate"):
+            module.locate(bundle, backend, name, precision)
+    except (MissingPackageError, EngineError, InputError) as error:
+        return str(error)
+    return None
+
+
+def _probe(backend: str) -> None:
+    """Raise where the backend's package or its GPU is not here."""
+    if backend in ort.DEVICES:
+        ort.available(backend)
+    else:
+        trt.gpu_name(backend)
+
+
+def _save(folder: Path, name: str, feeds: list[Feed], theirs: Ran) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    places = folder / f"{name}.inputs.json", folder / f"{name}.outputs.json"
+    comparison.save([feed.inputs for feed in feeds], theirs, *places)
+    loader = Path(folder / f"{name}_data_loader.py")
+    loader.write_text(LOADER.format(name=name), encoding="utf-8")
+
+
+LOADER = '''"""Inputs of the {name}, as a sampling run made them, for polygraphy run --data-loader-script."""
+
+from pathlib import Path
+
+from polygraphy.json import load_json
+
+
+def load_data():
+    yield from load_json(str(Path(__file__).with_name("{name}.inputs.json")))
+'''
+
+
+def _environment() -> dict[str, str]:
+    found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    found["processor"] = _processor()
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
+    )

@@ -1,0 +1,136 @@
+"""`ltx-parity`: do a bundle's engines compute what torch computes, and how fast?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ltxrt.engines.command import LtxrtGroup, ltxrt_command
+from ltxrt.engines.errors import InputError
+from ltxrt.engines.files import atomic_write
+
+if TYPE_CHECKING:
+    from ltxrt.parity.check import Order
+    from ltxrt.parity.results import Report
+
+PATH = click.Path(path_type=Path)
+SIZES = ("128x192x17", "192x128x33")
+
+
+@ltxrt_command("ltx-parity", cls=LtxrtGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ltxrt")
+def main() -> None:
+    """Hold a bundle's engines against torch, and measure them."""
+
+
+@main.command("check")
+@click.option("--bundle", type=PATH, required=True, metavar="DIR", help="Made by ltx-export onnx.")
+@click.option("--checkpoint", type=PATH, required=True, help="What the bundle was exported from.")
+@click.option("--text-encoder", type=PATH, metavar="DIR", help="T5 folder, as for ltx-export.")
+@click.option("--vae", type=PATH, metavar="FILE", help="VAE file or folder, if not in the checkpoint.")
+@click.option(
+    "--upsampler", "upsamplers", type=PATH, multiple=True, metavar="FILE", help="As for ltx-export."
+)
+@click.option("--model-version", metavar="NAME", help="Release, where the file does not tell.")
+@click.option(
+    "--reference", default="torch", show_default=True, help="torch (the traced modules) or diffusers."
+)
+@click.option("--component", "components", multiple=True, help="Compare only this; repeatable.")
+@click.option("--precision", "precisions", multiple=True, help="Compare only this; repeatable.")
+@click.option("--backend", "backends", multiple=True, help="Compare only this; repeatable.")
+@click.option("--size", "sizes", multiple=True, default=SIZES, show_default=True, metavar="HxWxF")
+@click.option(
+    "--steps", type=click.IntRange(1, 100), default=4, show_default=True, help="Of each sampling run."
+)
+@click.option("--prompt", help="What the sampling runs show.")
+@click.option(
+    "--image", type=PATH, help="What the run with an image starts from.  [default: a drawn picture]"
+)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@click.option("--bisect", is_flag=True, help="Name the first block and operator of a failing component.")
+@click.option("--end-to-end", is_flag=True, help="Also the whole sampler against the reference.")
+@click.option(
+    "--save-inputs", type=PATH, metavar="DIR", help="Inputs and outputs for polygraphy's own command."
+)
+@click.option("--output", type=PATH, metavar="DIR", help="For the report.  [default: parity/ in the bundle]")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of engines and reference.")
+def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: bool, **options: Any) -> None:
+    """Compare every component, precision and backend with torch on inputs of real sampling runs.
+
+    Exit status 0 if all passed, 1 if one failed or a component could not be compared at all.
+    """
+    import dataclasses
+
+    from ltxrt.parity import check, report_html, results
+
+    order = _order(bundle, options)
+    folder = output if output is not None else bundle / "parity"
+    report, feeds = check.run(order, _tell)
+    if bisect:
+        from ltxrt.parity import bisection
+
+        report = dataclasses.replace(report, culprits=bisection.culprits(order, report, feeds, _tell))
+    if end_to_end:
+        from ltxrt.parity import whole
+
+        runs = whole.run(order, folder, _tell)
+        report = dataclasses.replace(report, end_to_end=runs, status=whole.status(report.status, runs))
+    folder.mkdir(parents=True, exist_ok=True)
+    results.write(report, folder / "report.json")
+    with atomic_write(folder / "report.html") as temporary:
+        temporary.write_text(report_html.render(report), encoding="utf-8")
+    _summary(report, folder)
+    if report.status != results.PASSED:
+        raise click.exceptions.Exit(1)
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _order(bundle: Path, options: dict[str, Any]) -> Order:
+    import torch
+
+    from ltxrt.engines.bundle import read_bundle
+    from ltxrt.export.checkpoint import open_checkpoint
+    from ltxrt.parity import inputs
+    from ltxrt.parity.check import Order
+    from ltxrt.parity.reference import REFERENCES
+
+    if options["reference"] not in REFERENCES:
+        raise InputError(f"--reference {options['reference']!r}: must be one of {', '.join(REFERENCES)}")
+    if options["threads"]:
+        torch.set_num_threads(options["threads"])
+    opened = read_bundle(bundle)
+    path, vae, text_encoder, version = (
+        options[n] for n in ("checkpoint", "vae", "text_encoder", "model_version")
+    )
+    checkpoint = open_checkpoint(path, vae, text_encoder, version, options["upsamplers"])
+    sizes = tuple(inputs.parse_size(text) for text in options["sizes"])
+    prompt = options["prompt"] or inputs.PROMPT
+    plan = inputs.Plan(sizes, options["steps"], prompt, options["seed"], options["image"])
+    chosen = {
+        name: options[name] for name in ("reference", "components", "precisions", "backends", "threads")
+    }
+    return Order(opened, checkpoint, plan, save=options["save_inputs"], **chosen)
+
+
+def _summary(report: Report, folder: Path) -> None:
+    """The verdict, what failed, and what was skipped, each reason once."""
+    from ltxrt.parity import results
+
+    passed = sum(c.status == results.PASSED for c in report.checks)
+    failed = [c for c in report.checks if c.status == results.FAILED]
+    reasons: dict[str, list[str]] = {}
+    for check in report.checks:
+        if check.status == results.SKIPPED:
+            reasons.setdefault(f"{check.backend}: {check.problems[0]}", []).append(check.component)
+    for reason, names in reasons.items():
+        click.echo(f"skipped {len(names)}, {reason}", err=True)
+    click.echo(f"{folder / 'report.html'}: {report.status}, {passed} passed, {len(failed)} failed")
+
+
+if __name__ == "__main__":
+    main()

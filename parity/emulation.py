@@ -1,0 +1,115 @@
+"""A bf16 graph on a CPU that has no bf16 kernels: fp32 kernels, every result rounded to bf16.
+
+It shows that a graph's structure, weights, casts and quantisation are right where no GPU is; what a GPU's own
+kernels do with it, it does not show. Works for fp8 too, whose scales and other operators are bf16.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import ModelProto, NodeProto, TensorProto, helper, shape_inference
+
+from ltxrt.engines.contract import Contract
+
+BACKEND = "emulated"
+PRECISIONS = ("bf16", "fp8")
+_BF16, _FLOAT = TensorProto.BFLOAT16, TensorProto.FLOAT
+
+
+class EmulatedSession:
+    """A rewritten graph as an `ltxrt.engines.backend.Session`."""
+
+    def __init__(self, path: Path, contract: Contract, threads: int | None) -> None:
+        model = onnx.load(str(path), load_external_data=False)
+        with beside(path, rounded(model)) as rewritten:
+            self._session: Any = session(rewritten, threads)
+        self._output = contract.outputs[0].name
+
+    def upload(self, name: str, array: np.ndarray) -> Any:
+        return array.copy()
+
+    def run(self, feeds: Mapping[str, Any]) -> np.ndarray:
+        return np.asarray(self._session.run([self._output], dict(feeds))[0])
+
+    def close(self) -> None:
+        self._session = None
+
+
+def session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
+    """A graph as it is written: optimisations would take a rounding for a pair of casts that does nothing."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+@contextmanager
+def beside(original: Path, model: ModelProto) -> Iterator[Path]:
+    """Write a changed graph next to `original`, whose external data it shares; gone afterwards."""
+    path = original.with_name(f".{original.stem}.{secrets.token_hex(4)}.onnx")
+    try:
+        onnx.save(model, str(path))
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def rounded(model: ModelProto) -> ModelProto:
+    """The graph with fp32 in place of bf16, and a rounding to bf16 behind every operator that made bf16."""
+    graph = model.graph
+    wide = _bf16_values(model)
+    nodes: list[NodeProto] = []
+    for initialiser in graph.initializer:
+        if initialiser.data_type == _BF16:
+            nodes.append(_cast(initialiser.name, f"{initialiser.name}__wide", _FLOAT))
+    renamed = {i.name: f"{i.name}__wide" for i in graph.initializer if i.data_type == _BF16}
+    for node in graph.node:
+        _widen(node, renamed)
+        made = [name for name in node.output if name in wide]
+        for i, name in enumerate(node.output):
+            if name in made:
+                node.output[i] = f"{name}__exact"
+        nodes.append(node)
+        for name in made:
+            nodes.append(_cast(f"{name}__exact", f"{name}__bf16", _BF16))
+            nodes.append(_cast(f"{name}__bf16", name, _FLOAT))
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    return model
+
+
+def _bf16_values(model: ModelProto) -> set[str]:
+    """Names of the operators' outputs that are bf16."""
+    inferred = shape_inference.infer_shapes(model, strict_mode=False).graph
+    typed = (*inferred.value_info, *inferred.output)
+    found = {value.name: value.type.tensor_type.elem_type for value in typed}
+    return {name for node in model.graph.node for name in node.output if found.get(name) == _BF16}
+
+
+def _widen(node: NodeProto, renamed: Mapping[str, str]) -> None:
+    """The node with fp32 where it said bf16."""
+    for i, name in enumerate(node.input):
+        node.input[i] = renamed.get(name, name)
+    for attribute in node.attribute:
+        types = attribute.name in ("to", "output_dtype", "softmax_precision", "dtype")
+        if types and attribute.i == _BF16:
+            attribute.i = _FLOAT
+        if attribute.HasField("t") and attribute.t.data_type == _BF16:
+            attribute.t.CopyFrom(_widened(attribute.t))
+
+
+def _widened(tensor: TensorProto) -> TensorProto:
+    return onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float32), tensor.name)
+
+
+def _cast(source: str, target: str, to: int) -> NodeProto:
+    return helper.make_node("Cast", [source], [target], name=f"cast_{target}", to=to)
