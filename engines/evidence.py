@@ -1,6 +1,6 @@
 """Whether a bundle's graphs were held against torch: its parity report, as far as a runtime needs it.
 
-The report is written by `ltx-parity check`. It is data from elsewhere: one that cannot be read proves nothing.
+The report is written by `ltx-parity check`. It is untrusted: one that cannot be read proves nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def identity(graph: Graph) -> str:
 
 
 def unproved(bundle: Bundle, backend: str, precisions: Mapping[str, str]) -> list[str]:
-    """Those components of `precisions` whose graph has no passing check on `backend` in the bundle's report."""
+    """Those components of `precisions` whose graph has no passing check on `backend` in the report."""
     graphs, passed = _read(bundle.root / REPORT)
     return [
         component

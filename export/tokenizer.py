@@ -44,7 +44,7 @@ def write_tokenizer_json(folder: Path, target: Path, vocab_size: int) -> None:
 
 def _converted(folder: Path) -> str:
     try:
-        from transformers import T5TokenizerFast  # type: ignore[attr-defined]  # exported lazily
+        from transformers import T5TokenizerFast
     except ImportError as error:
         raise MissingPackageError("transformers", "export") from error
     try:

@@ -2,7 +2,8 @@
 
 A module and the graph's operator find each other by the weight's name, which a graph keeps in every
 precision. The first tensor, in the graph's order, whose error leaves the component's band names the culprit.
-It looks at the graph through ONNX Runtime; an error that only another backend's kernels make is not seen.
+It looks at the graph through ONNX Runtime (16-bit types as `emulation` has them); an error that only another
+backend's kernels make is not seen.
 """
 
 from __future__ import annotations
@@ -157,9 +158,9 @@ def _in_graph(
     inputs: Mapping[str, NDArray[Any]],
     threads: int | None,
 ) -> dict[str, NDArray[np.float32]]:
-    """The anchors' values in ONNX Runtime; bf16 is emulated."""
+    """The anchors' values in ONNX Runtime, 16-bit types as written."""
     if precision in emulation.PRECISIONS:
-        model = emulation.rounded(model)
+        model = emulation.rounded(model, precision)
     graph = model.graph
     del graph.value_info[:]
     for i, anchor in enumerate(found):

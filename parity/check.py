@@ -182,7 +182,7 @@ def engine_loader(order: Order, name: str, precision: str, backend: str) -> Call
     bundle, threads = order.bundle, order.threads
     if backend == emulation.BACKEND:
         path, contract = bundle.path(bundle.components[name][precision].file), bundle.contract(name)
-        return lambda: emulation.EmulatedSession(path, contract, threads)
+        return lambda: emulation.EmulatedSession(path, contract, precision, threads)
     return lambda: load_engine(bundle, name, backend=backend, precision=precision, threads=threads).session
 
 

@@ -1,7 +1,8 @@
-"""A bf16 graph on a CPU that has no bf16 kernels: fp32 kernels, every result rounded to bf16.
+"""A 16-bit graph on a CPU as written: fp32 kernels, every result rounded to the graph's own type.
 
-It shows that a graph's structure, weights, casts and quantisation are right where no GPU is; what a GPU's own
-kernels do with it, it does not show. Works for fp8 too, whose scales and other operators are bf16.
+ONNX Runtime's CPU has no bf16, and computes fp16 between casts that it then removes, so that nothing
+overflows there that would on a GPU. This shows that a graph's structure, weights, casts, fp32 islands and
+quantisation are right where no GPU is; what a GPU's own kernels do with it, it does not show.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, shape_inference
 from ltxrt.engines.contract import Contract
 
 BACKEND = "emulated"
-PRECISIONS = ("bf16", "fp8")
-_BF16, _FLOAT = TensorProto.BFLOAT16, TensorProto.FLOAT
+_BF16, _FP16, _FLOAT = TensorProto.BFLOAT16, TensorProto.FLOAT16, TensorProto.FLOAT
+# precision → the type that is emulated
+PRECISIONS = {"bf16": _BF16, "fp8": _BF16, "fp16": _FP16, "fp8-fp16": _FP16}
 
 
 class EmulatedSession:
     """A rewritten graph as an `ltxrt.engines.backend.Session`."""
 
-    def __init__(self, path: Path, contract: Contract, threads: int | None) -> None:
+    def __init__(self, path: Path, contract: Contract, precision: str, threads: int | None) -> None:
         model = onnx.load(str(path), load_external_data=False)
-        with beside(path, rounded(model)) as rewritten:
+        with beside(path, rounded(model, precision)) as rewritten:
             self._session: Any = session(rewritten, threads)
         self._output = contract.outputs[0].name
 
@@ -63,47 +65,44 @@ def beside(original: Path, model: ModelProto) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def rounded(model: ModelProto) -> ModelProto:
-    """The graph with fp32 in place of bf16, and a rounding to bf16 behind every operator that made bf16."""
-    graph = model.graph
-    wide = _bf16_values(model)
-    nodes: list[NodeProto] = []
-    for initialiser in graph.initializer:
-        if initialiser.data_type == _BF16:
-            nodes.append(_cast(initialiser.name, f"{initialiser.name}__wide", _FLOAT))
-    renamed = {i.name: f"{i.name}__wide" for i in graph.initializer if i.data_type == _BF16}
+def rounded(model: ModelProto, precision: str) -> ModelProto:
+    """The graph with fp32 in place of its 16-bit type, and a rounding behind every operator that made it."""
+    narrow, graph = PRECISIONS[precision], model.graph
+    made = _values(model, narrow)
+    renamed = {i.name: f"{i.name}__wide" for i in graph.initializer if i.data_type == narrow}
+    nodes = [_cast(name, wide, _FLOAT) for name, wide in renamed.items()]
     for node in graph.node:
-        _widen(node, renamed)
-        made = [name for name in node.output if name in wide]
+        _widen(node, renamed, narrow)
+        rounding = [name for name in node.output if name in made]
         for i, name in enumerate(node.output):
             if name in made:
                 node.output[i] = f"{name}__exact"
         nodes.append(node)
-        for name in made:
-            nodes.append(_cast(f"{name}__exact", f"{name}__bf16", _BF16))
-            nodes.append(_cast(f"{name}__bf16", name, _FLOAT))
+        for name in rounding:
+            nodes.append(_cast(f"{name}__exact", f"{name}__narrow", narrow))
+            nodes.append(_cast(f"{name}__narrow", name, _FLOAT))
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
     return model
 
 
-def _bf16_values(model: ModelProto) -> set[str]:
-    """Names of the operators' outputs that are bf16."""
+def _values(model: ModelProto, narrow: int) -> set[str]:
+    """Names of the operators' outputs that are of the 16-bit type."""
     inferred = shape_inference.infer_shapes(model, strict_mode=False).graph
     typed = (*inferred.value_info, *inferred.output)
     found = {value.name: value.type.tensor_type.elem_type for value in typed}
-    return {name for node in model.graph.node for name in node.output if found.get(name) == _BF16}
+    return {name for node in model.graph.node for name in node.output if found.get(name) == narrow}
 
 
-def _widen(node: NodeProto, renamed: Mapping[str, str]) -> None:
-    """The node with fp32 where it said bf16."""
+def _widen(node: NodeProto, renamed: Mapping[str, str], narrow: int) -> None:
+    """The node with fp32 where it said the 16-bit type."""
     for i, name in enumerate(node.input):
         node.input[i] = renamed.get(name, name)
     for attribute in node.attribute:
         types = attribute.name in ("to", "output_dtype", "softmax_precision", "dtype")
-        if types and attribute.i == _BF16:
+        if types and attribute.i == narrow:
             attribute.i = _FLOAT
-        if attribute.HasField("t") and attribute.t.data_type == _BF16:
+        if attribute.HasField("t") and attribute.t.data_type == narrow:
             attribute.t.CopyFrom(_widened(attribute.t))
 
 

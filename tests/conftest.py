@@ -3,6 +3,7 @@
 Everything is made once per session; with pytest-xdist, once for all workers.
 """
 
+import dataclasses
 import fcntl
 import os
 import shutil
@@ -139,6 +140,52 @@ def two_pass_bundle(shared_folder, tiny_bundle, tiny_checkpoint, tiny_upsampler)
             for component in UPSAMPLERS:
                 command += ["--upsampler", tiny_upsampler(component), "--component", component]
             subprocess.run([*command, "--model-version", "0.9.5"], check=True, capture_output=True)
+    return target
+
+
+@pytest.fixture(scope="session")
+def parity_case(shared_folder):
+    """`model.safetensors`, `t5/` and their `bundle/`: every component in every precision, fp8 calibrated.
+
+    Four layers, so that two are quantised.
+    """
+    target = shared_folder / "parity"
+    with made_once(target) as work:
+        if work:
+            models = synthetic_models.tiny("0.9.5")
+            dit = dataclasses.replace(models.transformer, layers=4)
+            synthetic.write_official(work / "model.safetensors", dit, models.vae, models.scheduler)
+            synthetic.write_text_encoder(work / "t5", models.text_encoder)
+            (work / "prompts.txt").write_text("a lighthouse in fog\nwaves on a shore\n")
+            export = ["ltxrt.export.cli", "onnx", work / "model.safetensors", "--model-version", "0.9.5"]
+            export += ["--output", work / "bundle"]
+            calibrate = [
+                "ltxrt.parity.calibrate",
+                "--bundle",
+                work / "bundle",
+                "--output",
+                work / "scales.json",
+            ]
+            calibrate += [
+                "--prompts",
+                work / "prompts.txt",
+                "--height",
+                64,
+                "--width",
+                96,
+                "--num-frames",
+                17,
+            ]
+            fp8 = [*export, "--component", "transformer", "--scales", work / "scales.json", "--precision"]
+            for command in (
+                *(
+                    [*export, "--text-encoder", work / "t5", "--precision", p]
+                    for p in ("fp32", "fp16", "bf16")
+                ),
+                [*calibrate, "--steps", 4],
+                *([*fp8, precision] for precision in ("fp8", "fp8-fp16")),
+            ):
+                subprocess.run([sys.executable, "-m", *map(str, command)], check=True, capture_output=True)
     return target
 
 
