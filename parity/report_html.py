@@ -41,6 +41,7 @@ from ltxrt.parity.results import (
     Tolerance,
 )
 
+ORDER = (FAILED, PASSED, SKIPPED)  # of rows: what needs a look comes first
 WORST = 10  # calls in the table of the worst
 PROBLEMS = 3  # problems of its calls that a check's row repeats
 
@@ -203,8 +204,11 @@ def checks_section(report: Report) -> Markup:
         return section("Checks", element("p", "No component was checked."))
     heads = ["component", "precision", "backend", "reference", "status", "worst relative L2", "allowed"]
     heads += ["worst cosine", "worst PSNR, dB", "calls", "seconds"]
-    rows = [check_row(check) for check in report.checks]
-    return section("Checks", table(heads, rows, [reasons(check) for check in report.checks]))
+    checks = sorted(
+        report.checks, key=lambda check: ORDER.index(check.status) if check.status in ORDER else -1
+    )
+    rows = [check_row(check) for check in checks]
+    return section("Checks", table(heads, rows, [reasons(check) for check in checks]))
 
 
 def excess(check: Check, call: Call) -> float | None:
@@ -277,7 +281,8 @@ def end_to_end_entry(entry: EndToEnd, number: int) -> Markup:
 def end_to_end_section(report: Report) -> Markup:
     """All runs of the whole sampler."""
     colours = palette(report)
-    entries = [end_to_end_entry(entry, colours[entry.precision]) for entry in report.end_to_end]
+    runs = sorted(report.end_to_end, key=lambda run: ORDER.index(run.status) if run.status in ORDER else -1)
+    entries = [end_to_end_entry(entry, colours[entry.precision]) for entry in runs]
     return section("End to end", *entries)
 
 

@@ -1,4 +1,4 @@
-"""Pieces of the parity report's page: elements, tables, style. Text becomes markup in `element`, which escapes it."""
+"""Pieces of the report's page: elements, tables, style. Text becomes markup in `element`, which escapes it."""
 
 from __future__ import annotations
 
