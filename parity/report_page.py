@@ -1,4 +1,4 @@
-"""Pieces of the report's page: elements, tables, style. Text becomes markup in `element`, which escapes it."""
+"""Pieces of the report's page: elements, tables, style. `element` makes text markup, and escapes it."""
 
 from __future__ import annotations
 
