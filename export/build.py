@@ -64,6 +64,7 @@ class Plan:
     folder: Path
     precisions: Mapping[str, str]  # component → precision
     scales: Path | None = None  # of the transformer's activations, for FP8; None: not calibrated
+    fp8_attention: bool = False  # quantise queries, keys and values too
 
 
 def export_bundle(plan: Plan, listener: Listener) -> None:
@@ -218,11 +219,12 @@ def _component(plan: Plan, manifest: Manifest, name: str, listener: Listener) ->
 def _quantised(plan: Plan, traced: Traced, config: TransformerConfig, base: str) -> Traced:
     """The traced transformer with its middle blocks' projections in FP8."""
     wanted = quantise.projections(traced.model.graph.initializers, config.layers)
+    attentions = quantise.attention_inputs(traced.model.graph, config.layers) if plan.fp8_attention else {}
     if plan.scales is None:
-        scales = quantise.uncalibrated(wanted)
+        scales = quantise.uncalibrated([*wanted, *attentions])
     else:
-        scales = quantise.read_scales(plan.scales, wanted)
-    found = quantise.insert(traced.model, scales, IR_DTYPES[PRECISIONS[base]])
+        scales = quantise.read_scales(plan.scales, [*wanted, *attentions])
+    found = quantise.insert(traced.model, scales, IR_DTYPES[PRECISIONS[base]], attentions)
     if set(found) != set(wanted):
         raise LtxrtError(f"{len(wanted) - len(found)} projections were not found in the transformer's graph")
     return dataclasses.replace(traced, quantised=found)

@@ -70,6 +70,7 @@ def inspect_command(checkpoint: Path) -> None:
     help=f"One of {', '.join(PRECISIONS)} for all components, or a list for single ones.",
 )
 @click.option("--scales", type=PATH, metavar="FILE", help="For fp8: made by ltxrt.parity.calibrate.")
+@click.option("--fp8-attention", is_flag=True, help="For fp8: self-attention's inputs as well.")
 @click.option("--uncalibrated", is_flag=True, help="fp8 without --scales: for trying what compiles.")
 @click.option("--model-version", metavar="NAME", help="Release, where the file does not tell.")
 def onnx_command(chosen: tuple[str, ...], **options: Any) -> None:
@@ -95,9 +96,16 @@ def onnx_command(chosen: tuple[str, ...], **options: Any) -> None:
     names = tuple(dict.fromkeys(chosen)) or components.available(checkpoint)
     precisions = parse_precisions(options["precision"], names)
     _check_fp8(precisions, options["scales"], options["uncalibrated"])
+    if options["fp8_attention"] and not any(p.startswith("fp8") for p in precisions.values()):
+        raise InputError(
+            "--fp8-attention is for --precision transformer=fp8 or fp8-fp16; add it or leave it out"
+        )
     _announce(checkpoint, names)
     start = time.monotonic()
-    export_bundle(Plan(checkpoint, options["output"], precisions, options["scales"]), Console())
+    export_bundle(
+        Plan(checkpoint, options["output"], precisions, options["scales"], options["fp8_attention"]),
+        Console(),
+    )
     click.echo(f"{options['output']}: {', '.join(names)} in {time.monotonic() - start:.0f} s")
 
 

@@ -1,4 +1,5 @@
-"""FP8 (E4M3): the projections of the transformer's middle blocks, as quantise/dequantise pairs in the graph.
+"""FP8 (E4M3): the projections of the transformer's middle blocks, as quantise/dequantise pairs in the graph;
+their self-attention's queries, keys and values too where that is asked for.
 
 TensorRT fuses `Quantize → Dequantize → MatMul ← Dequantize(fp8 weight)` into an FP8 product if scales have
 the activations' type and nothing stands between dequantising and MatMul. Weights are stored as FP8 with a
@@ -15,6 +16,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import onnx_ir as ir
 import torch
@@ -24,6 +26,7 @@ from ltxrt.engines.errors import InputError
 LARGEST = 448.0  # E4M3's largest number
 SCALES_LIMIT = 16 << 20  # bytes
 SCHEMA = 1
+_SELF_ATTENTION = re.compile(r"(transformer_blocks\.(\d+)\.attn1)\.to_v\.weight")
 _PROJECTION = re.compile(
     r"transformer_blocks\.(\d+)\.(?:attn[12]\.to_(?:q|k|v|out\.0)|ff\.net\.(?:0\.proj|2))\.weight"
 )
@@ -31,7 +34,7 @@ _PROJECTION = re.compile(
 
 @dataclass(frozen=True)
 class Scales:
-    """Largest magnitudes that were seen at the inputs of projections, by the projection's weight name."""
+    """Largest magnitudes that were seen at the inputs of projections, by weight name, and of attentions."""
 
     amax: Mapping[str, float]
 
@@ -49,6 +52,31 @@ def projections(names: Iterator[str] | Mapping[str, object], layers: int) -> lis
     outer = outer_blocks(layers)
     matches = ((name, _PROJECTION.fullmatch(name)) for name in names)
     return [name for name, match in matches if match and outer <= int(match[1]) < layers - outer]
+
+
+def attention_inputs(graph: ir.Graph, layers: int) -> dict[str, tuple[ir.Node, int]]:
+    """Queries, keys and values of the middle blocks' self-attention, as `transformer_blocks.3.attn1.q`: the
+    operator and which of its inputs. Cross-attention is short and stays as it is.
+    """
+    found: dict[str, tuple[ir.Node, int]] = {}
+    outer = outer_blocks(layers)
+    for node in graph:
+        match = (
+            _SELF_ATTENTION.fullmatch(_projection_of(node.inputs[2])) if node.op_type == "Attention" else None
+        )
+        if match and outer <= int(match[2]) < layers - outer:
+            found.update({f"{match[1]}.{letter}": (node, i) for i, letter in enumerate("qkv")})
+    return found
+
+
+def _projection_of(value: ir.Value | None) -> str:
+    """The name of the weight whose product `value` is, behind its bias and what moves it into heads."""
+    node = value.producer() if value is not None else None
+    while node is not None and node.op_type in ("Transpose", "Reshape", "Add"):
+        first = node.inputs[0]
+        node = first.producer() if first is not None else None
+    weight = node.inputs[1] if node is not None and node.op_type == "MatMul" else None
+    return weight.name or "" if weight is not None else ""
 
 
 def read_scales(path: Path, wanted: list[str]) -> Scales:
@@ -81,20 +109,31 @@ def uncalibrated(wanted: list[str]) -> Scales:
     return Scales(dict.fromkeys(wanted, LARGEST))
 
 
-def insert(model: ir.Model, scales: Scales, base: ir.DataType) -> dict[str, ir.Value]:
+def insert(
+    model: ir.Model,
+    scales: Scales,
+    base: ir.DataType,
+    attentions: Mapping[str, tuple[ir.Node, int]] = MappingProxyType({}),
+) -> dict[str, ir.Value]:
     """Quantise the products that read the weights of `scales`; each weight's name → its scale initialiser.
+    The inputs of `attentions`, from `attention_inputs`, are quantised too.
 
     The weights' initialisers become FP8 without data, and so are their scales: both are filled while
     streaming.
     """
     graph, found, shared = model.graph, {}, {}
+    for name, (node, i) in attentions.items():
+        value = node.inputs[i]
+        node.replace_input_with(i, _activation(graph, node, value, name, scales.of(name) / LARGEST, base))
     for node in list(graph):
         if node.op_type != "MatMul" or node.inputs[1] is None or node.inputs[1].name not in scales.amax:
             continue
         activation, weight = node.inputs[0], node.inputs[1]
         name = weight.name or ""
         if activation not in shared:
-            shared[activation] = _activation(graph, node, activation, scales.of(name) / LARGEST, base)
+            shared[activation] = _activation(
+                graph, node, activation, f"{name}.input", scales.of(name) / LARGEST, base
+            )
         node.replace_input_with(0, shared[activation])
         node.replace_input_with(1, _weight(graph, node, weight, base))
         found[name] = graph.initializers[f"{name}.scale"]
@@ -102,9 +141,8 @@ def insert(model: ir.Model, scales: Scales, base: ir.DataType) -> dict[str, ir.V
 
 
 def _activation(
-    graph: ir.Graph, node: ir.Node, value: ir.Value | None, scale: float, base: ir.DataType
+    graph: ir.Graph, node: ir.Node, value: ir.Value | None, label: str, scale: float, base: ir.DataType
 ) -> ir.Value:
-    label = f"{node.inputs[1].name if node.inputs[1] else node.name}.input"
     step = _constant(graph, f"{label}_scale", torch.tensor(scale), base)
     zero = _zero(graph)
     quantised = ir.node("QuantizeLinear", [value, step, zero], num_outputs=1, name=f"{label}_quantise")

@@ -20,6 +20,7 @@ from typing import Any
 import click
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 from onnx import TensorProto, helper
 
@@ -123,8 +124,16 @@ def _prompts(path: Path) -> list[str]:
 def _names(bundle: Bundle) -> list[str]:
     if bundle.facts.transformer is None:
         raise InputError(f"{bundle.root}: has no transformer to calibrate; export it")
-    graph = _graph(bundle)
-    return quantise.projections({i.name: i for i in graph.graph.initializer}, bundle.facts.transformer.layers)
+    graph, layers = _graph(bundle), bundle.facts.transformer.layers
+    projections = quantise.projections({i.name: i for i in graph.graph.initializer}, layers)
+    return [*projections, *_attentions(graph, layers)]
+
+
+def _attentions(model: onnx.ModelProto, layers: int) -> dict[str, str]:
+    """Queries, keys and values that FP8 attention quantises → the graph's tensor."""
+    found = quantise.attention_inputs(ir.from_proto(model).graph, layers)
+    values = {name: node.inputs[i] for name, (node, i) in found.items()}
+    return {name: value.name or "" for name, value in values.items() if value is not None}
 
 
 def _graph(bundle: Bundle) -> onnx.ModelProto:
@@ -169,6 +178,8 @@ def _instrumented(bundle: Bundle, names: list[str]) -> Iterator[Path]:
     model = _graph(bundle)
     graph = model.graph
     inputs = {node.input[1]: node.input[0] for node in graph.node if node.op_type == "MatMul"}
+    facts = bundle.facts.transformer
+    inputs.update(_attentions(model, facts.layers) if facts is not None else {})
     added = [helper.make_node("Constant", [], ["calibration_one"], value_ints=[1])]
     for i, name in enumerate(names):
         added += [

@@ -40,12 +40,12 @@ def checkpoint(request, tmp_path_factory):
     return version, folder
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp8"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp8", "fp8 with attention"])
 def test_everything_compiles(checkpoint, precision, tmp_path):
     version, folder = checkpoint
     names = (
         ("transformer",)
-        if precision == "fp8"
+        if precision.startswith("fp8")
         else ("text_encoder", "transformer", "vae_encoder", "vae_decoder")
     )
     export = [
@@ -56,9 +56,10 @@ def test_everything_compiles(checkpoint, precision, tmp_path):
         "--model-version",
         version,
     ]
-    extra = ["--uncalibrated"] if precision == "fp8" else []
+    extra = ["--uncalibrated"] if precision.startswith("fp8") else []
+    extra += ["--fp8-attention"] if "attention" in precision else []
     components = [option for name in names for option in ("--component", name)]
-    made = run(*export, *components, "--precision", precision, *extra, "--output", tmp_path / "b")
+    made = run(*export, *components, "--precision", precision.split()[0], *extra, "--output", tmp_path / "b")
     assert made.returncode == 0, made.stderr
     profiles = [option for text in PROFILES for option in ("--profile", text)]
     build = ["build-engines", "--bundle", tmp_path / "b", "--backend", "tensorrt_rtx"]

@@ -141,9 +141,28 @@ def test_fp8_weights_are_stored_as_fp8(loud, scales, tmp_path):
     assert len(both) == len(chosen), "nothing may stand between dequantising and the product"
 
 
+def test_fp8_attention_quantises_self_attention_of_the_middle_blocks(loud, scales, tmp_path):
+    half = export(loud, tmp_path / "b", "--precision", "fp16")
+    options = ("--precision", "fp8-fp16", "--scales", scales)
+    plain = export(loud, tmp_path / "plain", *options)
+    bundle = export(loud, tmp_path / "b", *options, "--fp8-attention")
+    model = onnx.load(
+        str(bundle.path(bundle.graph("transformer", "fp8-fp16").file)), load_external_data=False
+    )
+    made = {o: n.op_type for n in model.graph.node for o in n.output}
+    inputs = [[made[i] for i in n.input[:3]] for n in model.graph.node if n.op_type == "Attention"]
+    quantised = [kinds == ["DequantizeLinear"] * 3 for kinds in inputs]
+    middle = range(1, LAYERS - 1)
+    assert quantised == [i % 2 == 0 and i // 2 in middle for i in range(2 * LAYERS)]
+    for seed in range(3):
+        with_attention, without = (error(b, "fp8-fp16", half, seed) for b in (bundle, plain))
+        assert 0 < with_attention <= 8e-2 and with_attention != without
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--precision", "bf16", "--fp8-attention"], "--fp8-attention is for --precision transformer=fp8"),
         (["--precision", "fp8"], "takes --scales FILE"),
         (["--precision", "fp8", "--scales", "s.json", "--uncalibrated"], "give one of them"),
         (["--precision", "bf16", "--scales", "s.json"], "--scales is for --precision transformer=fp8"),

@@ -200,7 +200,7 @@ def result(**changes):
         (Samples(OURS, (0.3,), stages=({"a & b": 0.2},)), Samples(REFERENCE, (0.9,))),
     )
     sections = (
-        Section("peak", "Peak", "Products.", (peak,)),
+        Section("peak", "Peak", "Products.", (peak,), others=1.5),
         Section("transformer", "Step", "One step.", (step,), (profile,)),
         Section("videos", "Videos", "Whole runs.", (video,)),
         Section("memory", "Memory", "Bytes.", (Measurement("t2v", "bytes", (Samples(OURS, (5e7,)),)),)),
@@ -219,6 +219,8 @@ def test_page_names_goals_limits_and_who_was_skipped(tmp_path):
     assert "1.1 s (1–1.2) | 2.45 s (2.4–2.5) | 2.23 × (2.00–2.50) | 3.0e-06 |" in text
     assert "3.06 at 1024 tokens" in text  # 250 GFLOP/s at most, 200 / 2.45 by diffusers
     assert "50 MB" in text
+    assert "best single product of the whole run: 250 GFLOP/s" in text
+    assert "Other processes took 1.50 cores meanwhile." in text
     pictures = [line.partition("](")[2].rstrip(")") for line in text.splitlines() if line.startswith("![")]
     assert sorted(pictures) == sorted(p.relative_to(tmp_path).as_posix() for p in paths if p.suffix == ".svg")
     assert len(pictures) == 4
@@ -299,23 +301,24 @@ def work(tmp_path, tiny_bundle, diffusers_folder):
     return tmp_path / "work"
 
 
-def test_a_small_run(work, tmp_path):
+def test_a_small_run(work, tmp_path, monkeypatch):
     """The transformer section on a tiny model: workers, turns, profile, page."""
+    monkeypatch.setattr(bench_cases, "BESIDE", (64, 64, 64))
+    monkeypatch.setattr(bench_cases, "PRODUCTS", 1)
     output = tmp_path / "page.md"
     options = ["--only", "transformer", "--repeats", 1, "--threads", 1]
     found = run("--work", work, *options, "--layers", 2, "--tokens", "6,24", "--output", output)
     assert found.exit_code == 0, found.output
-    text, data = (
-        output.read_text(encoding="utf-8"),
-        json.loads(output.with_suffix(".json").read_text("utf-8")),
-    )
-    (steps,) = data["sections"]
-    for row in steps["measurements"]:
+    text = output.read_text(encoding="utf-8")
+    (steps,) = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))["sections"]
+    assert [row["unit"] for row in steps["measurements"]] == ["s", "GFLOP/s"] * 2 + ["GFLOP/s"]
+    for row in (row for row in steps["measurements"] if row["unit"] == "s"):
         samples = {s["contender"]: s for s in row["samples"]}
         assert len(samples[OURS]["values"]) == len(samples[REFERENCE]["values"]) == 1
         assert samples[OURS]["difference"] < 1e-4
         assert samples["ltxrt tensorrt"]["skipped"] and samples["diffusers torch.compile"]["skipped"]
     assert steps["profiles"][0]["matrix_seconds"] > 0
+    assert steps["others"] is None or steps["others"] >= 0
     assert "| operations | " in text and "--compile was not given" in text
     assert {p.name for p in (tmp_path / "page").iterdir()} == {
         "transformer-tokens.svg",
