@@ -217,7 +217,7 @@ def test_page_names_goals_limits_and_who_was_skipped(tmp_path):
     assert "2.2 × as fast as diffusers eager | 2.23 × (2.00–2.50) | yes |" in text
     assert "≥ 90% of the peak | 80% | no |" in text
     assert "1.1 s (1–1.2) | 2.45 s (2.4–2.5) | 2.23 × (2.00–2.50) | 3.0e-06 |" in text
-    assert "3.06 at 1024 tokens" in text  # 250 GFLOP/s at most, 200 / 2.45 by diffusers
+    assert "3.00 at 1024 tokens" in text  # 250 GFLOP/s at most, 200 / 2.4 by diffusers
     assert "50 MB" in text
     assert "best single product of the whole run: 250 GFLOP/s" in text
     assert "Other processes took 1.50 cores meanwhile." in text
