@@ -33,13 +33,15 @@ BACKENDS: dict[str, str] = {
 class Options:
     """What a backend is told beside the file's path.
 
-    `threads` None leaves the number to the backend; `graph` is what the file was built from, where it was.
+    `threads` None leaves the number to the backend; `graph` is what the file was built from, where it was;
+    `calls` is how often it will be called, about: loading may take longer where calls win it back.
     """
 
     contract: Contract
     threads: int | None = None
     backend: str = "onnxruntime"
     graph: Path | None = None
+    calls: int = 1
 
 
 class Session(Protocol):
@@ -142,11 +144,13 @@ def load_engine(
     backend: str = "onnxruntime",
     precision: str | None = None,
     threads: int | None = None,
+    calls: int = 1,
 ) -> Engine:
     """Load `component` of `bundle` with `backend`.
 
     `precision` None takes the only one there is, or the one the backend prefers; `threads` None leaves the
-    number of CPU threads to the backend.
+    number of CPU threads to the backend; `calls` is about how often the engine will be called, for a backend
+    that may load slower and run faster.
 
     Raises InputError for a component, precision or backend there is not, MissingPackageError for a backend
     that is not installed, EngineError for a graph that the backend refuses.
@@ -159,4 +163,4 @@ def load_engine(
     contract = bundle.contract(component)
     graph = bundle.path(bundle.components[component][chosen].file)
     path = module.locate(bundle, backend, component, chosen) if hasattr(module, "locate") else graph
-    return Engine(contract, module.load(path, Options(contract, threads, backend, graph)))
+    return Engine(contract, module.load(path, Options(contract, threads, backend, graph, calls)))

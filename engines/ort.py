@@ -29,10 +29,10 @@ CUDA: dict[str, str] = {
     "use_tf32": "0",  # fp32 islands are there for their precision
 }
 OLDEST = (1, 24)
-# Prepacking rearranges every matrix while loading. The graphs' matrices are stored as MatMul reads them, so
-# it buys little: for the 2B transformer on 2 cores it cost 18 to 27 s of loading, against 0.3 s without, and
-# saved 1 s of a step of 16 s (docs/full-size.md).
-DISABLE_PREPACKING = True
+# Prepacking rearranges every matrix while loading. For the 2B transformer on 2 cores it cost 18 to 27 s of
+# loading, against 0.3 s without, and saved 1 s of a step of 8 to 16 s (docs/full-size.md): from so many calls
+# on it is won back.
+PREPACK_FROM = 25
 # The arena grows by doubling and keeps what it has: a decode within 1 GiB of activations took 2.1 GiB with it
 # and 1.2 GiB without (parity/tiled_memory.py). The autoencoder's memory is bounded by tiles, so it does
 # without.
@@ -95,7 +95,7 @@ def load(path: Path, options: Options) -> OrtSession:
     component = options.contract.component
     try:
         session = onnxruntime.InferenceSession(
-            str(path), _session_options(component, options.threads), providers=providers
+            str(path), _session_options(component, options.threads, options.calls), providers=providers
         )
     except Exception as error:  # as above
         raise _failure(component, "load", error) from error
@@ -118,7 +118,7 @@ def _providers(onnxruntime: Any, device: str) -> list[Any]:
     return [("CUDAExecutionProvider", CUDA), "CPUExecutionProvider"]
 
 
-def _session_options(component: str, threads: int | None) -> Any:
+def _session_options(component: str, threads: int | None, calls: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -128,7 +128,7 @@ def _session_options(component: str, threads: int | None) -> Any:
     options.log_severity_level = 4  # its errors arrive as exceptions; level 3 prints them a second time
     # Threads spin for work inside a run, but not between runs, when others want the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.add_session_config_entry("session.disable_prepacking", str(int(DISABLE_PREPACKING)))
+    options.add_session_config_entry("session.disable_prepacking", str(int(calls < PREPACK_FROM)))
     return options
 
 

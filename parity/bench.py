@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 PATH = click.Path(path_type=Path)
 # The names of bench_cases.SECTIONS, which `--help` need not load.
-NAMES = ("peak", "transformer", "components", "videos", "cold-start", "memory")
+NAMES = ("peak", "transformer", "components", "videos", "cold-start", "memory", "full-size")
 PACKAGES = ("ltxrt", "onnxruntime", "torch", "diffusers", "transformers", "numpy")
 
 
@@ -44,10 +44,11 @@ class Suite:
     tokens: tuple[int, ...]
     repeats: int
     videos: tuple[str, ...]
+    sections: tuple[str, ...] = NAMES
 
 
 SUITES = {
-    "quick": Suite((256, 1024), 3, ("tiny",)),
+    "quick": Suite((256, 1024), 3, ("tiny",), NAMES[:-1]),
     "full": Suite((512, 1024, 2048, 4096), 5, ("tiny", "medium")),
 }
 
@@ -56,7 +57,10 @@ SUITES = {
 @click.option("--work", type=PATH, help="Where the models are made; kept. [default: a temporary folder]")
 @click.option("--suite", default="quick", show_default=True, metavar="|".join(SUITES), help="How much.")
 @click.option(
-    "--only", multiple=True, metavar="NAME", help=f"One of {', '.join(NAMES)}; repeatable. Default: all."
+    "--only",
+    multiple=True,
+    metavar="NAME",
+    help=f"One of {', '.join(NAMES)}; repeatable. [default: the suite's]",
 )
 @click.option("--output", type=PATH, default=Path("docs/benchmarks.md"), show_default=True)
 @click.option("--threads", type=int, default=2, show_default=True, help="For every contender.")
@@ -67,7 +71,7 @@ SUITES = {
 def bench_command(**options: Any) -> None:
     """Time this runtime beside diffusers and write a page with tables and plots, and the samples as JSON."""
     suite = _suite(options)
-    only = _sections(options["only"])
+    only = _sections(options["only"], suite)
     _check_output(options["output"])
     from ltxrt.parity import bench_report, bench_results
     from ltxrt.parity.bench_cases import SECTIONS, Plan
@@ -151,11 +155,11 @@ def parse_tokens(text: str) -> tuple[int, ...]:
     return tokens
 
 
-def _sections(only: tuple[str, ...]) -> list[str]:
+def _sections(only: tuple[str, ...], suite: Suite) -> list[str]:
     unknown = [name for name in only if name not in NAMES]
     if unknown:
         raise InputError(f"--only {unknown[0]!r}: must be one of {', '.join(NAMES)}")
-    return [name for name in NAMES if name in only or not only]
+    return [name for name in NAMES if name in only] or list(suite.sections)
 
 
 def _check_output(output: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import LtxrtError
 from ltxrt.engines.facts import TransformerFacts
-from ltxrt.parity import bench_flops, bench_models, bench_results
+from ltxrt.parity import bench_disk, bench_flops, bench_models, bench_results
 from ltxrt.parity.bench_models import DESCRIPTIONS, Model
 from ltxrt.parity.bench_ours import MATRIX_OPERATORS
 from ltxrt.parity.bench_processes import Arena, Worker, WorkerError, arena, fresh
@@ -22,6 +22,8 @@ from ltxrt.parity.bench_work import Contender, Grid, Work, grid_of
 from ltxrt.parity.processes import module
 
 TEXT = 128  # text tokens
+LAYERS = 28  # of the 2B transformer
+STEPS = 40  # of the sampling run that a transformer step is part of: the presets' own number
 LIBRARIES = (
     Contender("NumPy", "numpy"),
     Contender("torch", "torch"),
@@ -82,7 +84,8 @@ def transformer(plan: Plan, say: Say) -> Section:
         rows.append(_product(plan, libraries, BESIDE, "after the profiles"))
     about = (
         f"One call of the transformer in fp32: {DESCRIPTIONS['wide']} ({layers}), width {facts.width}, "
-        f"{TEXT} text tokens, one sample. Weights are random. The machine's peak is measured beside "
+        f"{TEXT} text tokens, one sample. Weights are random. Ours is loaded as for a run of {STEPS} steps. "
+        "The machine's peak is measured beside "
         "the steps once more, because other work on the machine takes from both."
     )
     return Section("transformer", "Transformer step", about, tuple(rows), profiles)
@@ -92,14 +95,14 @@ def _step(
     plan: Plan, field_: Arena, tokens: int, *, folder: Path, facts: TransformerFacts, say: Say
 ) -> Measurement:
     say(f"transformer step, {tokens} tokens")
-    work = Work("transformer", str(folder), plan.threads, grid_of(tokens), TEXT)
+    work = Work("transformer", str(folder), plan.threads, grid_of(tokens), TEXT, calls=STEPS)
     operations = bench_flops.transformer(facts, bench_flops.Call(1, tokens, TEXT))
     samples = field_.measure(work) + plan.missing()
     return Measurement(f"{tokens} tokens", "s", samples, tokens, operations)
 
 
 def _profile(plan: Plan, folder: Path, facts: TransformerFacts, tokens: int) -> Profile:
-    work = Work("transformer", str(folder), plan.threads, grid_of(tokens), TEXT)
+    work = Work("transformer", str(folder), plan.threads, grid_of(tokens), TEXT, calls=STEPS)
     steps = min(2, plan.repeats)
     operators = _operators(plan, work, steps)
     matrices = sum(seconds for name, seconds in operators.items() if name in MATRIX_OPERATORS)
@@ -215,6 +218,36 @@ def memory(plan: Plan, say: Say) -> Section:
     return Section("memory", "Memory", about, tuple(rows))
 
 
+def full_size(plan: Plan, say: Say) -> Section:
+    """Cold start with the 2B's own transformer from the disk, beside the time of reading its weights."""
+    folder = _model(plan, Model("wide", LAYERS), say)
+    work = Work("transformer", str(folder), plan.threads, TINY, TEXT)
+    ours, theirs = Contender(OURS, "ltxrt", backend="onnxruntime"), Contender(REFERENCE, "torch")
+    sides = {OURS: (ours, work.bundle), REFERENCE: (theirs, work.diffusers)}
+    reading: dict[str, list[float]] = {name: [] for name in sides}
+    starts: dict[str, list[float]] = {name: [] for name in sides}
+    for name in bench_results.interleaved(list(sides), plan.repeats):
+        contender, files = sides[name]
+        say(f"cold start of the 2B transformer, {name}")
+        reading[name].append(bench_disk.read(files))
+        bench_disk.forget(files)
+        starts[name].append(fresh(contender, work, plan.threads)[0])
+    rows = tuple(
+        Measurement(what, "s", tuple(Samples(name, tuple(values)) for name, values in found.items()))
+        for what, found in (
+            ("reading the weights from the disk", reading),
+            ("first transformer call", starts),
+        )
+    )
+    about = (
+        f"The 2B transformer itself ({LAYERS} layers, fp32, random weights), "
+        f"{TINY[0] * TINY[1] * TINY[2]} tokens. Its files are dropped from the system's cache before every "
+        "start and every reading, which reads them from beginning to end. Ours is loaded as for a run of few "
+        "steps; for many it rearranges its matrices first (docs/full-size.md)."
+    )
+    return Section("full-size", "Cold start at full size", about, rows)
+
+
 def _fresh(
     plan: Plan, work: Work, value: Callable[[float, dict], float], do: str = "run"
 ) -> tuple[Samples, ...]:
@@ -271,4 +304,5 @@ SECTIONS: dict[str, Callable[[Plan, Say], Section]] = {
     "videos": videos,
     "cold-start": cold_start,
     "memory": memory,
+    "full-size": full_size,
 }

@@ -28,7 +28,7 @@ DESCRIPTIONS = {
         "transformer of width 512 with 4 layers, T5 of width 1024 with 6 layers, the 0.9.5 autoencoder's own "
         f"blocks at 1/{NARROWER} of their width"
     ),
-    "wide": "the 2B transformer's width (32 heads of 64) and text width (4096), fewer layers",
+    "wide": "the 2B transformer's width (32 heads of 64) and text width (4096), as many layers as is said",
 }
 
 
@@ -107,55 +107,18 @@ def _narrower(vae: VaeConfig) -> VaeConfig:
     return replace(vae, encoder_blocks=blocks(vae.encoder_blocks), decoder_blocks=blocks(vae.decoder_blocks))
 
 
-def transformer_options(models: Models) -> dict[str, Any]:
-    """What diffusers' transformer class is built with."""
-    config = models.transformer
-    return {
-        "num_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "attention_head_dim": config.head_size,
-        "in_channels": config.in_channels,
-        "out_channels": config.out_channels,
-        "cross_attention_dim": config.cross_attention_width,
-        "caption_channels": config.caption_channels,
-    }
-
-
-def vae_options(models: Models) -> dict[str, Any]:
-    """What diffusers' autoencoder class is built with, for the 0.9.5 graph."""
-    config = models.vae
-    encoder = [b for b in config.encoder_blocks if b.kind == "res"]
-    decoder = [b for b in config.decoder_blocks if b.kind == "res"]
-    upsamplers = [b for b in config.decoder_blocks if b.kind == "depth_to_space"]
-    return {
-        "latent_channels": config.latent_channels,
-        "block_out_channels": [b.in_channels for b in encoder],
-        "layers_per_block": [b.layers for b in encoder],
-        "down_block_types": ["LTXVideo095DownBlock3D"] * 4,
-        "spatio_temporal_scaling": [True] * 4,
-        "downsample_type": ["spatial", "temporal", "spatiotemporal", "spatiotemporal"],
-        "decoder_block_out_channels": [b.in_channels for b in upsamplers[::-1]],
-        "decoder_layers_per_block": [b.layers for b in decoder[::-1]],
-        "decoder_spatio_temporal_scaling": [True] * 3,
-        "decoder_inject_noise": [b.inject_noise for b in decoder[::-1]],
-        "upsample_residual": [True] * 3,
-        "upsample_factor": [2] * 3,
-        "timestep_conditioning": True,
-        "spatial_compression_ratio": 32,
-        "temporal_compression_ratio": 8,
-    }
-
-
 def write_diffusers(folder: Path, model: Model) -> None:
     """The checkpoint's weights as diffusers' own folder, through diffusers' own converters."""
     from diffusers import LTXVideoTransformer3DModel
     from diffusers.loaders.single_file_utils import convert_ltx_transformer_checkpoint_to_diffusers
     from safetensors.torch import load_file
 
+    from ltxrt.parity.reference_diffusers import transformer_config
+
     models, output = configs(model), folder / "diffusers"
     tensors = load_file(folder / "checkpoint" / "random.safetensors")
     names = {n: t for n, t in tensors.items() if n.startswith("model.diffusion_model.")}
-    transformer = _empty(LTXVideoTransformer3DModel, transformer_options(models))
+    transformer = _empty(LTXVideoTransformer3DModel, transformer_config(models.transformer))
     converted = convert_ltx_transformer_checkpoint_to_diffusers(names)
     transformer.load_state_dict(converted, strict=True, assign=True)
     if model.name == "wide":
@@ -168,35 +131,19 @@ def _write_pipeline(
     checkpoint: Path, output: Path, models: Models, transformer: Any, tensors: dict[str, Any]
 ) -> None:
     import torch
-    from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXPipeline
+    from diffusers import FlowMatchEulerDiscreteScheduler, LTXPipeline
     from transformers import T5EncoderModel, T5TokenizerFast
 
-    vae = AutoencoderKLLTXVideo(**vae_options(models)).eval()
-    vae.load_state_dict(_vae_weights(tensors), strict=True)
+    from ltxrt.parity import reference_diffusers
+
+    vae = reference_diffusers.vae(VERSION, models.vae)
+    named = {n: t for n, t in tensors.items() if n.startswith("vae.")}
+    vae.load_state_dict(reference_diffusers.to_diffusers_vae(named, VERSION), strict=True)
     text_encoder = T5EncoderModel.from_pretrained(checkpoint / "t5", dtype=torch.float32).eval()
     tokenizer_file = checkpoint / "t5" / "tokenizer" / "tokenizer.json"
     tokenizer = T5TokenizerFast(tokenizer_file=str(tokenizer_file), extra_ids=0)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)  # the 0.9.5 release does not shift
     LTXPipeline(scheduler, vae, text_encoder, tokenizer, transformer).save_pretrained(output)
-
-
-class _Named2048:
-    """Makes diffusers take a narrow VAE for the 0.9.5 one, which it tells by 2048 channels."""
-
-    shape = (129, 2048)
-
-    def __init__(self, tensor: Any) -> None:
-        self.tensor = tensor
-
-
-def _vae_weights(tensors: dict[str, Any]) -> dict[str, Any]:
-    from diffusers.loaders.single_file_utils import convert_ltx_vae_checkpoint_to_diffusers
-
-    named: dict[str, Any] = {n: t for n, t in tensors.items() if n.startswith("vae.")}
-    key = "vae.encoder.conv_out.conv.weight"
-    named[key] = _Named2048(named[key])
-    converted = convert_ltx_vae_checkpoint_to_diffusers(named)
-    return {n: t.tensor if isinstance(t, _Named2048) else t for n, t in converted.items()}
 
 
 def _empty(cls: Any, options: dict[str, Any]) -> Any:

@@ -43,12 +43,14 @@ class Ours:
         return lambda: Outcome(bound(**rest), {})
 
     def _load(self, bundle: Bundle, work: Work) -> backend.Engine:
-        key = (bundle.root, work.kind, work.threads)
+        key = (bundle.root, work.kind, work.threads, work.calls)
         if self._engine is None or key != self._key:
             if self._engine is not None:
                 self._engine.close()
             self._key = key
-            self._engine = backend.load_engine(bundle, work.kind, backend=self._backend, threads=work.threads)
+            self._engine = backend.load_engine(
+                bundle, work.kind, backend=self._backend, threads=work.threads, calls=work.calls
+            )
         return self._engine
 
     def _video(self, bundle: Bundle, work: Work) -> Runner:
@@ -115,7 +117,7 @@ def profile(work: Work, steps: int) -> dict[str, float]:
     bundle = read_bundle(work.bundle)
     feed = bench_work.component_feed(bundle.facts, work)
     with tempfile.TemporaryDirectory() as folder:
-        options = ort._session_options("transformer", work.threads)
+        options = ort._session_options("transformer", work.threads, work.calls)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         graph = str(bundle.path(bundle.graph("transformer").file))

@@ -39,7 +39,8 @@ class Work:
     """One piece of work. kind: a component, `t2v`, `i2v` or `matmul`.
 
     model: the folder with `bundle/` and `diffusers/`; grid: the latents' size, or the matrices'; text: text
-    tokens; steps: of a video; keep_loaded: whether our engines outlive a video.
+    tokens; steps: of a video; keep_loaded: whether our engines outlive a video; calls: how many of a
+    component are to be expected, which our runtime is told when it loads.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class Work:
     text: int = 128
     steps: int = 0
     keep_loaded: bool = True
+    calls: int = 1
 
     @property
     def bundle(self) -> Path:

@@ -68,9 +68,9 @@ class ObservedPipeline(Pipeline):
     def _needed(self, settings: Settings) -> list[str]:
         return [component for component in super()._needed(settings) if component != "vae_decoder"]
 
-    def _load(self, component: str) -> Engine:
+    def _load(self, component: str, calls: int) -> Engine:
         if component != "transformer":
-            return super()._load(component)
+            return super()._load(component, calls)
         return Engine(self.bundle.contract(component), self.session)
 
 

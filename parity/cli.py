@@ -10,6 +10,7 @@ import click
 from ltxrt.engines.command import LtxrtGroup, ltxrt_command
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.files import atomic_write
+from ltxrt.parity.bench import bench_command
 
 if TYPE_CHECKING:
     from ltxrt.parity.check import Order
@@ -84,6 +85,9 @@ def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: b
     _summary(report, folder)
     if report.status != results.PASSED:
         raise click.exceptions.Exit(1)
+
+
+main.add_command(bench_command)
 
 
 def _tell(line: str) -> None:

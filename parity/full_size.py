@@ -92,8 +92,9 @@ def run_command(model_version: str, size: tuple[int, int, int], steps: int, work
 @main.command("step")
 @click.option("--size", nargs=3, type=int, default=(256, 384, 25), show_default=True, help="H W F")
 @click.option("--batch", type=int, default=1, show_default=True)
+@click.option("--calls", type=int, default=1, show_default=True, help="Load as for so many steps.")
 @click.option("--work", type=PATH, required=True, help="The scratch folder of `run`.")
-def step_command(size: tuple[int, int, int], batch: int, work: Path) -> None:
+def step_command(size: tuple[int, int, int], batch: int, calls: int, work: Path) -> None:
     """Load the transformer that `run` left and time single steps."""
     bundle = read_bundle(work / "bundle")
     if bundle.facts.vae is None:
@@ -102,7 +103,7 @@ def step_command(size: tuple[int, int, int], batch: int, work: Path) -> None:
     tokens = VideoShape(frames, height, width).latent(bundle.facts.vae).tokens
     sizes = {"B": batch, "N": tokens, "K": 1, "T": 128}
     start = time.monotonic()
-    with load_engine(bundle, "transformer") as engine:
+    with load_engine(bundle, "transformer", calls=calls) as engine:
         feed = engine.contract.sample(sizes, np.random.default_rng(0))
         click.echo(f"load: {time.monotonic() - start:.1f} s")
         for name in ("first step", "second step"):

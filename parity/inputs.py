@@ -175,7 +175,7 @@ class ReferencePipeline(Pipeline):
             )
         return next(iter(self.bundle.components[component]))
 
-    def _load(self, component: str) -> Engine:
+    def _load(self, component: str, calls: int) -> Engine:
         return Engine(self.bundle.contract(component), self._load_session(component))
 
     @contextmanager
@@ -191,7 +191,7 @@ class RecordingPipeline(ReferencePipeline):
         super().__init__(bundle, load)
         self._case, self._size, self.feeds = case, size, list[Feed]()
 
-    def _load(self, component: str) -> Engine:
+    def _load(self, component: str, calls: int) -> Engine:
         recorder = Recorder(self._load_session(component), lambda inputs: self._keep(component, inputs))
         return Engine(self.bundle.contract(component), recorder)
 

@@ -38,6 +38,7 @@ from ltxrt.runtime.request import Request, Settings, complete, guidance_lists
 from ltxrt.runtime.tiling import WORKSPACE, Tile
 
 Array = NDArray[np.float32]
+MANY = 1000  # calls of an engine that is kept
 
 
 @dataclass(frozen=True)
@@ -242,9 +243,9 @@ class Pipeline:
             image_noise_scale=settings.preset.image_noise_scale if noisy else 0.0,
             stochastic=draws.later if one.stochastic else None,
         )
-        with self._engine("transformer") as engine:
+        sigmas = self.sigmas(settings, number)
+        with self._engine("transformer", len(sigmas)) as engine:
             velocity = GuidedTransformer(engine, text, tables, index, guided)
-            sigmas = self.sigmas(settings, number)
             for result in denoise(velocity, conditioned.tokens, sigmas, draws.first, sampling):
                 check_finite(result.latents, "transformer", f"step {result.index + 1} of {len(sigmas)}")
                 yield result
@@ -334,22 +335,27 @@ class Pipeline:
         """Which of the bundle's precisions runs; InputError where the component is not there in it."""
         return self.bundle.precision(component, self.precision.get(component), preferred(self.backend))
 
-    def _load(self, component: str) -> Engine:
+    def _load(self, component: str, calls: int) -> Engine:
         precision = self._precision(component)
         return load_engine(
-            self.bundle, component, backend=self.backend, precision=precision, threads=self.threads
+            self.bundle,
+            component,
+            backend=self.backend,
+            precision=precision,
+            threads=self.threads,
+            calls=calls,
         )
 
     @contextmanager
-    def _engine(self, component: str) -> Iterator[Engine]:
-        """A loaded engine, freed at the end unless it is to be kept."""
+    def _engine(self, component: str, calls: int = 1) -> Iterator[Engine]:
+        """A loaded engine for about so many calls, freed at the end unless it is to be kept."""
         if component in self._kept:
             yield self._kept[component]
         elif self.keep_loaded:
-            self._kept[component] = self._load(component)
+            self._kept[component] = self._load(component, MANY)
             yield self._kept[component]
         else:
-            with self._load(component) as engine:
+            with self._load(component, calls) as engine:
                 yield engine
 
     @contextmanager

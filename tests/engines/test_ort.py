@@ -153,8 +153,8 @@ def test_an_old_onnxruntime_is_refused(bundle, monkeypatch):
 
 
 def test_threads_are_passed_on():
-    assert ort._session_options("transformer", 3).intra_op_num_threads == 3
-    assert ort._session_options("vae_decoder", None).intra_op_num_threads == 0
+    assert ort._session_options("transformer", 3, 1).intra_op_num_threads == 3
+    assert ort._session_options("vae_decoder", None, 1).intra_op_num_threads == 0
 
 
 def test_uploaded_inputs_are_not_copied_again(bundle, monkeypatch):
@@ -209,3 +209,17 @@ def test_cuda_gets_its_options_and_device_inputs(bundle, monkeypatch):
         engine(input_ids=IDS, attention_mask=IDS)
     assert told == [("CUDAExecutionProvider", ort.CUDA), "CPUExecutionProvider"]
     assert devices == ["cuda", "cuda"]
+
+
+@pytest.mark.parametrize(
+    ("calls", "prepacked"), [(1, False), (ort.PREPACK_FROM - 1, False), (ort.PREPACK_FROM, True)]
+)
+def test_matrices_are_rearranged_where_calls_win_the_time_back(bundle, monkeypatch, calls, prepacked):
+    """Told to the session, and the outputs are the same."""
+    told = []
+    real = ort._session_options
+    monkeypatch.setattr(ort, "_session_options", lambda *given: told.append(real(*given)) or told[-1])
+    with load_engine(bundle, "text_encoder", calls=calls) as engine:
+        hidden = engine(input_ids=IDS, attention_mask=np.ones_like(IDS))
+    assert told[0].get_session_config_entry("session.disable_prepacking") == str(int(not prepacked))
+    np.testing.assert_array_equal(hidden, IDS[..., None] * np.float32([1, 2, 3, 4]))

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.facts import TransformerFacts
-from ltxrt.parity import bench, bench_cases, bench_flops, bench_report, bench_results, bench_svg
+from ltxrt.parity import bench, bench_cases, bench_disk, bench_flops, bench_report, bench_results, bench_svg
 from ltxrt.parity.bench_models import DESCRIPTIONS, Model, configs, ensure
 from ltxrt.parity.bench_ours import by_operator
 from ltxrt.parity.bench_processes import Arena, WorkerError, relative_l2
@@ -325,3 +325,25 @@ def test_a_small_run(work, tmp_path, monkeypatch):
         "transformer-operators.svg",
     }
     assert str(tmp_path) not in text
+
+
+def test_full_size_reads_from_the_disk_and_starts_both(work, tmp_path, monkeypatch):
+    """The section on a tiny model, told to have the 2B's number of layers."""
+    monkeypatch.setattr(bench_cases, "LAYERS", 2)
+    plan = bench_cases.Plan(work, 1, 1, (), 2)
+    section = bench_cases.full_size(plan, lambda text: None)
+    assert [row.name for row in section.rows] == [
+        "reading the weights from the disk",
+        "first transformer call",
+    ]
+    for row in section.rows:
+        assert [s.contender for s in row.samples] == [OURS, REFERENCE]
+        assert all(len(s.values) == 1 and s.values[0] > 0 for s in row.samples)
+
+
+def test_reading_reads_every_file(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for name in ("a", "folder/b"):
+        (tmp_path / name).write_bytes(b"x" * 100_000)
+    assert bench_disk.read(tmp_path) > 0
+    assert bench_disk._files(tmp_path) == [tmp_path / "a", tmp_path / "folder" / "b"]
