@@ -8,7 +8,7 @@ import importlib.metadata
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ltxrt.engines import evidence, ort, trt
@@ -84,6 +84,32 @@ def assemble(bundle: Bundle, checks: tuple[Check, ...]) -> Report:
         environment=_environment(),
         graphs=graphs,
         checks=checks,
+    )
+
+
+def merged(before: Report, report: Report) -> Report:
+    """`report`, with the rows of an earlier one that it does not repeat and whose graphs are the same."""
+    mine = {(c.component, c.precision, c.backend) for c in report.checks}
+    kept = tuple(
+        c
+        for c in before.checks
+        if (c.component, c.precision, c.backend) not in mine
+        and before.graphs.get(f"{c.component}.{c.precision}", "-")
+        == report.graphs.get(f"{c.component}.{c.precision}")
+    )
+    if not kept:
+        return report
+    checks = (*report.checks, *kept)
+    ends = (
+        before.end_to_end if before.graphs == report.graphs and not report.end_to_end else report.end_to_end
+    )
+    note = {"rows kept": f"{len(kept)} of the check of {before.created}"}
+    return replace(
+        report,
+        status=status(checks),
+        checks=checks,
+        end_to_end=ends,
+        environment={**report.environment, **note},
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ltxrt.engines.command import LtxrtGroup, ltxrt_command
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.files import atomic_write
 from ltxrt.parity.bench import bench_command
 
@@ -78,6 +78,7 @@ def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: b
 
         runs = whole.run(order, folder, _tell)
         report = dataclasses.replace(report, end_to_end=runs, status=whole.status(report.status, runs))
+    report = _with_earlier(report, folder)
     folder.mkdir(parents=True, exist_ok=True)
     results.write(report, folder / "report.json")
     with atomic_write(folder / "report.html") as temporary:
@@ -88,6 +89,17 @@ def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: b
 
 
 main.add_command(bench_command)
+
+
+def _with_earlier(report: Report, folder: Path) -> Report:
+    """The report with what the last one in `folder` says of graphs that were not looked at now."""
+    from ltxrt.parity import check, results
+
+    try:
+        before = results.read(folder / "report.json")
+    except BundleError:
+        return report
+    return check.merged(before, report)
 
 
 def _tell(line: str) -> None:

@@ -9,8 +9,11 @@ import sys
 
 import pytest
 
+from ltxrt.engines.bundle import read_bundle
 from ltxrt.export import synthetic, synthetic_models
+from ltxrt.export.checkpoint import open_checkpoint
 from ltxrt.export.config import TextEncoderConfig
+from ltxrt.parity import check, inputs
 
 HEADS = {"0.9.0": 64, "0.9.1": 128, "0.9.5": 64}
 TARGETS = ("sm89", "sm120")
@@ -40,8 +43,25 @@ def checkpoint(request, tmp_path_factory):
     return version, folder
 
 
+def check_parity(bundle, folder, version):
+    """The graphs as they are written, against torch, on inputs of small sampling runs."""
+    opened = open_checkpoint(folder / "model.safetensors", None, folder / "t5", version)
+    plan = inputs.Plan(((64, 96, 9),), 2)
+    report, _ = check.run(
+        check.Order(read_bundle(bundle), opened, plan, backends=("emulated",)), lambda _: None
+    )
+    assert report.status == "passed", [c.problems for c in report.checks]
+    assert {c.component for c in report.checks} == {
+        "text_encoder",
+        "transformer",
+        "vae_encoder",
+        "vae_decoder",
+    }
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp8", "fp8 with attention"])
 def test_everything_compiles(checkpoint, precision, tmp_path):
+    """And, where all components are there, computes what torch computes."""
     version, folder = checkpoint
     names = (
         ("transformer",)
@@ -73,3 +93,5 @@ def test_everything_compiles(checkpoint, precision, tmp_path):
         p.relative_to(tmp_path / "b" / "engines").parts[1] for p in (tmp_path / "b").rglob("*.engine")
     )
     assert files == sorted(TARGETS * len(names))
+    if len(names) > 1:
+        check_parity(tmp_path / "b", folder, version)

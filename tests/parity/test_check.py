@@ -301,3 +301,29 @@ def test_a_verdict_needs_a_pass_of_every_component():
     assert check.status((row("a", "passed"), row("b", "skipped"))) == results.SKIPPED
     assert check.status((row("a", "passed"), row("a", "skipped"))) == results.PASSED
     assert check.status((row("a", "passed"), row("a", "failed"))) == results.FAILED
+
+
+def test_a_part_keeps_the_rest_of_an_earlier_report(parity_case, copy):
+    options = ("--precision", "fp32", "--backend", "onnxruntime")
+    assert run(parity_case, *options, bundle=copy).exit_code == 0
+    whole = results.read(copy / "parity" / "report.json")
+    change_weight(copy, "transformer", "fp32", "patchify_proj.weight")
+    assert run(parity_case, *options, "--component", "transformer", bundle=copy).exit_code == 1
+    part = results.read(copy / "parity" / "report.json")
+    assert part.status == results.FAILED and "rows kept" in part.environment
+    assert {c.component: c.status for c in part.checks} == {
+        c.component: results.FAILED if c.component == "transformer" else results.PASSED for c in whole.checks
+    }
+
+
+def test_rows_of_graphs_that_changed_are_not_kept():
+    def of(graphs, *components):
+        rows = tuple(results.Check(c, "fp32", "b", "torch", "passed", None, ()) for c in components)
+        return results.Report(results.SCHEMA, "passed", "b", "0.9.5", "now", {}, graphs, rows)
+
+    before = of({"a.fp32": "1", "b.fp32": "2"}, "a", "b")
+    after = check.merged(before, of({"a.fp32": "1", "b.fp32": "3"}, "a"))
+    assert [c.component for c in after.checks] == ["a"]
+    after = check.merged(before, of({"a.fp32": "4", "b.fp32": "2"}, "a"))
+    assert [c.component for c in after.checks] == ["a", "b"]
+    assert check.merged(before, of({}, "c")).checks[0].component == "c"
