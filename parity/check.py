@@ -106,7 +106,7 @@ def merged(before: Report, report: Report) -> Report:
     note = {"rows kept": f"{len(kept)} of the check of {before.created}"}
     return replace(
         report,
-        status=status(checks),
+        status=FAILED if any(run.status == FAILED for run in ends) else status(checks),
         checks=checks,
         end_to_end=ends,
         environment={**report.environment, **note},
