@@ -90,7 +90,9 @@ def part(checkpoint: Checkpoint, name: str) -> Part[Any]:
     found: Part[Any] | None = getattr(checkpoint, COMPONENTS[name].part)
     if found is None:
         option = _OPTIONS.get(name, "--vae FILE, or another checkpoint")
-        raise CheckpointError(f"{checkpoint.source} has no {COMPONENTS[name].part} for {name}; give {option}")
+        what = COMPONENTS[name].part
+        purpose = "" if what == name else f" for {name}"
+        raise CheckpointError(f"{checkpoint.source} has no {what}{purpose}; give {option}")
     return found
 
 

@@ -11,7 +11,6 @@ prompt, so that an interrupted run goes on where it was.
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +29,7 @@ from ltxrt.engines.command import ltxrt_command
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.files import atomic_write
 from ltxrt.export import quantise
+from ltxrt.parity.emulation import beside
 from ltxrt.runtime.pipeline import Event, Pipeline
 from ltxrt.runtime.request import Request, Settings
 
@@ -193,12 +193,8 @@ def _instrumented(bundle: Bundle, names: list[str]) -> Iterator[Path]:
     added.append(helper.make_node("Concat", [f"calibration_{i}" for i in range(len(names))], [AMAX], axis=0))
     graph.node.extend(added)
     graph.output.append(helper.make_tensor_value_info(AMAX, TensorProto.FLOAT, [len(names)]))
-    path = original.with_name(f".calibration.{secrets.token_hex(4)}.onnx")
-    try:
-        onnx.save(model, str(path))
+    with beside(original, model) as path:
         yield path
-    finally:
-        path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,8 @@ def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: b
 
     order = _order(bundle, options)
     folder = output if output is not None else bundle / "parity"
+    for flag, place in (("--output", folder), ("--save-inputs", options["save_inputs"])):
+        _writable(flag, place)
     report, feeds = check.run(order, _tell)
     if bisect:
         from ltxrt.parity import bisection
@@ -79,7 +82,6 @@ def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: b
         runs = whole.run(order, folder, _tell)
         report = dataclasses.replace(report, end_to_end=runs, status=whole.status(report.status, runs))
     report = _with_earlier(report, folder)
-    folder.mkdir(parents=True, exist_ok=True)
     results.write(report, folder / "report.json")
     with atomic_write(folder / "report.html") as temporary:
         temporary.write_text(report_html.render(report), encoding="utf-8")
@@ -89,6 +91,19 @@ def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: b
 
 
 main.add_command(bench_command)
+
+
+def _writable(flag: str, folder: Path | None) -> None:
+    """Make the folder, before minutes of work rather than after."""
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise InputError(f"{flag} {folder}: cannot be made or written to; give another folder")
 
 
 def _with_earlier(report: Report, folder: Path) -> Report:

@@ -1,12 +1,14 @@
-"""Full-size proofs with random weights: `python -m ltxrt.parity.full_size export|run|step`. Not in the tests.
+"""Full-size proofs with random weights, not tests: `python -m ltxrt.parity.full_size export|run|step|parity`.
 
 `export` makes a checkpoint of a release's own sizes sparsely (large tensors are holes, so it costs no disk),
 exports every component in a process of its own and prints time and peak memory. `run` fills the 2B model with
-random numbers, exports it and makes a short video on the CPU; `step` times single transformer steps of it.
+random numbers, exports it and makes a short video on the CPU; `step` times single transformer steps of it;
+`parity` holds it against torch.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 import shutil
 import time
@@ -89,6 +91,33 @@ def run_command(model_version: str, size: tuple[int, int, int], steps: int, work
     click.echo(f"{frames} frames of {width}×{height} in {steps} steps: {cost}")
 
 
+@main.command("parity")
+@click.option("--model-version", default="0.9.5", show_default=True)
+@click.option("--precision", default="fp16", show_default=True)
+@click.option("--size", default="128x192x17", show_default=True, metavar="HxWxF")
+@click.option("--steps", type=int, default=2, show_default=True)
+@click.option(
+    "--work", type=PATH, required=True, help="Scratch folder; kept, with the bundle and its report."
+)
+def parity_command(model_version: str, precision: str, size: str, steps: int, work: Path) -> None:
+    """Hold the model's graphs against torch, all at full size but T5, which has 2 layers of its own width."""
+    checkpoint, text_encoder = _checkpoint(work, model_version, "random", PARTS, text_layers=2)
+    for part in PARTS:
+        cost = measure(_export(checkpoint, text_encoder, work / "bundle", part, precision))
+        click.echo(f"export of {part} in {precision}: {cost}")
+    arguments = (
+        "check",
+        "--bundle",
+        work / "bundle",
+        "--checkpoint",
+        checkpoint,
+        "--text-encoder",
+        text_encoder,
+    )
+    run = measure(module("ltxrt.parity.cli", *arguments, "--size", size, "--steps", steps))
+    click.echo(f"parity: {run}")
+
+
 @main.command("step")
 @click.option("--size", nargs=3, type=int, default=(256, 384, 25), show_default=True, help="H W F")
 @click.option("--batch", type=int, default=1, show_default=True)
@@ -114,14 +143,17 @@ def step_command(size: tuple[int, int, int], batch: int, calls: int, work: Path)
     click.echo(f"peak resident memory: {peak / 1e9:.2f} GB")
 
 
-def _checkpoint(work: Path, version: str, fill: str, parts: tuple[str, ...]) -> tuple[Path, Path]:
+def _checkpoint(
+    work: Path, version: str, fill: str, parts: tuple[str, ...], text_layers: int = 24
+) -> tuple[Path, Path]:
     models = synthetic_models.full(version)
+    t5 = dataclasses.replace(models.text_encoder, layers=text_layers)
     folder = work / "checkpoint"
     folder.mkdir(parents=True, exist_ok=True)
     file, text_encoder = folder / f"ltxv-{version}.safetensors", folder / "t5"
     synthetic.write_official(file, models.transformer, models.vae, models.scheduler, "BF16", fill=fill)
     if "text_encoder" in parts:
-        synthetic.write_text_encoder(text_encoder, models.text_encoder, "BF16", fill=fill)
+        synthetic.write_text_encoder(text_encoder, t5, "BF16", fill=fill)
     return file, text_encoder
 
 

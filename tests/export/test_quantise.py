@@ -93,7 +93,7 @@ def scales(loud):
     assert "prompt 1/2" not in second.stderr and "prompt 2/2: 4 steps" in second.stderr
     other = run("ltxrt.parity.calibrate", *options, "--steps", 9)
     assert other.returncode == 2 and "other settings" in other.stderr
-    assert [p.name for p in (loud / "bundle" / "onnx").glob(".calibration*")] == []
+    assert [p.name for p in (loud / "bundle" / "onnx").glob(".*")] == []
     return loud / "scales.json"
 
 

@@ -267,6 +267,7 @@ def test_a_component_that_could_not_be_compared_is_no_pass(parity_case, copy):
         (["--size", "64x96"], "--size '64x96': must be HEIGHTxWIDTHxFRAMES"),
         (["--size", "65x96x9"], "height 65"),
         (["--image", "/nowhere/first.png"], "--image /nowhere/first.png"),
+        (["--save-inputs", "/dev/null/x"], "--save-inputs /dev/null/x: cannot be made or written to"),
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_status_two(parity_case, tmp_path, arguments, message):
