@@ -95,7 +95,8 @@ class Pipeline:
 
     `precision` maps components to one of the bundle's precisions; None takes the only one there is, or what
     the backend prefers. `keep_loaded` keeps every engine for the next video, for servers with the memory for
-    all of them; `close`, or the end of a `with` block, frees them.
+    all of them; `close`, or the end of a `with` block, frees them. Kept engines are loaded for many calls, in
+    which a backend may sum in another order: frames can differ by a rounding from those of a single run.
     """
 
     def __init__(

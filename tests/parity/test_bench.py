@@ -332,11 +332,11 @@ def test_full_size_reads_from_the_disk_and_starts_both(work, tmp_path, monkeypat
     monkeypatch.setattr(bench_cases, "LAYERS", 2)
     plan = bench_cases.Plan(work, 1, 1, (), 2)
     section = bench_cases.full_size(plan, lambda text: None)
-    assert [row.name for row in section.rows] == [
+    assert [row.name for row in section.measurements] == [
         "reading the weights from the disk",
         "first transformer call",
     ]
-    for row in section.rows:
+    for row in section.measurements:
         assert [s.contender for s in row.samples] == [OURS, REFERENCE]
         assert all(len(s.values) == 1 and s.values[0] > 0 for s in row.samples)
 
