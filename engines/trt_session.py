@@ -199,8 +199,12 @@ def load(path: Path, options: Options) -> TrtSession:
             f"{options.contract.component}: {options.backend} does not load {path.name}; it is of another "
             "version or GPU: build it again with ltx-export build-engines"
         )
-    if record.get("options", {}).get("strip"):
+    built = record.get("options", {})
+    if built.get("strip"):
         _give_weights(machine, engine, options)
+    if built.get("weight_streaming"):
+        # Before a context is made. Unless it is set, all weights go to the GPU as if they were not streamable.
+        engine.weight_streaming_budget_v2 = engine.get_weight_streaming_automatic_budget()
     return TrtSession(machine, engine, options.contract, profiles)
 
 

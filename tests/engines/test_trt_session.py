@@ -221,6 +221,38 @@ def test_profiles_come_from_the_engine_s_record(two_pass_bundle, tmp_path, monke
         trt_session.load(tmp_path / "e.engine", options)
 
 
+def test_streamable_weights_get_a_budget_before_the_context(two_pass_bundle, tmp_path, monkeypatch):
+    bundle = read_bundle(two_pass_bundle)
+    wanted = profiles.to_json(profiles.parse("64x96x9", bundle.facts.vae))
+    machine = object.__new__(trt_session.Machine)
+    machine.backend, machine.device, machine.package = "tensorrt", FakeDevice(), tensorrt_rtx
+
+    class Streaming(FakeEngine):
+        weight_streaming_budget_v2 = None
+
+        def get_weight_streaming_automatic_budget(self):
+            return 123
+
+        def create_execution_context(self, strategy):
+            seen.append(self.weight_streaming_budget_v2)
+            return super().create_execution_context(strategy)
+
+    machine.runtime = type(
+        "Runtime", (), {"deserialize_cuda_engine": lambda s, d: Streaming(machine.device)}
+    )()
+    monkeypatch.setattr(trt_session.Machine, "of", classmethod(lambda cls, backend: machine))
+    options = Options(bundle.contract("transformer"), backend="tensorrt")
+    seen = []
+    for streaming in (True, False):
+        (tmp_path / "e.engine").write_bytes(b"engine")
+        record = {"profiles": [wanted], "options": {"weight_streaming": streaming}}
+        (tmp_path / "e.json").write_text(json.dumps(record))
+        trt_session.load(tmp_path / "e.engine", options)
+    assert seen == [123, None]
+    for name in ("weight_streaming_budget_v2", "get_weight_streaming_automatic_budget"):
+        assert hasattr(tensorrt_rtx.ICudaEngine, name)
+
+
 class FakeRefit:
     """`Refitter` and `OnnxParserRefitter` in one, and what they were asked."""
 
