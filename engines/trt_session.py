@@ -203,7 +203,7 @@ def load(path: Path, options: Options) -> TrtSession:
     if built.get("strip"):
         _give_weights(machine, engine, options)
     if built.get("weight_streaming"):
-        # Before a context is made. Unless it is set, all weights go to the GPU as if they were not streamable.
+        # Before a context is made. Unless it is set, all weights go to the GPU like those of other engines.
         engine.weight_streaming_budget_v2 = engine.get_weight_streaming_automatic_budget()
     return TrtSession(machine, engine, options.contract, profiles)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ltxrt.engines.command import LtxrtGroup, ltxrt_command
-from ltxrt.engines.errors import BundleError, InputError
+from ltxrt.engines.errors import BundleError, InputError, MissingPackageError
 from ltxrt.engines.files import atomic_write
 from ltxrt.parity.bench import bench_command
 
@@ -65,7 +65,10 @@ def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: b
     """
     import dataclasses
 
-    from ltxrt.parity import check, report_html, results
+    try:
+        from ltxrt.parity import check, report_html, results
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(error.name or "torch", "export,parity") from error
 
     order = _order(bundle, options)
     folder = output if output is not None else bundle / "parity"

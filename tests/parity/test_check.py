@@ -328,3 +328,21 @@ def test_rows_of_graphs_that_changed_are_not_kept():
     after = check.merged(before, of({"a.fp32": "4", "b.fp32": "2"}, "a"))
     assert [c.component for c in after.checks] == ["a", "b"]
     assert check.merged(before, of({}, "c")).checks[0].component == "c"
+
+
+@pytest.mark.parametrize("package", ["torch", "polygraphy"])
+def test_without_a_package_its_extra_is_named(package, tmp_path):
+    code = f"import sys; sys.modules[{package!r}] = None; from ltxrt.parity.cli import main; main()"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "check",
+        "--bundle",
+        str(tmp_path),
+        "--checkpoint",
+        "x.safetensors",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (1, 2) and "Traceback" not in done.stderr
+    assert f"{package} is not installed" in done.stderr and "parity]'" in done.stderr
