@@ -43,7 +43,7 @@ def reference():
     )
 
 
-LONGEST = ("test_compile.py", "test_parity.py")
+LONGEST = ("test_compile.py", "test_check.py", "test_quantise.py", "test_build.py", "test_parity.py")
 
 
 def pytest_collection_modifyitems(items):

@@ -116,7 +116,7 @@ def test_the_command_itself_ends_with_one_line_and_status_2(damaged, command):
         (["--precision", "int4"], "--precision 'int4' for"),
         (["--precision", "unet=fp16"], "--precision names 'unet'"),
         (["--precision", "transformer=fp16,transformer=bf16"], "names a component twice"),
-        (["--component", "text_encoder"], "no text_encoder for text_encoder; give --text-encoder DIR"),
+        (["--component", "text_encoder"], "has no text_encoder; give --text-encoder DIR"),
         (["--component", "unet"], "'unet' is not one of"),
         (["--text-encoder", "absent"], "absent"),
         (["--model-version", "0.9.9"], "version '0.9.9' is not known"),
