@@ -118,7 +118,10 @@ def inspect_command(bundle: Path, chosen: tuple[str, ...]) -> None:
 
     opened = read_bundle(bundle)
     names = _components(opened, chosen)
-    for found in cache.engines(opened, _installed()):
+    everything = cache.engines(opened, _installed())
+    if not everything:
+        _say_none(bundle)
+    for found in everything:
         if found.record is None or found.record.component in names:
             click.echo(_line(opened, found))
             for line in inspection.describe(opened, found):
@@ -149,10 +152,14 @@ def _show(bundle: Path, hashed: bool) -> list[Found]:
     for found in everything:
         click.echo(_line(opened, found))
     if not everything:
-        click.echo(
-            f"no engines; build them with: ltx-export build-engines --bundle {bundle} --profile 512x768x97"
-        )
+        _say_none(bundle)
     return everything
+
+
+def _say_none(bundle: Path) -> None:
+    click.echo(
+        f"no engines; build them with: ltx-export build-engines --bundle {bundle} --profile 512x768x97"
+    )
 
 
 def _installed() -> dict[str, str | None]:

@@ -229,6 +229,7 @@ def test_inspect_shows_layers_attention_and_memory(bundle):
         command = [sys.executable, "-m", "ltxrt.export.cli", *arguments, "--bundle", str(bundle.root)]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
+    assert run("engines", "inspect").startswith("no engines; build them with")
     run("build-engines", "--backend", "tensorrt_rtx", "--target", "sm89", "--profile", "64x96x9",
         "--component", "latent_upsampler", "--component", "transformer")  # fmt: skip
     shown = run("engines", "inspect")
