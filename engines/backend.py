@@ -128,7 +128,10 @@ def preferred(backend: str) -> tuple[str, ...]:
 
 
 def files(bundle: Bundle, component: str, backend: str, precision: str | None = None) -> list[Path]:
-    """What `load_engine` will read: the graph and its weights, or the engine."""
+    """What `load_engine` will read: the graph and its weights, or the engine.
+
+    Raises InputError and MissingPackageError as `load_engine`; no file is read.
+    """
     chosen = bundle.precision(component, precision, preferred(backend))
     graph = bundle.components[component][chosen]
     module = importlib.import_module(BACKENDS[backend])
@@ -162,5 +165,5 @@ def load_engine(
     chosen = bundle.precision(component, precision, order)
     contract = bundle.contract(component)
     graph = bundle.path(bundle.components[component][chosen].file)
-    path = module.locate(bundle, backend, component, chosen) if hasattr(module, "locate") else graph
+    path = files(bundle, component, backend, chosen)[0]
     return Engine(contract, module.load(path, Options(contract, threads, backend, graph, calls)))

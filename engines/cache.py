@@ -141,7 +141,9 @@ def build(bundle: Bundle, order: Order) -> Found:
 
 
 def find(bundle: Bundle, backend: str, target: str, component: str, precision: str) -> Found:
-    """The newest valid engine; hashed. InputError says what there is instead and how to build one."""
+    """The newest engine that fits, not hashed: `read` does that. InputError says what there is instead and
+    how to build one.
+    """
     version = trt.version(backend)
     everything = [
         f for f in engines(bundle, {backend: version}) if f.record and f.record.component == component
@@ -151,17 +153,21 @@ def find(bundle: Bundle, backend: str, target: str, component: str, precision: s
         for f in everything
         if f.record and not f.problem and (f.record.target, f.record.precision) == (target, precision)
     ]
-    for found in sorted(fitting, key=lambda f: f.path.stat().st_mtime, reverse=True):
-        if not _intact(found):
-            raise EngineError(
-                f"{found.path}: its content is not what was built; delete it and build it again"
-            )
-        return found
+    if fitting:
+        return max(fitting, key=lambda f: f.path.stat().st_mtime)
     others = "; ".join(_described(f) for f in everything) or "none"
     raise InputError(
         f"{bundle.root}: no {backend} engine of {component} {precision} for {target} (there are: {others}); "
         f"build one with ltx-export build-engines --backend {backend} --target {target}"
     )
+
+
+def read(path: Path) -> tuple[Record, bytes]:
+    """An engine's record and bytes, read and hashed once; EngineError where they are not what was built."""
+    record, data = _read_record(path), path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != record.sha256:
+        raise EngineError(f"{path}: its content is not what was built; delete it and build it again")
+    return record, data
 
 
 def engines(bundle: Bundle, versions: dict[str, str | None]) -> list[Found]:
@@ -211,12 +217,16 @@ def _record(bundle: Bundle, order: Order) -> Record:
     )
 
 
+def _read_record(path: Path) -> Record:
+    with path.with_suffix(".json").open("rb") as file:
+        data = json.loads(file.read(RECORD_LIMIT))
+    return from_json(Record, data, path.with_suffix(".json").name)
+
+
 def _look(bundle: Bundle, path: Path, installed: str | None) -> Found:
     """An engine file and its record, with the first reason not to use it."""
     try:
-        with path.with_suffix(".json").open("rb") as file:
-            data = json.loads(file.read(RECORD_LIMIT))
-        record = from_json(Record, data, path.with_suffix(".json").name)
+        record = _read_record(path)
     except (OSError, ValueError, BundleError):
         return Found(
             path, None, "has no readable record: its build was interrupted, or it is no engine of ltxrt"

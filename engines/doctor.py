@@ -51,13 +51,7 @@ def _bundle(path: Path) -> Iterator[str]:
     opened = read_bundle(path)
     graphs = ", ".join(f"{name} ({', '.join(g)})" for name, g in opened.components.items())
     yield f"{path}: LTX-Video {opened.version}; graphs: {graphs}"
-    versions: dict[str, str | None] = {}
-    for backend in trt.FLAVOURS:
-        try:
-            versions[backend] = trt.version(backend)
-        except LtxrtError:
-            versions[backend] = None
-    found = cache.engines(opened, versions)
+    found = cache.engines(opened, trt.installed())
     for engine in found:
         place = engine.path.relative_to(opened.root)
         yield f"{place}: {engine.problem or 'fits the bundle and the installed version'}"

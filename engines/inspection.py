@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ltxrt.engines import cache
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.cache import Found, Record
 from ltxrt.engines.contract import DTYPES, Contract
@@ -59,9 +60,7 @@ def _counts(types: Mapping[str, int]) -> str:
 
 def _memory(profile: Profile, contract: Contract, bytes_per_cell: float | None) -> str:
     """Inputs and outputs at the profile's largest size, and the activations' bound where one is known."""
-    largest = {symbol: r[2] for symbol, r in profile.ranges.items()}
-    if contract.component.startswith("vae"):
-        largest["B"] = 1
+    largest = {symbol: r[2] for symbol, r in profile.ranges_of(contract).items()}
     tensors = (*contract.inputs, *contract.outputs)
     size = sum(math.prod(t.resolve(largest)) * DTYPES[t.dtype]().itemsize for t in tensors)
     text = f"inputs and output {size / 1e6:.1f} MB"
@@ -80,7 +79,8 @@ def _built(found: Found, record: Record) -> Iterator[str]:
     except LtxrtError as error:
         yield f"the built layers are seen on a machine with its GPU only: {error}"
         return
-    engine = machine.runtime.deserialize_cuda_engine(found.path.read_bytes())
+    _, data = cache.read(found.path)
+    engine = machine.runtime.deserialize_cuda_engine(data)
     if engine is None:
         yield f"the built layers are not seen: this machine's {record.backend} does not load the engine"
         return

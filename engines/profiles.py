@@ -37,11 +37,14 @@ class Profile:
     text: str
     ranges: Mapping[str, Range]
 
+    def ranges_of(self, contract: Contract) -> Mapping[str, Range]:
+        """The ranges of a component's symbols; the autoencoder's come down to a tile."""
+        tiled = contract.component.startswith("vae")
+        return {**self.ranges, **_tiles(self.ranges)} if tiled else self.ranges
+
     def shapes(self, contract: Contract) -> dict[str, Shapes]:
         """Per input: its shape at the smallest, the usual and the largest size."""
-        ranges = (
-            {**self.ranges, **_tiles(self.ranges)} if contract.component.startswith("vae") else self.ranges
-        )
+        ranges = self.ranges_of(contract)
 
         def at(i: int, shape: tuple[int | str, ...], name: str) -> tuple[int, ...]:
             return contract.input(name).resolve({symbol: r[i] for symbol, r in ranges.items()})
@@ -53,9 +56,7 @@ class Profile:
 
     def holds(self, contract: Contract, sizes: Mapping[str, int]) -> bool:
         """Whether a call with these symbols' values fits."""
-        ranges = (
-            {**self.ranges, **_tiles(self.ranges)} if contract.component.startswith("vae") else self.ranges
-        )
+        ranges = self.ranges_of(contract)
         return all(ranges[s][0] <= sizes[s] <= ranges[s][2] for s in contract.symbols)
 
 

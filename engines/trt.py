@@ -229,6 +229,17 @@ def version(backend: str) -> str:
     return str(package(backend).__version__)
 
 
+def installed() -> dict[str, str | None]:
+    """Each backend's version, None where its package is absent."""
+    found: dict[str, str | None] = {}
+    for backend in FLAVOURS:
+        try:
+            found[backend] = version(backend)
+        except MissingPackageError:
+            found[backend] = None
+    return found
+
+
 def gpu_name(backend: str) -> str:
     """What an engine for this machine's GPU is tied to: its name and compute capability."""
     package(backend)

@@ -9,7 +9,6 @@ Not run on a GPU here: see the README's table.
 
 from __future__ import annotations
 
-import json
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -191,18 +190,17 @@ def target(backend: str) -> str:
 def load(path: Path, options: Options) -> TrtSession:
     """Load the engine at `path`, whose record lies beside it."""
     machine = Machine.of(options.backend)
-    record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    profiles = tuple(map(from_json, record["profiles"]))
-    engine = machine.runtime.deserialize_cuda_engine(path.read_bytes())
+    record, data = cache.read(path)
+    profiles = tuple(map(from_json, record.profiles))
+    engine = machine.runtime.deserialize_cuda_engine(data)
     if engine is None:
         raise EngineError(
             f"{options.contract.component}: {options.backend} does not load {path.name}; it is of another "
             "version or GPU: build it again with ltx-export build-engines"
         )
-    built = record.get("options", {})
-    if built.get("strip"):
+    if record.options.get("strip"):
         _give_weights(machine, engine, options)
-    if built.get("weight_streaming"):
+    if record.options.get("weight_streaming"):
         # Before a context is made. Unless it is set, all weights go to the GPU like those of other engines.
         engine.weight_streaming_budget_v2 = engine.get_weight_streaming_automatic_budget()
     return TrtSession(machine, engine, options.contract, profiles)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ltxrt.engines.command import LtxrtGroup, ltxrt_command
-from ltxrt.engines.errors import InputError, MissingPackageError
+from ltxrt.engines.errors import InputError
 
 if TYPE_CHECKING:
     from ltxrt.engines.bundle import Bundle
@@ -113,12 +113,12 @@ def inspect_command(bundle: Path, chosen: tuple[str, ...]) -> None:
 
     Where a GPU is, also what the builder made of it.
     """
-    from ltxrt.engines import cache, inspection
+    from ltxrt.engines import cache, inspection, trt
     from ltxrt.engines.bundle import read_bundle
 
     opened = read_bundle(bundle)
     names = _components(opened, chosen)
-    everything = cache.engines(opened, _installed())
+    everything = cache.engines(opened, trt.installed())
     if not everything:
         _say_none(bundle)
     for found in everything:
@@ -132,11 +132,11 @@ def inspect_command(bundle: Path, chosen: tuple[str, ...]) -> None:
 @BUNDLE
 def prune_command(bundle: Path) -> None:
     """Delete what is stale, damaged or was left by an interrupted build."""
-    from ltxrt.engines import cache
+    from ltxrt.engines import cache, trt
     from ltxrt.engines.bundle import read_bundle
 
     opened = read_bundle(bundle)
-    gone = cache.prune(opened, cache.verify(opened, _installed()))
+    gone = cache.prune(opened, cache.verify(opened, trt.installed()))
     for path in gone:
         click.echo(f"deleted {path.relative_to(opened.root)}")
     if not gone:
@@ -144,11 +144,11 @@ def prune_command(bundle: Path) -> None:
 
 
 def _show(bundle: Path, hashed: bool) -> list[Found]:
-    from ltxrt.engines import cache
+    from ltxrt.engines import cache, trt
     from ltxrt.engines.bundle import read_bundle
 
     opened = read_bundle(bundle)
-    everything = (cache.verify if hashed else cache.engines)(opened, _installed())
+    everything = (cache.verify if hashed else cache.engines)(opened, trt.installed())
     for found in everything:
         click.echo(_line(opened, found))
     if not everything:
@@ -160,18 +160,6 @@ def _say_none(bundle: Path) -> None:
     click.echo(
         f"no engines; build them with: ltx-export build-engines --bundle {bundle} --profile 512x768x97"
     )
-
-
-def _installed() -> dict[str, str | None]:
-    from ltxrt.engines import trt
-
-    versions: dict[str, str | None] = {}
-    for backend in trt.FLAVOURS:
-        try:
-            versions[backend] = trt.version(backend)
-        except MissingPackageError:
-            versions[backend] = None
-    return versions
 
 
 def _line(bundle: Bundle, found: Found) -> str:

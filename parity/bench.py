@@ -27,6 +27,7 @@ import click
 
 from ltxrt.engines.command import ltxrt_command
 from ltxrt.engines.errors import InputError
+from ltxrt.parity.machine import cpuinfo
 
 if TYPE_CHECKING:
     from ltxrt.parity.bench_results import Section
@@ -216,11 +217,9 @@ def _machine() -> dict[str, str]:
 
 def _cpu() -> str:
     """The model's name, and the widest vectors that it has."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
+    facts = cpuinfo()
+    if not facts:
         return platform.processor() or platform.machine()
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     widest = next((name for name in ("avx512f", "avx2", "avx") if name in facts.get("flags", "").split()), "")
     return f"{facts.get('model name', platform.machine())}{f' ({widest})' if widest else ''}"
 

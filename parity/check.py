@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib
 import importlib.metadata
 import platform
 import time
@@ -12,12 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ltxrt.engines import evidence, ort, trt
-from ltxrt.engines.backend import BACKENDS, Session, load_engine, preferred
+from ltxrt.engines.backend import BACKENDS, Session, files, load_engine, preferred
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.errors import EngineError, InputError, LtxrtError, MissingPackageError
+from ltxrt.engines.files import atomic_write
 from ltxrt.export import components
 from ltxrt.export.checkpoint import Checkpoint
-from ltxrt.parity import comparison, emulation, inputs, reference
+from ltxrt.parity import comparison, emulation, inputs, machine, reference
 from ltxrt.parity.comparison import Ran, SessionRunner
 from ltxrt.parity.inputs import Feed
 from ltxrt.parity.results import FAILED, PASSED, SCHEMA, SKIPPED, Call, Check, Report
@@ -246,9 +246,7 @@ def unavailable(bundle: Bundle, name: str, precision: str, backend: str) -> str 
         return f"{backend} does not run {precision}"
     try:
         _probe(backend)
-        module = importlib.import_module(BACKENDS[backend])
-        if hasattr(module, "locate"):
-            module.locate(bundle, backend, name, precision)
+        files(bundle, name, backend, precision)
     except (MissingPackageError, EngineError, InputError) as error:
         return str(error)
     return None
@@ -266,8 +264,8 @@ def _save(folder: Path, name: str, feeds: list[Feed], theirs: Ran) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     places = folder / f"{name}.inputs.json", folder / f"{name}.outputs.json"
     comparison.save([feed.inputs for feed in feeds], theirs, *places)
-    loader = Path(folder / f"{name}_data_loader.py")
-    loader.write_text(LOADER.format(name=name), encoding="utf-8")
+    with atomic_write(folder / f"{name}_data_loader.py") as temporary:
+        temporary.write_text(LOADER.format(name=name), encoding="utf-8")
 
 
 LOADER = '''"""Inputs of the {name}, as a sampling run made them, for polygraphy run --data-loader-script."""
@@ -294,10 +292,5 @@ def _environment() -> dict[str, str]:
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
-    )
+    facts = machine.cpuinfo()
+    return facts.get("model name", "unknown") if facts else platform.processor() or "unknown"

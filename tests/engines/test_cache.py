@@ -85,7 +85,7 @@ def test_damage_is_named_never_loaded_and_pruned(bundle, spoil, problem):
     (found,) = cache.verify(bundle, INSTALLED)
     assert problem in found.problem
     with pytest.raises((InputError, EngineError), match="build"):
-        cache.find(bundle, "tensorrt_rtx", "sm89", "latent_upsampler", "fp32")
+        cache.read(cache.find(bundle, "tensorrt_rtx", "sm89", "latent_upsampler", "fp32").path)
     assert cache.prune(bundle, [found])
     assert list(path.parent.iterdir()) == []
     assert cache.build(bundle, order(bundle)).problem == ""

@@ -1,6 +1,8 @@
 """The TensorRT session against a device and a package that record calls; names against the real bindings."""
 
+import dataclasses
 import gc
+import hashlib
 import json
 
 import numpy as np
@@ -203,11 +205,26 @@ def test_calls_are_the_bindings_own():
         assert wanted and [name for name in wanted if not hasattr(owner, name)] == []
 
 
+def write_engine(path, profile, **options):
+    """A file that stands for an engine, and its record."""
+    path.write_bytes(b"engine")
+    digest = hashlib.sha256(b"engine").hexdigest()
+    names = ("transformer", "fp32", "tensorrt", "1", "sm89", "graph")
+    record = cache.Record(cache.SCHEMA, *names, (), (profiles.to_json(profile),), options, sha256=digest)
+    path.with_suffix(".json").write_text(json.dumps(dataclasses.asdict(record)))
+
+
+def test_what_was_not_built_is_not_loaded(two_pass_bundle, tmp_path):
+    write_engine(tmp_path / "e.engine", profiles.parse("64x96x9", read_bundle(two_pass_bundle).facts.vae))
+    (tmp_path / "e.engine").write_bytes(b"Engine")
+    with pytest.raises(EngineError, match="its content is not what was built; delete it and build it again"):
+        cache.read(tmp_path / "e.engine")
+
+
 def test_profiles_come_from_the_engine_s_record(two_pass_bundle, tmp_path, monkeypatch):
     bundle = read_bundle(two_pass_bundle)
     wanted = profiles.parse("64x96x9", bundle.facts.vae)
-    (tmp_path / "e.engine").write_bytes(b"engine")
-    (tmp_path / "e.json").write_text(json.dumps({"profiles": [profiles.to_json(wanted)]}))
+    write_engine(tmp_path / "e.engine", wanted)
     machine = object.__new__(trt_session.Machine)
     machine.backend, machine.device, machine.package = "tensorrt", FakeDevice(), tensorrt_rtx
     machine.runtime = type(
@@ -223,7 +240,7 @@ def test_profiles_come_from_the_engine_s_record(two_pass_bundle, tmp_path, monke
 
 def test_streamable_weights_get_a_budget_before_the_context(two_pass_bundle, tmp_path, monkeypatch):
     bundle = read_bundle(two_pass_bundle)
-    wanted = profiles.to_json(profiles.parse("64x96x9", bundle.facts.vae))
+    wanted = profiles.parse("64x96x9", bundle.facts.vae)
     machine = object.__new__(trt_session.Machine)
     machine.backend, machine.device, machine.package = "tensorrt", FakeDevice(), tensorrt_rtx
 
@@ -244,9 +261,7 @@ def test_streamable_weights_get_a_budget_before_the_context(two_pass_bundle, tmp
     options = Options(bundle.contract("transformer"), backend="tensorrt")
     seen = []
     for streaming in (True, False):
-        (tmp_path / "e.engine").write_bytes(b"engine")
-        record = {"profiles": [wanted], "options": {"weight_streaming": streaming}}
-        (tmp_path / "e.json").write_text(json.dumps(record))
+        write_engine(tmp_path / "e.engine", wanted, weight_streaming=streaming)
         trt_session.load(tmp_path / "e.engine", options)
     assert seen == [123, None]
     for name in ("weight_streaming_budget_v2", "get_weight_streaming_automatic_budget"):
