@@ -30,13 +30,14 @@ from ltxrt.engines.errors import InputError
 from ltxrt.engines.files import atomic_write
 from ltxrt.export import quantise
 from ltxrt.parity.emulation import beside
+from ltxrt.parity.sessions import HostSession
 from ltxrt.runtime.pipeline import Event, Pipeline
 from ltxrt.runtime.request import Request, Settings
 
 AMAX = "calibration_amax"
 
 
-class Observed:
+class Observed(HostSession):
     """A session (`ltxrt.engines.backend`) of the instrumented graph that keeps the largest magnitudes."""
 
     def __init__(self, path: Path, names: list[str], threads: int | None) -> None:
@@ -45,9 +46,6 @@ class Observed:
         options.add_session_config_entry("session.disable_prepacking", "1")
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.amax = np.zeros(len(names), np.float32)
-
-    def upload(self, name: str, array: np.ndarray) -> Any:
-        return array.copy()
 
     def run(self, feeds: Mapping[str, Any]) -> np.ndarray:
         velocity, amax = self._session.run(["velocity", AMAX], dict(feeds))

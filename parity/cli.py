@@ -65,13 +65,15 @@ def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: b
     """
     import dataclasses
 
+    from ltxrt.engines import evidence
+
     try:
         from ltxrt.parity import check, report_html, results
     except ModuleNotFoundError as error:
         raise MissingPackageError(error.name or "torch", "export,parity") from error
 
     order = _order(bundle, options)
-    folder = output if output is not None else bundle / "parity"
+    folder = output if output is not None else bundle / evidence.REPORT.parent
     for flag, place in (("--output", folder), ("--save-inputs", options["save_inputs"])):
         _writable(flag, place)
     report, feeds = check.run(order, _tell)
@@ -85,7 +87,7 @@ def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: b
         runs = whole.run(order, folder, _tell)
         report = dataclasses.replace(report, end_to_end=runs, status=whole.status(report.status, runs))
     report = _with_earlier(report, folder)
-    results.write(report, folder / "report.json")
+    results.write(report, folder / evidence.REPORT.name)
     with atomic_write(folder / "report.html") as temporary:
         temporary.write_text(report_html.render(report), encoding="utf-8")
     _summary(report, folder)
@@ -111,10 +113,11 @@ def _writable(flag: str, folder: Path | None) -> None:
 
 def _with_earlier(report: Report, folder: Path) -> Report:
     """The report with what the last one in `folder` says of graphs that were not looked at now."""
+    from ltxrt.engines import evidence
     from ltxrt.parity import check, results
 
     try:
-        before = results.read(folder / "report.json")
+        before = results.read(folder / evidence.REPORT.name)
     except BundleError:
         return report
     return check.merged(before, report)

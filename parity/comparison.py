@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines.backend import Session
-from ltxrt.engines.contract import Contract
+from ltxrt.engines.contract import DTYPES, Contract
 from ltxrt.engines.errors import MissingPackageError
 from ltxrt.parity.results import Metrics, Tolerance
 
@@ -68,9 +68,7 @@ class SessionRunner(BaseRunner):
         metadata = TensorMetadata()
         for tensor in self._contract.inputs:
             shape = tuple(d if isinstance(d, int) else -1 for d in tensor.shape)
-            metadata.add(
-                tensor.name, {"f32": np.float32, "i64": np.int64, "bool": np.bool_}[tensor.dtype], shape
-            )
+            metadata.add(tensor.name, DTYPES[tensor.dtype], shape)
         return metadata
 
     def activate_impl(self) -> None:

@@ -19,6 +19,7 @@ import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, shape_inference
 
 from ltxrt.engines.contract import Contract
+from ltxrt.parity.sessions import HostSession
 
 BACKEND = "emulated"
 _BF16, _FP16, _FLOAT = TensorProto.BFLOAT16, TensorProto.FLOAT16, TensorProto.FLOAT
@@ -26,7 +27,7 @@ _BF16, _FP16, _FLOAT = TensorProto.BFLOAT16, TensorProto.FLOAT16, TensorProto.FL
 PRECISIONS = {"bf16": _BF16, "fp8": _BF16, "fp16": _FP16, "fp8-fp16": _FP16}
 
 
-class EmulatedSession:
+class EmulatedSession(HostSession):
     """A rewritten graph as an `ltxrt.engines.backend.Session`."""
 
     def __init__(self, path: Path, contract: Contract, precision: str, threads: int | None) -> None:
@@ -34,9 +35,6 @@ class EmulatedSession:
         with beside(path, rounded(model, precision)) as rewritten:
             self._session: Any = session(rewritten, threads)
         self._output = contract.outputs[0].name
-
-    def upload(self, name: str, array: np.ndarray) -> Any:
-        return array.copy()
 
     def run(self, feeds: Mapping[str, Any]) -> np.ndarray:
         return np.asarray(self._session.run([self._output], dict(feeds))[0])

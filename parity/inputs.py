@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ltxrt.engines.backend import Engine, Session
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.errors import InputError
+from ltxrt.parity.sessions import HostSession
 from ltxrt.runtime.pipeline import Pipeline
 from ltxrt.runtime.request import Request
 
@@ -144,14 +145,11 @@ def picture(height: int, width: int) -> NDArray[np.float32]:
     return np.stack([red, green, blue]).clip(-1, 1) * (1 - disc) + disc * 0.9
 
 
-class Recorder:
+class Recorder(HostSession):
     """A session that keeps what it is given; what was bound is part of every call."""
 
     def __init__(self, session: Session, keep: Callable[[dict[str, NDArray[Any]]], None]) -> None:
         self._session, self._keep = session, keep
-
-    def upload(self, name: str, array: np.ndarray) -> Any:
-        return array.copy()
 
     def run(self, feeds: Mapping[str, Any]) -> np.ndarray:
         self._keep({name: np.asarray(array).copy() for name, array in feeds.items()})

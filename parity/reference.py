@@ -19,18 +19,16 @@ from ltxrt.export.checkpoint import Checkpoint
 from ltxrt.export.trace import load_module
 from ltxrt.export.weights import read
 from ltxrt.parity import reference_diffusers
+from ltxrt.parity.sessions import HostSession
 
 REFERENCES = ("torch", "diffusers")
 
 
-class TorchSession:
+class TorchSession(HostSession):
     """A module as an `ltxrt.engines.backend.Session`."""
 
     def __init__(self, module: Callable[..., torch.Tensor]) -> None:
         self.module: Callable[..., torch.Tensor] | None = module
-
-    def upload(self, name: str, array: np.ndarray) -> Any:
-        return array.copy()
 
     def run(self, feeds: Mapping[str, Any]) -> np.ndarray:
         if self.module is None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ltxrt.engines import evidence
 from ltxrt.engines.errors import BundleError
 from ltxrt.engines.facts import from_json
 from ltxrt.engines.files import atomic_write
 
 SCHEMA = 1
-LIMIT = 64 << 20  # bytes of a report that are read
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 
 
@@ -140,7 +140,7 @@ def read(path: Path) -> Report:
     """A report that `write` wrote. Raises BundleError where it is none."""
     try:
         with path.open("rb") as file:
-            data: Any = json.loads(file.read(LIMIT))
+            data: Any = json.loads(file.read(evidence.LIMIT))
         report = from_json(Report, data, path.name)
     except (OSError, ValueError) as error:
         raise BundleError(f"{path}: is no parity report ({error}); run ltx-parity check") from error

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines.errors import LtxrtError
+from ltxrt.export.build import BASE
 from ltxrt.parity import check, emulation, inputs
 from ltxrt.parity.check import Order, Tell
 from ltxrt.parity.inputs import CASES, ReferencePipeline
@@ -56,7 +57,7 @@ def status(before: str, runs: Iterable[EndToEnd]) -> str:
     states = {run.status for run in runs}
     if FAILED in states:
         return FAILED
-    return before if PASSED in states else (before if before == FAILED else SKIPPED)
+    return before if PASSED in states or before == FAILED else SKIPPED
 
 
 def _one(order: Order, precision: str, backend: str, theirs: Sampled, folder: Path) -> EndToEnd:
@@ -99,7 +100,7 @@ def _pipeline(order: Order, chosen: dict[str, str], backend: str) -> Pipeline:
 def _nearest(order: Order, name: str, precision: str) -> str:
     """The precision asked for, or what FP8 is built over, where a component has no FP8 of its own."""
     there = order.bundle.components[name]
-    base = {"fp8": "bf16", "fp8-fp16": "fp16"}.get(precision, precision)
+    base = BASE.get(precision, precision)
     return precision if precision in there else base if base in there else next(iter(there))
 
 
