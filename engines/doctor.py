@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ltxrt.engines import cache, trt
@@ -51,9 +51,24 @@ def _bundle(path: Path) -> Iterator[str]:
     opened = read_bundle(path)
     graphs = ", ".join(f"{name} ({', '.join(g)})" for name, g in opened.components.items())
     yield f"{path}: LTX-Video {opened.version}; graphs: {graphs}"
-    found = cache.engines(opened, trt.installed())
+    installed = trt.installed()
+    found = cache.engines(opened, installed)
     for engine in found:
         place = engine.path.relative_to(opened.root)
-        yield f"{place}: {engine.problem or 'fits the bundle and the installed version'}"
+        yield f"{place}: {engine.problem or _fits(engine, installed)}"
     if not found:
         yield "no engines: ltx-export build-engines --bundle … --profile 512x768x97"
+
+
+def _fits(engine: cache.Found, installed: Mapping[str, str | None]) -> str:
+    """What an engine without a known problem fits: nothing is known of a package that is not there."""
+    if engine.record is None:
+        return "has no record"
+    backend = engine.record.backend
+    version = installed.get(backend)
+    if version is not None:
+        return f"fits the bundle and the installed {backend} {version}"
+    wanted = f"fits the bundle; it takes {backend} {engine.record.backend_version}"
+    if backend not in trt.FLAVOURS:
+        return f"{wanted}, which this ltxrt does not know"
+    return f"{wanted}, and no {backend} is installed: pip install 'ltxrt[{trt.FLAVOURS[backend].extra}]'"

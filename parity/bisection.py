@@ -45,6 +45,8 @@ class Anchor:
 def culprits(order: Order, report: Report, feeds: list[Feed], tell: Tell) -> tuple[Culprit, ...]:
     """For every component and precision that failed: where. Nothing where the graph itself is right."""
     failed = {(c.component, c.precision): c for c in report.checks if c.status == FAILED}
+    if not failed:
+        tell("--bisect: no component failed; there is nothing to look for")
     found = []
     for (component, precision), check in failed.items():
         tell(f"{component} {precision}: looking for the first operator whose error leaves the band")

@@ -17,7 +17,7 @@ from ltxrt.engines.errors import EngineError, InputError, LtxrtError, MissingPac
 from ltxrt.engines.files import atomic_write
 from ltxrt.export import components
 from ltxrt.export.checkpoint import Checkpoint
-from ltxrt.parity import comparison, emulation, inputs, machine, reference
+from ltxrt.parity import asked, comparison, emulation, inputs, machine, reference
 from ltxrt.parity.comparison import Ran, SessionRunner
 from ltxrt.parity.inputs import Feed
 from ltxrt.parity.results import FAILED, PASSED, SCHEMA, SKIPPED, Call, Check, Report
@@ -57,15 +57,26 @@ def run(order: Order, tell: Tell) -> tuple[Report, list[Feed]]:
     for precision in order.precisions:
         if not any(precision in order.bundle.components[name] for name in names):
             raise InputError(f"--precision {precision!r}: the bundle has none of it in {', '.join(names)}")
+    for name in order.components:
+        there = order.bundle.components[name]
+        if order.precisions and not any(precision in there for precision in order.precisions):
+            raise InputError(
+                f"--component {name}: the bundle has it in {', '.join(there)}, not in "
+                f"{' or '.join(order.precisions)}; leave it out, or name one of its precisions too"
+            )
     for backend in order.backends:
         if backend != emulation.BACKEND:
             preferred(backend)
+    left = [name for name in order.bundle.components if not order.components and name not in names]
+    if left:
+        tell(f"not compared: {', '.join(left)}, which diffusers does not have; use --reference torch for it")
     tell("sampling on the reference, to have its inputs")
     feeds = inputs.record(order.bundle, loader(order), order.plan, order.reference == "torch")
     checks: list[Check] = []
     for name in names:
         checks += _component(order, name, inputs.of(feeds, name), tell)
-    return assemble(order.bundle, tuple(checks)), feeds
+    unmet = asked.of_checks(order.components, order.precisions, order.backends, checks)
+    return with_unmet(assemble(order.bundle, tuple(checks)), unmet), feeds
 
 
 def assemble(bundle: Bundle, checks: tuple[Check, ...]) -> Report:
@@ -87,6 +98,11 @@ def assemble(bundle: Bundle, checks: tuple[Check, ...]) -> Report:
     )
 
 
+def with_unmet(report: Report, unmet: tuple[str, ...]) -> Report:
+    """The report with more that was asked for and did not run: it failed if there is any."""
+    return replace(report, status=FAILED, unmet=(*report.unmet, *unmet)) if unmet else report
+
+
 def merged(before: Report, report: Report) -> Report:
     """`report`, with the rows of an earlier one that it does not repeat and whose graphs are the same."""
     mine = {(c.component, c.precision, c.backend) for c in report.checks}
@@ -106,7 +122,7 @@ def merged(before: Report, report: Report) -> Report:
     note = {"rows kept": f"{len(kept)} of the check of {before.created}"}
     return replace(
         report,
-        status=FAILED if any(run.status == FAILED for run in ends) else status(checks),
+        status=FAILED if report.unmet or any(run.status == FAILED for run in ends) else status(checks),
         checks=checks,
         end_to_end=ends,
         environment={**report.environment, **note},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,16 +84,17 @@ def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: b
 
         report = dataclasses.replace(report, culprits=bisection.culprits(order, report, feeds, _tell))
     if end_to_end:
-        from ltxrt.parity import whole
+        from ltxrt.parity import asked, whole
 
         runs = whole.run(order, folder, _tell)
         report = dataclasses.replace(report, end_to_end=runs, status=whole.status(report.status, runs))
-    report = _with_earlier(report, folder)
-    results.write(report, folder / evidence.REPORT.name)
+        report = check.with_unmet(report, asked.of_end_to_end(order.precisions, order.backends, runs))
+    whole_report = _with_earlier(report, folder)
+    results.write(whole_report, folder / evidence.REPORT.name)
     with atomic_write(folder / "report.html") as temporary:
-        temporary.write_text(report_html.render(report), encoding="utf-8")
-    _summary(report, folder)
-    if report.status != results.PASSED:
+        temporary.write_text(report_html.render(whole_report), encoding="utf-8")
+    _summary(report, whole_report, folder)
+    if whole_report.status != results.PASSED:
         raise click.exceptions.Exit(1)
 
 
@@ -154,19 +157,34 @@ def _order(bundle: Path, options: dict[str, Any]) -> Order:
     return Order(opened, checkpoint, plan, save=options["save_inputs"], **chosen)
 
 
-def _summary(report: Report, folder: Path) -> None:
-    """The verdict, what failed, and what was skipped, each reason once."""
+def _summary(now: Report, written: Report, folder: Path) -> None:
+    """What was skipped and why, what was asked for and did not run, and the verdict with its counts."""
     from ltxrt.parity import results
 
-    passed = sum(c.status == results.PASSED for c in report.checks)
-    failed = [c for c in report.checks if c.status == results.FAILED]
     reasons: dict[str, list[str]] = {}
-    for check in report.checks:
+    for check in now.checks:
         if check.status == results.SKIPPED:
-            reasons.setdefault(f"{check.backend}: {check.problems[0]}", []).append(check.component)
+            reason = f"on {check.backend}: {check.problems[0]}"
+            reasons.setdefault(reason, []).append(f"{check.component} {check.precision}")
+    for run in now.end_to_end:
+        if run.status == results.SKIPPED:
+            reasons.setdefault(f"on {run.backend}: {run.problems[0]}", []).append(
+                f"end to end {run.precision}"
+            )
     for reason, names in reasons.items():
-        click.echo(f"skipped {len(names)}, {reason}", err=True)
-    click.echo(f"{folder / 'report.html'}: {report.status}, {passed} passed, {len(failed)} failed")
+        click.echo(f"skipped {', '.join(names)} {reason}", err=True)
+    for sentence in written.unmet:
+        click.echo(f"asked for, but did not run: {sentence}", err=True)
+    line = f"{folder / 'report.html'}: {written.status}, {_counts(c.status for c in now.checks)}"
+    if now.end_to_end:
+        line += f"; end to end {_counts(run.status for run in now.end_to_end)}"
+    kept = len(written.checks) - len(now.checks)
+    click.echo(line + (f"; {kept} rows kept from an earlier check" if kept else ""))
+
+
+def _counts(statuses: Iterable[str]) -> str:
+    found = Counter(statuses)
+    return ", ".join(f"{found[status]} {status}" for status in ("passed", "failed", "skipped"))
 
 
 if __name__ == "__main__":

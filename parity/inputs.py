@@ -101,8 +101,8 @@ def record(bundle: Bundle, load: Load, plan: Plan, perturbed: bool = True) -> li
     """
     feeds: list[Feed] = []
     cases = [case for case in CASES if perturbed or not case.perturbed]
-    for number, case in enumerate(cases):
-        size = plan.sizes[number % len(plan.sizes)]
+    for number in range(max(len(cases), len(plan.sizes))):  # every size that was asked for has its turn
+        case, size = cases[number % len(cases)], plan.sizes[number % len(plan.sizes)]
         pipeline = RecordingPipeline(bundle, load, case.name, "x".join(map(str, size)))
         stream = pipeline.stream(request(pipeline, plan, case, size))
         frames = np.concatenate(list(stream.frames))

@@ -147,6 +147,7 @@ def header(report: Report) -> Markup:
         "header",
         element("h1", badge(status), report.bundle),
         element("p", summary, f" {calls} calls in {seconds:.1f} s."),
+        *(element("p", f"Asked for, but did not run: {sentence}") for sentence in report.unmet),
         element("p", f"Model version {report.version}, checked {report.created}", class_="dim"),
         class_=status,
     )

@@ -115,7 +115,10 @@ class Culprit:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that `ltx-parity check` did to a bundle."""
+    """Everything that `ltx-parity check` did to a bundle.
+
+    unmet: what an option asked for and did not run, a sentence each.
+    """
 
     schema: int
     status: str
@@ -127,6 +130,7 @@ class Report:
     checks: tuple[Check, ...]
     end_to_end: tuple[EndToEnd, ...] = ()
     culprits: tuple[Culprit, ...] = field(default=())
+    unmet: tuple[str, ...] = ()
 
 
 def write(report: Report, path: Path) -> None:
@@ -141,6 +145,8 @@ def read(path: Path) -> Report:
     try:
         with path.open("rb") as file:
             data: Any = json.loads(file.read(evidence.LIMIT))
+        if isinstance(data, dict):
+            data.setdefault("unmet", [])  # reports of earlier releases have none
         report = from_json(Report, data, path.name)
     except (OSError, ValueError) as error:
         raise BundleError(f"{path}: is no parity report ({error}); run ltx-parity check") from error

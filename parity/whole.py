@@ -47,7 +47,8 @@ def run(order: Order, folder: Path, tell: Tell) -> tuple[EndToEnd, ...]:
             result = _one(order, precision, backend, theirs, folder)
             if result.status != SKIPPED:
                 reasons = "".join(f": {problem}" for problem in result.problems)
-                tell(f"end to end {precision} on {backend}: {result.status}{reasons}")
+                where = f"{backend}{_beside(order, precision)}"
+                tell(f"end to end {precision} on {where}: {result.status}{reasons}")
             found.append(result)
     return tuple(found)
 
@@ -63,8 +64,7 @@ def status(before: str, runs: Iterable[EndToEnd]) -> str:
 def _one(order: Order, precision: str, backend: str, theirs: Sampled, folder: Path) -> EndToEnd:
     base = EndToEnd(precision, backend, order.reference, SKIPPED, (), None, 0.0, "", "")
     chosen = {name: _nearest(order, name, precision) for name in COMPONENTS}
-    reasons = [check.unavailable(order.bundle, name, p, backend) for name, p in chosen.items()]
-    reason = next((r for r in reasons if r is not None), None)
+    reason = _unavailable(order, chosen, precision, backend)
     if reason is not None:
         return replace(base, problems=(reason,))
     pipeline = _pipeline(order, chosen, backend)
@@ -89,10 +89,34 @@ def _one(order: Order, precision: str, backend: str, theirs: Sampled, folder: Pa
     )
 
 
+def _unavailable(order: Order, chosen: dict[str, str], precision: str, backend: str) -> str | None:
+    """Why the run cannot be made here, None if it can; emulation is of `precision` itself, at least."""
+    if backend == emulation.BACKEND and precision not in emulation.PRECISIONS:
+        return f"{precision} needs no emulation"
+    places = {name: _place(chosen[name], backend) for name in chosen}
+    reasons = (check.unavailable(order.bundle, name, p, places[name]) for name, p in chosen.items())
+    found = ((name, reason) for name, reason in zip(chosen, reasons) if reason is not None)
+    return next((f"{name} {chosen[name]}: {reason}" for name, reason in found), None)
+
+
+def _place(precision: str, backend: str) -> str:
+    """The backend of one component: beside emulated ones, fp32 runs as it is."""
+    plain = backend == emulation.BACKEND and precision not in emulation.PRECISIONS
+    return "onnxruntime" if plain else backend
+
+
+def _beside(order: Order, precision: str) -> str:
+    """The components of a run that are in another precision, for people."""
+    others = {name: _nearest(order, name, precision) for name in COMPONENTS}
+    texts = [f"{name} {chosen}" for name, chosen in others.items() if chosen != precision]
+    return f" ({', '.join(texts)})" if texts else ""
+
+
 def _pipeline(order: Order, chosen: dict[str, str], backend: str) -> Pipeline:
     if backend == emulation.BACKEND:
         return ReferencePipeline(
-            order.bundle, lambda name: check.engine_loader(order, name, chosen[name], backend)()
+            order.bundle,
+            lambda name: check.engine_loader(order, name, chosen[name], _place(chosen[name], backend))(),
         )
     return Pipeline(order.bundle, backend=backend, precision=chosen, threads=order.threads)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from ltxrt.engines.command import LtxrtGroup, ltxrt_command
 
@@ -138,12 +139,26 @@ def main(
 
 @main.command("doctor")
 @click.option("--bundle", type=PATH, metavar="DIR", help="Also look at a bundle's engines.")
-def doctor_command(bundle: Path | None) -> None:
+@click.pass_context
+def doctor_command(context: click.Context, /, bundle: Path | None) -> None:
     """Say what this machine can run, and how to get what is missing."""
     from ltxrt.engines.doctor import report
 
-    for line in report(bundle):
+    for line in report(bundle or _before_doctor(context)):
         click.echo(line)
+
+
+def _before_doctor(context: click.Context) -> Path | None:
+    """The --bundle given before the subcommand's name; what is of no use to doctor is refused there."""
+    above = context.parent
+    if above is None:
+        return None
+    for option in above.command.params:
+        source = above.get_parameter_source(option.name or "")
+        if option.name not in ("bundle", "debug") and source is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option.opts[0]}: doctor has no use for it; leave it out")
+    found: Path | None = above.params.get("bundle")
+    return found
 
 
 def _generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:

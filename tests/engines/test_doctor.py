@@ -1,9 +1,13 @@
+import dataclasses
+import json
 import shutil
+import sys
 
 import pytest
 from click.testing import CliRunner
 
-from ltxrt.engines import doctor, trt
+from ltxrt.engines import cache, doctor, trt
+from ltxrt.engines.bundle import read_bundle
 from ltxrt.runtime.cli import main
 
 
@@ -33,3 +37,44 @@ def test_engines_are_looked_at(two_pass_bundle, tmp_path):
 def test_a_bundle_is_still_needed_for_a_video(arguments):
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2 and "Missing option '--bundle'" in result.output
+
+
+@pytest.fixture
+def with_engine(two_pass_bundle, tmp_path):
+    """A bundle with an engine whose record fits it; nothing reads the engine itself."""
+    folder = shutil.copytree(two_pass_bundle, tmp_path / "b")
+    graph = read_bundle(folder).graph("latent_upsampler")
+    record = cache.Record(
+        cache.SCHEMA, "latent_upsampler", "fp32", "tensorrt_rtx", trt.version("tensorrt_rtx"), "sm89",
+        graph.file.sha256, tuple(file.sha256 for file in graph.data), (), {}, bytes=4,
+    )  # fmt: skip
+    path = folder / "engines" / "tensorrt_rtx" / "sm89" / record.name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"data")
+    path.with_suffix(".json").write_text(json.dumps(dataclasses.asdict(record)))
+    return folder
+
+
+def test_an_engine_fits_only_a_version_that_is_installed(with_engine, monkeypatch):
+    version = trt.version("tensorrt_rtx")
+    assert list(doctor.report(with_engine))[-1].endswith(
+        f"fits the bundle and the installed tensorrt_rtx {version}"
+    )
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    last = list(doctor.report(with_engine))[-1]
+    assert last.endswith(
+        f"fits the bundle; it takes tensorrt_rtx {version}, and no tensorrt_rtx is installed: "
+        "pip install 'ltxrt[tensorrt-rtx]'"
+    )
+
+
+def test_the_bundle_may_stand_before_the_subcommand(two_pass_bundle):
+    runs = [["--bundle", two_pass_bundle, "doctor"], ["doctor", "--bundle", two_pass_bundle]]
+    first, second = (CliRunner().invoke(main, list(map(str, arguments))) for arguments in runs)
+    assert first.exit_code == 0 and "graphs: " in first.output
+    assert first.output == second.output
+
+
+def test_options_of_a_video_are_none_of_doctor_s(two_pass_bundle):
+    result = CliRunner().invoke(main, ["--prompt", "fog", "doctor"])
+    assert result.exit_code == 2 and "--prompt: doctor has no use for it" in result.output

@@ -43,6 +43,12 @@ JSON.stringify({
 """
 
 
+COUNT_FRAMES = """
+window.ltxrtFrames = 0;
+(function next() { requestAnimationFrame(() => { window.ltxrtFrames += 1; next(); }); })();
+"""
+
+
 class Page(HTMLParser):
     """Elements as (tag, attributes, text), text of nested elements included; open elements must be closed."""
 
@@ -340,7 +346,7 @@ def browse(page, picture, width, *options):
     gets no files either. Without, the browser does not even ask.
     """
     command = [sys.executable, __file__, str(page), str(picture), str(width), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, f"the browser did not run; install the dev extra\n{done.stderr}"
     return json.loads(done.stdout)
 
@@ -423,7 +429,23 @@ def browser(page, picture, width, remote):
 
     def measured(answer):
         view.resize(width, json.loads(answer)["height"])
-        QTimer.singleShot(800, lambda: view.page().runJavaScript(PROBE, finish))
+        view.page().runJavaScript(COUNT_FRAMES)
+        again()
+
+    def again():
+        QTimer.singleShot(20, lambda: view.page().runJavaScript("[innerHeight, ltxrtFrames]", settled))
+
+    def settled(answer):
+        """Asked until it is so, however long that takes: laid out at the new height, and painted."""
+        height, frames = answer or (0, 0)
+        if height != view.height() or frames < 3 or blank(view.grab().toImage()):
+            again()
+        else:
+            view.page().runJavaScript(PROBE, finish)
+
+    def blank(image):
+        points = [(x, y) for y in range(0, image.height(), 3) for x in range(0, image.width(), 3)]
+        return len({image.pixel(*point) for point in points}) < 2
 
     def finish(answer):
         view.grab().save(str(picture))
@@ -432,7 +454,7 @@ def browser(page, picture, width, remote):
 
     view.loadFinished.connect(lambda _: view.page().runJavaScript(PROBE, measured))
     view.load(QUrl.fromLocalFile(str(page)))
-    QTimer.singleShot(60_000, lambda: application.exit(3))
+    QTimer.singleShot(3_600_000, lambda: application.exit(3))  # no measure of speed: a run takes seconds
     status = application.exec()
     sys.stdout.flush()
     os._exit(status)  # Qt's order of destruction at exit is not worth a crash
