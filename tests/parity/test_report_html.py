@@ -43,6 +43,7 @@ JSON.stringify({
 """
 
 
+FRAMES = "JSON.stringify([innerHeight, ltxrtFrames])"
 COUNT_FRAMES = """
 window.ltxrtFrames = 0;
 (function next() { requestAnimationFrame(() => { window.ltxrtFrames += 1; next(); }); })();
@@ -433,11 +434,11 @@ def browser(page, picture, width, remote):
         again()
 
     def again():
-        QTimer.singleShot(20, lambda: view.page().runJavaScript("[innerHeight, ltxrtFrames]", settled))
+        QTimer.singleShot(20, lambda: view.page().runJavaScript(FRAMES, settled))
 
     def settled(answer):
         """Asked until it is so, however long that takes: laid out at the new height, and painted."""
-        height, frames = answer or (0, 0)
+        height, frames = json.loads(answer)
         if height != view.height() or frames < 3 or blank(view.grab().toImage()):
             again()
         else:
@@ -454,7 +455,7 @@ def browser(page, picture, width, remote):
 
     view.loadFinished.connect(lambda _: view.page().runJavaScript(PROBE, measured))
     view.load(QUrl.fromLocalFile(str(page)))
-    QTimer.singleShot(3_600_000, lambda: application.exit(3))  # no measure of speed: a run takes seconds
+    QTimer.singleShot(600_000, lambda: application.exit(3))  # no measure of speed: a run takes 3 s
     status = application.exec()
     sys.stdout.flush()
     os._exit(status)  # Qt's order of destruction at exit is not worth a crash
