@@ -20,6 +20,7 @@ import numpy as np
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.contract import DTYPES, Contract
 from ltxrt.engines.errors import EngineError, InputError
+from ltxrt.engines.graph_check import check_graph
 
 BACKENDS: dict[str, str] = {
     "onnxruntime": "ltxrt.engines.ort",
@@ -156,7 +157,8 @@ def load_engine(
     that may load slower and run faster.
 
     Raises InputError for a component, precision or backend there is not, MissingPackageError for a backend
-    that is not installed, EngineError for a graph that the backend refuses.
+    that is not installed, BundleError for a graph that export does not write, EngineError for one that the
+    backend refuses.
     """
     order = preferred(backend)
     if threads is not None and threads < 1:
@@ -166,4 +168,5 @@ def load_engine(
     contract = bundle.contract(component)
     graph = bundle.path(bundle.components[component][chosen].file)
     path = files(bundle, component, backend, chosen)[0]
+    check_graph(bundle, component, chosen)
     return Engine(contract, module.load(path, Options(contract, threads, backend, graph, calls)))

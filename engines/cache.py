@@ -26,6 +26,7 @@ from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.errors import BundleError, EngineError, InputError
 from ltxrt.engines.facts import from_json
 from ltxrt.engines.files import atomic_write, sha256
+from ltxrt.engines.graph_check import check_graph
 from ltxrt.engines.profiles import Profile, check, to_json
 
 SCHEMA = 1
@@ -117,6 +118,7 @@ def build(bundle: Bundle, order: Order) -> Found:
                 return there
             for file in (graph.file, *graph.data):
                 _check_hash(bundle, file.path, file.sha256)
+            check_graph(bundle, order.component, order.precision)
             with atomic_write(path) as temporary:
                 built = trt.build(
                     bundle.path(graph.file), contract, order.backend, order.target, order.profiles,

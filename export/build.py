@@ -32,6 +32,8 @@ from ltxrt.engines.bundle import (
 from ltxrt.engines.errors import InputError, LtxrtError
 from ltxrt.engines.facts import Facts
 from ltxrt.engines.files import atomic_write, inside
+from ltxrt.engines.graph_check import check_file
+from ltxrt.engines.wire import WireError
 from ltxrt.export import components, quantise
 from ltxrt.export.activations import per_cell
 from ltxrt.export.checkpoint import Checkpoint
@@ -206,6 +208,7 @@ def _component(plan: Plan, manifest: Manifest, name: str, listener: Listener) ->
             ir.save(traced.model, temporary)
             listener.stage(f"{name} {precision}: checking")
             onnx.checker.check_model(str(temporary))
+            _check_readable(temporary, contract, precision, {data: written.bytes})
     relative = data.relative_to(plan.folder).as_posix()
     return Graph(
         file=record(plan.folder, target),
@@ -214,6 +217,19 @@ def _component(plan: Plan, manifest: Manifest, name: str, listener: Listener) ->
         contract=contract.to_json(),
         memory=_memory(traced.model) if name in TILED else None,
     )
+
+
+def _check_readable(
+    graph: Path, contract: contracts.Contract, precision: str, data: Mapping[Path, int]
+) -> None:
+    """The runtime refuses what is not in its table: a graph that is must not be recorded."""
+    try:
+        check_file(graph, contract, data)
+    except WireError as error:
+        raise LtxrtError(
+            f"{contract.component} {precision}: the runtime would refuse the graph that was made ({error}); "
+            "install torch, onnx and onnxscript as in constraints.txt"
+        ) from error
 
 
 def _quantised(plan: Plan, traced: Traced, config: TransformerConfig, base: str) -> Traced:

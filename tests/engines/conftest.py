@@ -20,7 +20,7 @@ from ltxrt.engines.facts import (
     VaeFacts,
 )
 
-HEADER = '<ir_version: 10, opset_import: ["": 21]>'
+HEADER = '<ir_version: 10, opset_import: ["": 23]>'
 GRAPHS = {
     "text_encoder": """
         text_encoder (int64[B,T] input_ids, int64[B,T] attention_mask) => (float[B,T,4] hidden_states)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ltxrt.engines.backend import BACKENDS, Engine, load_engine
-from ltxrt.engines.errors import EngineError, InputError
+from ltxrt.engines.errors import BundleError, EngineError, InputError
 
 STATIC = ("context", "context_mask", "rope_cos", "rope_sin", "perturbation_mask")
 
@@ -170,7 +170,7 @@ def test_the_backend_chooses_among_precisions(bundle, put_graph, feed):
     }
     both = replace(bundle, components={"transformer": graphs})
     assert load_engine(both, "transformer")(**feed).shape == (2, 6, 3)
-    with pytest.raises(EngineError, match="export the component again"):
+    with pytest.raises(BundleError, match="where the contract says"):
         load_engine(both, "transformer", precision="fp16")
 
 

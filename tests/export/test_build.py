@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ltxrt.engines import graph_check
 from ltxrt.engines.backend import load_engine
 from ltxrt.engines.bundle import read_bundle, verify
-from ltxrt.engines.errors import BundleError, CheckpointError, InputError
+from ltxrt.engines.errors import BundleError, CheckpointError, InputError, LtxrtError
 from ltxrt.export import build, components, synthetic, synthetic_models, trace
 from ltxrt.export.build import Plan, export_bundle
 from ltxrt.export.checkpoint import open_checkpoint
@@ -266,6 +267,13 @@ def test_interrupted_at_the_last_moment_leaves_a_valid_bundle(copy, tiny_checkpo
     assert [name for name in files(copy) if "transformer" in name] == []
     with pytest.raises(InputError, match="the bundle has no transformer"):
         bundle.graph("transformer")
+
+
+def test_a_graph_that_the_runtime_would_refuse_is_not_recorded(tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(graph_check, "OPERATORS", graph_check.OPERATORS - {"Gelu"})
+    with pytest.raises(LtxrtError, match=r"text_encoder fp32: the runtime would refuse .*operator 'Gelu'"):
+        export(opened(tiny_checkpoint("0.9.5")), tmp_path / "bundle", text_encoder="fp32")
+    assert "text_encoder.fp32.onnx" not in {p.name for p in (tmp_path / "bundle").rglob("*")}
 
 
 def test_a_full_disk_leaves_the_bundle_as_it_was(copy, tiny_checkpoint, monkeypatch):
