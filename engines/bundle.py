@@ -10,11 +10,13 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ltxrt.engines import contract as contracts
+from ltxrt.engines import locks
 from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.facts import Facts, Preset, from_json, to_json
@@ -155,6 +157,13 @@ def read_bundle(folder: Path | str) -> Bundle:
     return _checked(root, read_manifest(root))
 
 
+@contextmanager
+def reading_bundle(folder: Path | str) -> Iterator[Bundle]:
+    """As `read_bundle`; nobody writes to the bundle while the block runs. BundleError where one does."""
+    with locks.reading(read_bundle(folder).root):
+        yield read_bundle(folder)  # again: it may have changed until it was locked
+
+
 def read_manifest(root: Path) -> Manifest:
     """`bundle.json` alone, strictly read; the files it records are not looked at."""
     data = _read_json(root)
@@ -181,11 +190,14 @@ def verify(bundle: Bundle) -> None:
 
 
 def write_bundle(folder: Path | str, manifest: Manifest) -> Bundle:
-    """Check `manifest` against the files that are in `folder`, then write `bundle.json` in one step."""
+    """Check `manifest` against the files that are in `folder`, then write `bundle.json` in one step.
+
+    Raises BundleError where they do not fit, or another command is using the bundle.
+    """
     root = Path(folder)
     bundle = _checked(root, manifest)
     document = to_json(_manifest(bundle))
-    with atomic_write(root / MANIFEST) as temporary:
+    with locks.writing(root), atomic_write(root / MANIFEST) as temporary:
         temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return bundle
 
@@ -193,11 +205,13 @@ def write_bundle(folder: Path | str, manifest: Manifest) -> Bundle:
 def add_to_bundle(folder: Path | str, addition: Manifest) -> Bundle:
     """Write `addition` into the folder's bundle, beside the components that are there, or as a new one.
 
-    What is there need not be whole: a component that is exported again replaces the damaged one.
+    What is there need not be whole: a component that is exported again replaces the damaged one. Raises
+    BundleError as `write_bundle`.
     """
     root = Path(folder)
-    there = (root / MANIFEST).exists()
-    return write_bundle(root, merge(root, read_manifest(root), addition) if there else addition)
+    with locks.writing(root):  # from reading to writing, or what another adds meanwhile is lost
+        there = (root / MANIFEST).exists()
+        return write_bundle(root, merge(root, read_manifest(root), addition) if there else addition)
 
 
 def merge(root: Path, old: Manifest, new: Manifest) -> Manifest:

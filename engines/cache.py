@@ -11,27 +11,32 @@ whose record does not fit is named, not loaded.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ltxrt.engines import trt
+from ltxrt.engines import locks, trt
 from ltxrt.engines.bundle import Bundle
+from ltxrt.engines.contract import COMPONENTS
 from ltxrt.engines.errors import BundleError, EngineError, InputError
 from ltxrt.engines.facts import from_json
-from ltxrt.engines.files import atomic_write, sha256
+from ltxrt.engines.files import atomic_write, make_folder, read_small, sha256
 from ltxrt.engines.graph_check import check_graph
 from ltxrt.engines.profiles import Profile, check, to_json
 
 SCHEMA = 1
 RECORD_LIMIT = 1 << 20  # bytes
+FOLDER = "engines"
 TIMINGS = "timing.cache"  # of one target's kernels; TensorRT itself checks that it fits
+_NAME = re.compile(
+    rf"(?P<temporary>\.)?({'|'.join(COMPONENTS)})\.[a-z0-9-]+\.[0-9a-f]{{16}}"
+    r"(?(temporary)\.[0-9a-f]{8})\.(engine|json)"
+)
 _DECISIVE = (
     "schema", "component", "precision", "backend", "backend_version", "target", "graph", "data", "profiles",
     "options",
@@ -108,13 +113,12 @@ def build(bundle: Bundle, order: Order) -> Found:
     for profile in order.profiles:
         check(profile, contract, graph.memory.elements_per_cell if graph.memory else None)
     wanted = _record(bundle, order)
-    folder = bundle.root / "engines" / order.backend / wanted.target
-    path = folder / wanted.name
+    folder = bundle.root / FOLDER / order.backend / wanted.target
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with locks.reading(bundle.root), _own_folder(bundle, order.backend, wanted.target) as folder:
+            path = folder / wanted.name
             there = _look(bundle, path, wanted.backend_version)
-            if path.exists() and not there.problem and _intact(there):
+            if _is_regular(path) and not there.problem and _intact(there):
                 return there
             for file in (graph.file, *graph.data):
                 _check_hash(bundle, file.path, file.sha256)
@@ -174,7 +178,11 @@ def read(path: Path) -> tuple[Record, bytes]:
 
 def engines(bundle: Bundle, versions: dict[str, str | None]) -> list[Found]:
     """Every engine file of the bundle; `versions` are the installed ones, None where a package is absent."""
-    return [_look(bundle, path, versions.get(path.parent.parent.name)) for path in _files(bundle)]
+    return [
+        _look(bundle, path, versions.get(path.parent.parent.name))
+        for path in _files(bundle)
+        if path.suffix == ".engine" and not path.name.startswith(".")
+    ]
 
 
 def verify(bundle: Bundle, versions: dict[str, str | None]) -> list[Found]:
@@ -187,20 +195,39 @@ def verify(bundle: Bundle, versions: dict[str, str | None]) -> list[Found]:
 
 
 def prune(bundle: Bundle, found: Sequence[Found]) -> list[Path]:
-    """Delete the engines of `found` that have a problem, and records without engine; what was deleted."""
-    gone = [f.path for f in found if f.problem]
-    for path in gone:
-        path.unlink(missing_ok=True)
-        path.with_suffix(".json").unlink(missing_ok=True)
-    for record in (bundle.root / "engines").glob("*/*/*.json"):
-        if not record.with_suffix(".engine").exists():
-            record.unlink()
-            gone.append(record)
+    """Delete the engines of `found` that have a problem, records without engine, and what interrupted builds
+    left; what was deleted.
+
+    Only regular files with the names that `build` gives, in its folders: nothing else can be told to be ours,
+    and through a link lies what is not the bundle's. Raises BundleError where the bundle is in use.
+    """
+    with locks.writing(bundle.root):
+        bad = {f.path for f in found if f.problem}
+        gone = [path for path in _files(bundle) if _is_left_over(path, bad)]
+        for path in gone:
+            path.unlink()
     return gone
 
 
-def _files(bundle: Bundle) -> Iterator[Path]:
-    yield from sorted((bundle.root / "engines").glob("*/*/*.engine"))
+def _is_left_over(path: Path, bad: Collection[Path]) -> bool:
+    name = _NAME.fullmatch(path.name)
+    if name is None:
+        return False
+    engine, record = path.with_suffix(".engine"), path.with_suffix(".json")
+    return bool(name["temporary"]) or engine in bad or (path == record and not engine.exists())
+
+
+def _files(bundle: Bundle) -> list[Path]:
+    """The regular files in folders `engines/<backend>/<target>`, none of which is reached through a link."""
+    paths = [bundle.root / FOLDER]
+    for _ in range(3):
+        folders = [path for path in paths if path.is_dir() and not path.is_symlink()]
+        paths = [path for folder in folders for path in sorted(folder.iterdir())]
+    return [path for path in paths if _is_regular(path)]
+
+
+def _is_regular(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _record(bundle: Bundle, order: Order) -> Record:
@@ -220,9 +247,8 @@ def _record(bundle: Bundle, order: Order) -> Record:
 
 
 def _read_record(path: Path) -> Record:
-    with path.with_suffix(".json").open("rb") as file:
-        data = json.loads(file.read(RECORD_LIMIT))
-    return from_json(Record, data, path.with_suffix(".json").name)
+    record = path.with_suffix(".json")
+    return from_json(Record, json.loads(read_small(record, RECORD_LIMIT)), record.name)
 
 
 def _look(bundle: Bundle, path: Path, installed: str | None) -> Found:
@@ -271,11 +297,8 @@ def _check_hash(bundle: Bundle, relative: str, expected: str) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Only one build in a folder at a time; the folder itself is the lock, so that none is left behind."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+def _own_folder(bundle: Bundle, backend: str, target: str) -> Iterator[Path]:
+    """The folder of a target's engines; one build in it at a time, others wait."""
+    folder = make_folder(bundle.root, FOLDER, backend, target)
+    with locks.alone(folder):
+        yield folder

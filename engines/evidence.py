@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ltxrt.engines.bundle import Bundle, Graph
+from ltxrt.engines.files import read_small
 
 REPORT = Path("parity") / "report.json"
 LIMIT = 64 << 20  # bytes of a report that are read
@@ -35,11 +36,10 @@ def unproved(bundle: Bundle, backend: str, precisions: Mapping[str, str]) -> lis
 def _read(path: Path) -> tuple[dict[str, str], set[tuple[str, str, str]]]:
     """Hashes of the graphs that were compared, and component, precision and backend of what passed."""
     try:
-        with path.open("rb") as file:
-            data = json.loads(file.read(LIMIT))
+        data = json.loads(read_small(path, LIMIT))
         checks = {
             (str(c["component"]), str(c["precision"]), str(c["backend"]), c["status"]) for c in data["checks"]
         }
         return dict(data["graphs"]), {check[:3] for check in checks if check[3] == "passed"}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}, set()

@@ -5,14 +5,20 @@ Knows bytes and folders; knows nothing of what is in them.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import hashlib
 import os
+import re
 import secrets
+import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from ltxrt.engines import locks
 from ltxrt.engines.errors import BundleError, InputError
 
 _PIECE = 8 << 20  # bytes that are read at a time
@@ -29,14 +35,64 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is not a regular file; give the path of a file to write")
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
-    temporary.touch(exist_ok=False)  # not mkstemp: its mode 0600 would survive the renaming
-    try:
+    with temporary_for(path) as temporary:
         yield temporary
         _flush(temporary)
         temporary.replace(path)
+
+
+@contextmanager
+def temporary_for(path: Path) -> Iterator[Path]:
+    """Yield a new, empty file `.{stem}.{8 hexadecimal digits}{suffix}` beside `path`; gone afterwards, unless
+    it was renamed.
+
+    It is locked while the block runs. What killed processes left under such names for the same `path` is not,
+    and is removed first.
+    """
+    _sweep(path)
+    temporary, descriptor = _claim(path)
+    try:
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+        locks.release(descriptor)
+
+
+def _claim(path: Path) -> tuple[Path, int]:
+    """A new temporary file and the descriptor that holds its lock."""
+    while True:
+        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+        # Not mkstemp: its mode 0600 would survive the renaming.
+        descriptor = locks.descriptor_of(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), temporary.lstat()):
+                return temporary, descriptor
+        except (BlockingIOError, FileNotFoundError):
+            pass  # swept between the two calls
+        except OSError:
+            return temporary, descriptor  # a file system without locks, on which nothing is swept either
+        locks.release(descriptor)
+
+
+def _sweep(path: Path) -> None:
+    """Remove the temporaries of `path` that no process holds."""
+    name = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{8}}{re.escape(path.suffix)}")
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        left = [path.parent / entry.name for entry in entries if name.fullmatch(entry.name)]
+        for temporary in left:
+            _remove_unheld(temporary)
+
+
+def _remove_unheld(temporary: Path) -> None:
+    with contextlib.suppress(OSError):  # held, gone, or not ours to delete
+        descriptor = locks.descriptor_of(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                temporary.unlink()
+        finally:
+            locks.release(descriptor)
 
 
 def _flush(path: Path) -> None:
@@ -76,10 +132,57 @@ def _free() -> bool:
     return os.sysconf("SC_AVPHYS_PAGES") > os.sysconf("SC_PHYS_PAGES") // 8
 
 
+def read_small(path: Path, limit: int) -> bytes:
+    """Up to `limit` bytes of a regular file. OSError for a link, and for a pipe or device, which might never
+    end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return file.read(limit)
+
+
 def sha256(path: Path) -> str:
     """The file's SHA-256 as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def make_folder(root: Path, *parts: str) -> Path:
+    """`root` with `parts` below it, made where they are missing: where something may be written.
+
+    Raises BundleError where one of `parts` is a symbolic link, through which the file would land outside, or
+    no folder; OSError where it cannot be made. `root` itself may be a link: its owner has named it.
+    """
+    folder = root
+    for part in parts:
+        folder = folder / part
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+        _check(folder, stat.S_ISDIR, "a folder")
+    return folder
+
+
+def regular(root: Path, relative: str) -> Path:
+    """The regular file at `root / relative`, with no link in any part of `relative`; else BundleError."""
+    path = inside(root, relative)
+    *folders, _ = PurePosixPath(relative).parts
+    folder = root
+    for part in folders:
+        folder = folder / part
+        _check(folder, stat.S_ISDIR, "a folder")
+    _check(path, stat.S_ISREG, "a regular file")
+    return path
+
+
+def _check(path: Path, kind: Callable[[int], bool], what: str) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be looked at ({error.strerror})") from error
+    if not kind(mode):
+        found = "a symbolic link" if stat.S_ISLNK(mode) else f"not {what}"
+        raise BundleError(f"{path} is {found}; a bundle holds its own folders and files: put {what} there")
 
 
 def inside(root: Path, relative: str) -> Path:

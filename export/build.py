@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 
 from ltxrt.engines import contract as contracts
+from ltxrt.engines import locks
 from ltxrt.engines.bundle import (
     FAMILY,
     MANIFEST,
@@ -31,7 +32,7 @@ from ltxrt.engines.bundle import (
 )
 from ltxrt.engines.errors import InputError, LtxrtError
 from ltxrt.engines.facts import Facts
-from ltxrt.engines.files import atomic_write, inside
+from ltxrt.engines.files import atomic_write, inside, make_folder
 from ltxrt.engines.graph_check import check_file
 from ltxrt.engines.wire import WireError
 from ltxrt.export import components, quantise
@@ -72,20 +73,24 @@ class Plan:
 def export_bundle(plan: Plan, listener: Listener) -> None:
     """Make or extend the bundle at `plan.folder`; each component is in the manifest once it is whole.
 
-    Raises before any work where parts do not fit one another, or the folder holds
-    another model's bundle or damage that this export does not mend. An interruption leaves the bundle as it
-    was, or valid without the component that was being replaced.
+    Raises before any work where parts do not fit one another, the folder holds another model's bundle or
+    damage that this export does not mend, or another command is using it. An interruption leaves the bundle
+    as it was, or valid without the component that was being replaced.
     """
     manifest = _empty_manifest(plan.checkpoint)
     for name in plan.precisions:
         components.part(plan.checkpoint, name)
-    _prepare(plan.folder, manifest)
-    _forget_damaged(plan, manifest.facts)
-    if "text_encoder" in plan.precisions:
-        manifest = _with_tokenizer(plan, manifest)
-    for name, precision in plan.precisions.items():
-        graph = _component(plan, manifest, name, listener)
-        add_to_bundle(plan.folder, dataclasses.replace(manifest, components={name: {precision: graph}}))
+    if plan.scales is not None:
+        quantise.read_scales(plan.scales, [])
+    _make(plan.folder)
+    with locks.writing(plan.folder):
+        _prepare(plan, manifest)
+        _forget_damaged(plan, manifest.facts)
+        if "text_encoder" in plan.precisions:
+            manifest = _with_tokenizer(plan, manifest)
+        for name, precision in plan.precisions.items():
+            graph = _component(plan, manifest, name, listener)
+            add_to_bundle(plan.folder, dataclasses.replace(manifest, components={name: {precision: graph}}))
 
 
 def _empty_manifest(checkpoint: Checkpoint) -> Manifest:
@@ -104,20 +109,31 @@ def _empty_manifest(checkpoint: Checkpoint) -> Manifest:
     )
 
 
-def _prepare(folder: Path, manifest: Manifest) -> None:
-    """Make the folder, or make sure that what it holds is a bundle of the same model."""
-    if (folder / MANIFEST).is_file():
-        merge(folder, read_manifest(folder), manifest)
-    elif folder.is_dir() and any(folder.iterdir()) and not (folder / "onnx").is_dir():
-        raise InputError(f"--output {folder}: not empty and not a bundle; give a new or empty folder")
-    elif folder.exists() and not folder.is_dir():
+def _make(folder: Path) -> None:
+    """Make the folder, or make sure that it is one."""
+    if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder}: is a file; give a folder")
     try:
-        (folder / "onnx").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output {folder}: cannot be made ({error.strerror})") from error
     if not os.access(folder, os.W_OK):
         raise InputError(f"--output {folder}: not writable")
+
+
+def _prepare(plan: Plan, manifest: Manifest) -> None:
+    """Make sure that what the folder holds is a bundle of the same model, or nothing; make its folders."""
+    folder = plan.folder
+    if (folder / MANIFEST).is_file():
+        merge(folder, read_manifest(folder), manifest)
+    elif any(folder.iterdir()) and not (folder / "onnx").is_dir():
+        raise InputError(f"--output {folder}: not empty and not a bundle; give a new or empty folder")
+    try:
+        make_folder(folder, "onnx")
+        if "text_encoder" in plan.precisions:
+            make_folder(folder, "tokenizer")
+    except OSError as error:
+        raise InputError(f"--output {folder}: cannot be written to ({error.strerror})") from error
 
 
 def _forget_damaged(plan: Plan, facts: Facts) -> None:
@@ -167,7 +183,6 @@ def _with_tokenizer(plan: Plan, manifest: Manifest) -> Manifest:
     if source is None or part is None:
         raise LtxrtError("a text encoder was opened without its tokenizer")
     target = plan.folder / "tokenizer" / "tokenizer.json"
-    target.parent.mkdir(exist_ok=True)
     there = (plan.folder / MANIFEST).is_file()
     with atomic_write(target) as temporary:
         write_tokenizer_json(source, temporary, part.config.vocab_size)
@@ -203,7 +218,8 @@ def _component(plan: Plan, manifest: Manifest, name: str, listener: Listener) ->
         # Up to here an interruption costs nothing: a graph that is replaced is still whole and recorded.
         _forget(plan.folder, name, precision)
     with _discarded_on_failure(target, data, weights_json):
-        weights_json.write_text(weights_map(traced, weights, scales), encoding="utf-8")
+        with atomic_write(weights_json) as temporary:
+            temporary.write_text(weights_map(traced, weights, scales), encoding="utf-8")
         with atomic_write(target) as temporary:
             ir.save(traced.model, temporary)
             listener.stage(f"{name} {precision}: checking")

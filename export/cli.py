@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,7 @@ def onnx_command(chosen: tuple[str, ...], **options: Any) -> None:
     Batch, tokens, frames, height, width and text length stay dynamic. Weights are streamed: memory does not
     grow with the model.
     """
+    _check_readable("--scales", options["scales"])
     try:
         from ltxrt.export.build import Plan, export_bundle
     except ModuleNotFoundError as error:
@@ -145,6 +147,16 @@ def _check_fp8(precisions: dict[str, str], scales: Path | None, uncalibrated: bo
         raise InputError(
             "--scales is for --precision transformer=fp8 or fp8-fp16; add it or leave --scales out"
         )
+
+
+def _check_readable(flag: str, path: Path | None) -> None:
+    """Refuse a file that is not there at once: what it is for comes late."""
+    if path is None:
+        return
+    if not path.is_file():
+        raise InputError(f"{flag} {path}: no such file; give one that ltxrt.parity.calibrate made")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{flag} {path}: cannot be read; give a file that this user may read")
 
 
 def _announce(checkpoint: Checkpoint, names: tuple[str, ...]) -> None:

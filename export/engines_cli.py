@@ -60,10 +60,22 @@ def build_command(
 
     Engines that are there and fit are kept. tensorrt_rtx needs no GPU here.
     """
-    from ltxrt.engines import cache, trt
-    from ltxrt.engines.bundle import read_bundle
+    from ltxrt.engines.bundle import reading_bundle
 
-    opened = read_bundle(bundle)
+    with reading_bundle(bundle) as opened:
+        _build(opened, backend, target, profiles, chosen, options)
+
+
+def _build(
+    opened: Bundle,
+    backend: str,
+    target: str | None,
+    profiles: tuple[str, ...],
+    chosen: tuple[str, ...],
+    options: dict[str, Any],
+) -> None:
+    from ltxrt.engines import cache, trt
+
     flavour = trt.flavour_of(backend)
     targets = _targets(flavour, backend, target)
     if flavour.targets is not None and options["optimisation_level"] is not None:
@@ -132,13 +144,19 @@ def inspect_command(bundle: Path, chosen: tuple[str, ...]) -> None:
 @BUNDLE
 def prune_command(bundle: Path) -> None:
     """Delete what is stale, damaged or was left by an interrupted build."""
-    from ltxrt.engines import cache, trt
+    from ltxrt.engines import cache, locks, trt
     from ltxrt.engines.bundle import read_bundle
 
     opened = read_bundle(bundle)
-    gone = cache.prune(opened, cache.verify(opened, trt.installed()))
+    with locks.writing(opened.root):
+        found = cache.verify(opened, trt.installed())
+        gone = cache.prune(opened, found)
     for path in gone:
         click.echo(f"deleted {path.relative_to(opened.root)}")
+    for path in (f.path for f in found if f.problem and f.path not in gone):
+        click.echo(
+            f"left {path.relative_to(opened.root)}: its name is none that ltxrt gives; delete it yourself"
+        )
     if not gone:
         click.echo("nothing to delete")
 

@@ -24,7 +24,7 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from ltxrt.engines.backend import Engine
-from ltxrt.engines.bundle import Bundle, read_bundle
+from ltxrt.engines.bundle import Bundle, reading_bundle
 from ltxrt.engines.command import ltxrt_command
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.files import atomic_write
@@ -88,7 +88,13 @@ class ObservedPipeline(Pipeline):
 @click.option("--threads", type=int)
 def main(bundle: Path, prompts: Path, output: Path, threads: int | None, **options: Any) -> None:
     """Run the sampler over PROMPTS and keep the largest activations for FP8."""
-    opened = read_bundle(bundle)
+    with reading_bundle(bundle) as opened:
+        _calibrate(opened, prompts, output, threads, options)
+
+
+def _calibrate(
+    opened: Bundle, prompts: Path, output: Path, threads: int | None, options: dict[str, Any]
+) -> None:
     texts = _prompts(prompts)
     settings = {name: value for name, value in options.items() if value is not None}
     names = _names(opened)

@@ -12,7 +12,7 @@ import click
 
 from ltxrt.engines.command import LtxrtGroup, ltxrt_command
 from ltxrt.engines.errors import BundleError, InputError, MissingPackageError
-from ltxrt.engines.files import atomic_write
+from ltxrt.engines.files import atomic_write, make_folder
 from ltxrt.parity.bench import bench_command
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: b
     """
     import dataclasses
 
-    from ltxrt.engines import evidence
+    from ltxrt.engines import evidence, locks
+    from ltxrt.engines.bundle import reading_bundle
 
     try:
         from ltxrt.parity import check, report_html, results
@@ -77,22 +78,24 @@ def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: b
     order = _order(bundle, options)
     folder = output if output is not None else bundle / evidence.REPORT.parent
     for flag, place in (("--output", folder), ("--save-inputs", options["save_inputs"])):
-        _writable(flag, place)
-    report, feeds = check.run(order, _tell)
-    if bisect:
-        from ltxrt.parity import bisection
+        _writable(flag, place, bundle)
+    with reading_bundle(bundle):
+        report, feeds = check.run(order, _tell)
+        if bisect:
+            from ltxrt.parity import bisection
 
-        report = dataclasses.replace(report, culprits=bisection.culprits(order, report, feeds, _tell))
-    if end_to_end:
-        from ltxrt.parity import asked, whole
+            report = dataclasses.replace(report, culprits=bisection.culprits(order, report, feeds, _tell))
+        if end_to_end:
+            from ltxrt.parity import asked, whole
 
-        runs = whole.run(order, folder, _tell)
-        report = dataclasses.replace(report, end_to_end=runs, status=whole.status(report.status, runs))
-        report = check.with_unmet(report, asked.of_end_to_end(order.precisions, order.backends, runs))
-    whole_report = _with_earlier(report, folder)
-    results.write(whole_report, folder / evidence.REPORT.name)
-    with atomic_write(folder / "report.html") as temporary:
-        temporary.write_text(report_html.render(whole_report), encoding="utf-8")
+            runs = whole.run(order, folder, _tell)
+            report = dataclasses.replace(report, end_to_end=runs, status=whole.status(report.status, runs))
+            report = check.with_unmet(report, asked.of_end_to_end(order.precisions, order.backends, runs))
+        with locks.alone(folder):  # what another check adds to the report meanwhile would be lost
+            whole_report = _with_earlier(report, folder)
+            results.write(whole_report, folder / evidence.REPORT.name)
+            with atomic_write(folder / "report.html") as temporary:
+                temporary.write_text(report_html.render(whole_report), encoding="utf-8")
     _summary(report, whole_report, folder)
     if whole_report.status != results.PASSED:
         raise click.exceptions.Exit(1)
@@ -101,11 +104,13 @@ def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: b
 main.add_command(bench_command)
 
 
-def _writable(flag: str, folder: Path | None) -> None:
-    """Make the folder, before minutes of work rather than after."""
+def _writable(flag: str, folder: Path | None, bundle: Path) -> None:
+    """Make the folder, before minutes of work rather than after; in the bundle no link is followed to it."""
     if folder is None:
         return
     try:
+        if folder.absolute().is_relative_to(bundle.absolute()):
+            make_folder(bundle, *folder.absolute().relative_to(bundle.absolute()).parts)
         folder.mkdir(parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK)
     except OSError:

@@ -7,7 +7,6 @@ quantisation are right where no GPU is; what a GPU's own kernels do with it, it 
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, shape_inference
 
 from ltxrt.engines.contract import Contract
+from ltxrt.engines.files import temporary_for
 from ltxrt.parity.sessions import HostSession
 
 BACKEND = "emulated"
@@ -55,12 +55,9 @@ def session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
 @contextmanager
 def beside(original: Path, model: ModelProto) -> Iterator[Path]:
     """Write a changed graph next to `original`, whose external data it shares; gone afterwards."""
-    path = original.with_name(f".{original.stem}.{secrets.token_hex(4)}.onnx")
-    try:
+    with temporary_for(original) as path:
         onnx.save(model, str(path))
         yield path
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def rounded(model: ModelProto, precision: str) -> ModelProto:

@@ -76,7 +76,10 @@ def spoil_cut(path):
         (lambda path: path.with_suffix(".json").unlink(), "has no readable record"),
         (lambda path: path.with_suffix(".json").write_text("{"), "has no readable record"),
         (lambda path: change_record(path, target="sm75"), "its record belongs to another engine"),
-        (lambda path: path.rename(path.with_name("x.engine")), "has no readable record"),
+        (
+            lambda path: path.rename(path.with_name(f"transformer.fp32.{0:016}.engine")),
+            "has no readable record",
+        ),
     ],
 )
 def test_damage_is_named_never_loaded_and_pruned(bundle, spoil, problem):

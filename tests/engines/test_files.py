@@ -11,7 +11,7 @@ import pytest
 
 from ltxrt.engines import files
 from ltxrt.engines.errors import BundleError, InputError
-from ltxrt.engines.files import atomic_write, inside, sha256
+from ltxrt.engines.files import atomic_write, inside, make_folder, read_small, regular, sha256
 
 
 def test_the_file_appears_whole(tmp_path):
@@ -109,3 +109,95 @@ def test_read_ahead_reads_every_file_and_leaves_no_thread(tmp_path, monkeypatch)
     with files.read_ahead(paths):
         pass
     assert len(asked) <= 2, "no piece was read where memory is short"
+
+
+def test_what_a_killed_process_left_is_swept_by_the_next_writer_of_the_file(tmp_path):
+    """Only names of this very file, only what nobody holds, only regular files."""
+    left = tmp_path / ".clip.00c0ffee.mp4"
+    others = [
+        ".clip.00c0ffee.webm",
+        ".clips.00c0ffee.mp4",
+        ".clip.00C0FFEE.mp4",
+        "clip.00c0ffee.mp4",
+        ".clip.mp4",
+    ]
+    for name in (left.name, *others):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / "precious").write_bytes(b"mine")
+    (tmp_path / ".clip.0000000a.mp4").symlink_to("precious")
+    (tmp_path / ".clip.0000000b.mp4").mkdir()
+    os.mkfifo(tmp_path / ".clip.0000000c.mp4")
+    before = {p.name for p in tmp_path.iterdir()} - {left.name}
+    with atomic_write(tmp_path / "clip.mp4") as first:
+        first.write_bytes(b"whole")
+        with atomic_write(tmp_path / "clip.mp4") as second:
+            second.write_bytes(b"other")
+        assert first.read_bytes() == b"whole", "a writer that is at work is left alone"
+    assert {p.name for p in tmp_path.iterdir()} == before | {"clip.mp4"}
+    assert (tmp_path / "clip.mp4").read_bytes() == b"whole"
+
+
+def test_a_temporary_that_is_swept_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    made, open_ = [], files.locks.descriptor_of
+
+    def swept(path, flags):
+        descriptor = open_(path, flags)
+        if flags & os.O_CREAT:
+            made.append(path)
+            if len(made) == 1:
+                path.unlink()
+        return descriptor
+
+    monkeypatch.setattr(files.locks, "descriptor_of", swept)
+    with atomic_write(tmp_path / "a") as temporary:
+        temporary.write_bytes(b"x")
+    assert len(made) == 2 and (tmp_path / "a").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("parts", [("a",), ("a", "b"), ("a", "b", "c")])
+@pytest.mark.parametrize("target", ["outside", "root/inside", "nowhere"])
+def test_a_folder_for_writing_is_made_and_never_reached_through_a_link(tmp_path, parts, target):
+    root = tmp_path / "root"
+    for folder in ("root/inside", "outside"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert make_folder(root, "x", "y").is_dir() and make_folder(root, "x", "y") == root / "x" / "y"
+    *parents, last = parts
+    make_folder(root, *parents).joinpath(last).symlink_to(tmp_path / target)
+    with pytest.raises(BundleError, match=f"{last} is a symbolic link; .* put a folder there"):
+        make_folder(root, *parts, "d")
+    (root / "file").touch()
+    with pytest.raises(BundleError, match="file is not a folder"):
+        make_folder(root, "file")
+    for folder in ("root/inside", "outside"):
+        assert list((tmp_path / folder).iterdir()) == []
+    (tmp_path / "link").symlink_to(root)
+    assert make_folder(tmp_path / "link", "z").is_dir(), "the bundle itself may be named by a link"
+
+
+def test_a_regular_file_is_told_from_links_pipes_and_folders(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "f").touch()
+    (tmp_path / "link").symlink_to("a")
+    (tmp_path / "a" / "link").symlink_to("f")
+    os.mkfifo(tmp_path / "a" / "pipe")
+    assert regular(tmp_path, "a/f") == tmp_path / "a" / "f"
+    for relative, found in {
+        "link/f": "link is a symbolic link",
+        "a/link": "link is a symbolic link",
+        "a/pipe": "not a regular file",
+        "a": "not a regular file",
+        "a/gone": "cannot be looked at",
+        "../x": "leaves the folder",
+    }.items():
+        with pytest.raises(BundleError, match=found):
+            regular(tmp_path, relative)
+
+
+def test_small_files_are_read_and_what_might_not_end_is_not(tmp_path):
+    (tmp_path / "f").write_bytes(b"abc")
+    (tmp_path / "link").symlink_to("f")
+    os.mkfifo(tmp_path / "pipe")
+    assert read_small(tmp_path / "f", 2) == b"ab"
+    for path in (tmp_path / "link", tmp_path / "pipe", tmp_path, tmp_path / "gone"):
+        with pytest.raises(OSError):
+            read_small(path, 2)

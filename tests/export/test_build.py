@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import threading
 
 import numpy as np
 import onnx
@@ -345,3 +346,43 @@ def test_manifest_says_what_made_it(tiny_bundle):
     manifest = json.loads((tiny_bundle("0.9.5") / "bundle.json").read_text())
     assert {"ltxrt", "torch", "onnx", "onnxscript"} <= set(manifest["produced_by"])
     assert manifest["version"] == "0.9.5" and "OpenRail" in manifest["licence"]
+
+
+def test_of_two_exports_at_once_into_a_new_folder_the_second_is_refused(tiny_checkpoint, tmp_path, no_work):
+    """It comes while the first traces; before, each took the other's components out of the bundle."""
+    plan = Plan(opened(tiny_checkpoint("0.9.5")), tmp_path / "b", {"transformer": "fp32"})
+    refused = []
+
+    class Second(Silent):
+        def stage(self, text):
+            thread = threading.Thread(target=self.export)
+            thread.start()
+            thread.join()
+
+        def export(self):
+            try:
+                export_bundle(plan, Silent())
+            except BundleError as error:
+                refused.append(str(error))
+
+    with pytest.raises(AssertionError, match="work began"):
+        export_bundle(plan, Second())
+    (message,) = refused
+    assert "another command is using this bundle" in message
+
+
+def test_a_weights_map_is_not_written_through_a_link(copy, tiny_checkpoint, tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    (copy / "onnx" / "vae_encoder.fp16.weights.json").symlink_to(tmp_path / "precious")
+    verify(export(opened(tiny_checkpoint("0.9.5")), copy, vae_encoder="fp16"))
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_scales_that_are_none_are_refused_before_the_work(tiny_checkpoint, tmp_path, no_work):
+    (tmp_path / "scales.json").write_text("{}")
+    plan = Plan(
+        opened(tiny_checkpoint("0.9.5")), tmp_path / "b", {"transformer": "fp8"}, tmp_path / "scales.json"
+    )
+    with pytest.raises(InputError, match="is no scales file"):
+        export_bundle(plan, Silent())
+    assert not (tmp_path / "b").exists()

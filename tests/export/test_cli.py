@@ -132,6 +132,13 @@ def test_wrong_options_get_one_line(tiny_checkpoint, tmp_path, options, message)
     assert "Traceback" not in result.output and not (tmp_path / "b").exists()
 
 
+def test_scales_that_are_not_there_are_found_before_torch_is_imported(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ltxrt.export.build", None)
+    options = ("--output", tmp_path / "b", "--precision", "transformer=fp8", "--scales", tmp_path / "gone")
+    result = run("onnx", tmp_path / "model.safetensors", *options)
+    assert result.exit_code == 2 and "gone: no such file; give one that" in result.output
+
+
 def test_precisions_are_one_for_all_or_a_list():
     assert parse_precisions("fp16", NAMES) == {"transformer": "fp16", "vae_decoder": "fp16"}
     assert parse_precisions("transformer=bf16", NAMES) == {"transformer": "bf16", "vae_decoder": "fp32"}
