@@ -17,7 +17,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from ltxrt.engines.bundle import Bundle
+from ltxrt.engines.bundle import Bundle, adding
 from ltxrt.engines.contract import DTYPES, Contract
 from ltxrt.engines.errors import EngineError, InputError
 from ltxrt.engines.graph_check import check_graph
@@ -128,12 +128,32 @@ def preferred(backend: str) -> tuple[str, ...]:
     return tuple(importlib.import_module(BACKENDS[backend]).PRECISIONS[backend])
 
 
+def choose(bundle: Bundle, component: str, backend: str, wanted: str | None = None) -> str:
+    """The precision of `component` that runs on `backend`: `wanted`, or the only one, or the preferred.
+
+    Raises InputError where the bundle does not have it, or the backend does not run it.
+    """
+    order, has = preferred(backend), bundle.components.get(component, {})
+    here = [precision for precision in order if precision in has]
+    if wanted is None and has and not here:
+        wanted = next(iter(has))
+    chosen = bundle.precision(component, wanted, order)
+    if chosen in order:
+        return chosen
+    others = " or ".join(name for name in BACKENDS if chosen in preferred(name))
+    add = f"another precision, which {adding(bundle.root, component, order[0])} adds"
+    way = f"--precision {component}={here[0]}" if here else add
+    raise InputError(
+        f"{component} in {chosen}: {backend} does not run {chosen}; take {way}, or --backend {others}"
+    )
+
+
 def files(bundle: Bundle, component: str, backend: str, precision: str | None = None) -> list[Path]:
     """What `load_engine` will read: the graph and its weights, or the engine.
 
     Raises InputError and MissingPackageError as `load_engine`; no file is read.
     """
-    chosen = bundle.precision(component, precision, preferred(backend))
+    chosen = choose(bundle, component, backend, precision)
     graph = bundle.components[component][chosen]
     module = importlib.import_module(BACKENDS[backend])
     if hasattr(module, "locate"):
@@ -160,11 +180,11 @@ def load_engine(
     that is not installed, BundleError for a graph that export does not write, EngineError for one that the
     backend refuses.
     """
-    order = preferred(backend)
+    preferred(backend)
     if threads is not None and threads < 1:
         raise InputError(f"threads {threads}: must be 1 or more")
     module = importlib.import_module(BACKENDS[backend])
-    chosen = bundle.precision(component, precision, order)
+    chosen = choose(bundle, component, backend, precision)
     contract = bundle.contract(component)
     graph = bundle.path(bundle.components[component][chosen].file)
     path = files(bundle, component, backend, chosen)[0]

@@ -28,13 +28,22 @@ MANIFEST = "bundle.json"
 MANIFEST_LIMIT = 64 << 20  # bytes; a real one has some tens of kilobytes
 AGAIN = "run ltx-export onnx again"
 
+PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "fp8-fp16")
+QUANTISED = ("transformer",)  # what there is in fp8
+
 _PURPOSE = {
-    "text_encoder": "reading a prompt needs it",
-    "transformer": "denoising needs it",
-    "vae_encoder": "image conditioning needs it",
-    "vae_decoder": "decoding a video needs it",
-    "latent_upsampler": "two passes need it, or take one: --preset single-pass, or --one-pass",
-    "temporal_upsampler": "doubling the frames needs it",
+    "text_encoder": "which reads the prompt",
+    "transformer": "which denoises",
+    "vae_encoder": "which image conditioning needs",
+    "vae_decoder": "which makes pixels of latents",
+    "latent_upsampler": "which the second of two passes needs",
+    "temporal_upsampler": "which doubles the frames",
+}
+# What an export of a component is told beside the checkpoint.
+_GIVEN = {
+    "text_encoder": "--text-encoder DIR ",
+    "latent_upsampler": "--upsampler FILE ",
+    "temporal_upsampler": "--upsampler FILE ",
 }
 
 
@@ -125,13 +134,17 @@ class Bundle(Manifest):
             known = ", ".join(contracts.COMPONENTS)
             raise InputError(f"no component is named {component!r}; they are {known}")
         has = self.components.get(component, {})
-        command = f"ltx-export onnx … --component {component}"
         if not has:
-            raise InputError(f"{self.root}: the bundle has no {component}; {_PURPOSE[component]}: {command}")
+            single = component == "latent_upsampler" and "single-pass" in self.presets
+            way = "; or run one pass: --preset single-pass" if single else ""
+            raise InputError(
+                f"{self.root}: the bundle has no {component}, {_PURPOSE[component]}; add it with: "
+                f"{adding(self.root, component)}{way}"
+            )
         if wanted is not None and wanted not in has:
             raise InputError(
                 f"{self.root}: the bundle has {component} in {', '.join(has)}, not in {wanted}; "
-                f"add it with: {command} --precision {wanted}"
+                f"{_way_to(self.root, component, wanted)}"
             )
         if wanted is not None or len(has) == 1:
             return wanted or next(iter(has))
@@ -146,6 +159,24 @@ class Bundle(Manifest):
         """The component's graph; the precision is chosen as `precision()` does."""
         chosen = self.precision(component, precision, prefer)
         return self.components[component][chosen]
+
+
+def adding(root: Path, component: str, precision: str | None = None) -> str:
+    """The command that adds a component to the bundle at `root`."""
+    scales = " --scales FILE" * (precision is not None and precision.startswith("fp8"))
+    chosen = f" --precision {precision}{scales}" if precision is not None else ""
+    given = _GIVEN.get(component, "")
+    return f"ltx-export onnx CHECKPOINT {given}--component {component}{chosen} --output {root}"
+
+
+def _way_to(root: Path, component: str, precision: str) -> str:
+    """How a bundle gets a component in a precision, where that can be."""
+    if precision not in PRECISIONS:
+        return f"precisions are {', '.join(PRECISIONS)}"
+    if precision.startswith("fp8") and component not in QUANTISED:
+        only = ", ".join(QUANTISED)
+        return f"only the {only} is quantised: give --precision {QUANTISED[0]}={precision}"
+    return f"add it with: {adding(root, component, precision)}"
 
 
 def read_bundle(folder: Path | str) -> Bundle:

@@ -335,11 +335,14 @@ def _diffusers_vae(folder: Path) -> Part[VaeConfig]:
 
 def _text_encoder(folder: Path) -> tuple[Part[TextEncoderConfig], Path]:
     """A folder holding text_encoder/ and tokenizer/, or T5's own with the tokenizer in it or beside it."""
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"{folder}: the text encoder must be a folder with config.json, weights and tokenizer"
-        )
     model = folder / "text_encoder" if (folder / "text_encoder").is_dir() else folder
+    if not (model / "config.json").is_file():
+        what = "no such folder" if not folder.exists() else "no T5 text encoder"
+        inside = "" if model == folder else ": its text_encoder/ has no config.json"
+        raise CheckpointError(
+            f"text encoder {folder}: {what}{inside}; give the folder that holds text_encoder/ and "
+            "tokenizer/, or T5's own files (config.json, weights, tokenizer.json or spiece.model)"
+        )
     config = layout_diffusers.text_encoder_config(load_json(model / "config.json"))
     weights = {
         o: t for n, t in folder_tensors(model).items() if (o := names.text_encoder_name(n)) is not None

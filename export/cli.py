@@ -70,7 +70,7 @@ def inspect_command(checkpoint: Path) -> None:
     metavar="P | COMPONENT=P,…",
     help=f"One of {', '.join(PRECISIONS)} for all components, or a list for single ones.",
 )
-@click.option("--scales", type=PATH, metavar="FILE", help="For fp8: made by ltxrt.parity.calibrate.")
+@click.option("--scales", type=PATH, metavar="FILE", help="For fp8: made by ltx-parity calibrate.")
 @click.option("--fp8-attention", is_flag=True, help="For fp8: self-attention's inputs as well.")
 @click.option("--uncalibrated", is_flag=True, help="fp8 without --scales: for trying what compiles.")
 @click.option("--model-version", metavar="NAME", help="Release, where the file does not tell.")
@@ -102,7 +102,7 @@ def onnx_command(chosen: tuple[str, ...], **options: Any) -> None:
         raise InputError(
             "--fp8-attention is for --precision transformer=fp8 or fp8-fp16; add it or leave it out"
         )
-    _announce(checkpoint, names)
+    _announce(checkpoint, names, whole=not chosen)
     start = time.monotonic()
     export_bundle(
         Plan(checkpoint, options["output"], precisions, options["scales"], options["fp8_attention"]),
@@ -140,7 +140,7 @@ def _check_fp8(precisions: dict[str, str], scales: Path | None, uncalibrated: bo
             )
     if chosen and (scales is None) is not uncalibrated:
         raise InputError(
-            "--precision transformer=fp8 takes --scales FILE, made by python -m ltxrt.parity.calibrate, or "
+            "--precision transformer=fp8 takes --scales FILE, made by ltx-parity calibrate, or "
             "--uncalibrated to try what compiles; give one of them"
         )
     if scales is not None and not chosen:
@@ -154,12 +154,13 @@ def _check_readable(flag: str, path: Path | None) -> None:
     if path is None:
         return
     if not path.is_file():
-        raise InputError(f"{flag} {path}: no such file; give one that ltxrt.parity.calibrate made")
+        raise InputError(f"{flag} {path}: no such file; give one that ltx-parity calibrate made")
     if not os.access(path, os.R_OK):
         raise InputError(f"{flag} {path}: cannot be read; give a file that this user may read")
 
 
-def _announce(checkpoint: Checkpoint, names: tuple[str, ...]) -> None:
+def _announce(checkpoint: Checkpoint, names: tuple[str, ...], whole: bool) -> None:
+    """The release, and what of it is not exported; `whole` where everything there is was asked for."""
     row = checkpoint.version
     sure = "" if row.certain else " (the file does not tell; --model-version says it)"
     click.echo(f"LTX-Video {row.name}{sure}; {row.licence}", err=True)
@@ -176,6 +177,14 @@ def _announce(checkpoint: Checkpoint, names: tuple[str, ...]) -> None:
     missing = [n for n in expected if n not in names]
     if missing:
         click.echo(f"not exported: {', '.join(missing)}", err=True)
+    if whole and "text_encoder" in missing:
+        click.echo("a video needs the text encoder: give --text-encoder DIR", err=True)
+    if whole and "latent_upsampler" in missing:
+        click.echo(
+            "the default preset of this release has two passes and needs the latent upsampler between them: "
+            "give --upsampler FILE, or run with --preset single-pass",
+            err=True,
+        )
 
 
 main.add_command(build_command)

@@ -219,7 +219,7 @@ def _profiles(bundle: Bundle, texts: tuple[str, ...], max_tokens: int, extra: in
 
 def _components(bundle: Bundle, chosen: tuple[str, ...]) -> tuple[str, ...]:
     for name in chosen:
-        bundle.precision(name)
+        bundle.precision(name, prefer=tuple(bundle.components.get(name, ())))
     return tuple(dict.fromkeys(chosen)) or tuple(bundle.components)
 
 

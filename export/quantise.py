@@ -89,9 +89,7 @@ def read_scales(path: Path, wanted: list[str]) -> Scales:
     except OSError as error:
         raise InputError(f"--scales {path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"--scales {path}: is no scales file; make one with ltxrt.parity.calibrate"
-        ) from error
+        raise InputError(f"--scales {path}: is no scales file; make one with ltx-parity calibrate") from error
     missing = [name for name in wanted if name not in amax]
     wrong = [name for name in wanted if not (math.isfinite(amax.get(name, 1.0)) and amax.get(name, 1.0) > 0)]
     if schema != SCHEMA or missing or wrong:

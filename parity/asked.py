@@ -10,11 +10,39 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from ltxrt.engines.backend import preferred
+from ltxrt.engines.backend import BACKENDS, preferred
+from ltxrt.engines.bundle import PRECISIONS
+from ltxrt.engines.errors import InputError
 from ltxrt.parity import emulation
 from ltxrt.parity.results import SKIPPED, Check, EndToEnd
 
+EVERY = (*BACKENDS, emulation.BACKEND)
 Row = TypeVar("Row", Check, EndToEnd)
+
+
+def check(precisions: Sequence[str], backends: Sequence[str]) -> None:
+    """Refuse a named precision that no named backend runs, or the other way round, on whatever machine."""
+    if not (precisions and backends):
+        return
+    for precision in precisions:
+        if not any(runs(backend, precision) for backend in backends):
+            raise InputError(
+                f"--precision {precision}: not run by {' or '.join(backends)}; name a --backend that does: "
+                f"{', '.join(b for b in EVERY if runs(b, precision))}"
+            )
+    for backend in backends:
+        if not any(runs(backend, precision) for precision in precisions):
+            raise InputError(
+                f"--backend {backend}: runs none of {', '.join(precisions)}; leave it out, or name one of "
+                f"{', '.join(p for p in PRECISIONS if runs(backend, p))} with --precision"
+            )
+
+
+def runs(backend: str, precision: str) -> bool:
+    """Whether the backend runs the precision at all, on whatever machine. InputError for no such backend."""
+    if backend == emulation.BACKEND:
+        return precision in emulation.PRECISIONS
+    return precision in preferred(backend)
 
 
 def of_checks(
@@ -84,7 +112,4 @@ def _idle(what: str, backends: Sequence[str], rows: Sequence[Check] | Sequence[E
 
 
 def _possible(row: Check | EndToEnd) -> bool:
-    """Whether the backend runs the precision at all, on whatever machine."""
-    if row.backend == emulation.BACKEND:
-        return row.precision in emulation.PRECISIONS
-    return row.precision in preferred(row.backend)
+    return runs(row.backend, row.precision)

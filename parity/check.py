@@ -67,6 +67,7 @@ def run(order: Order, tell: Tell) -> tuple[Report, list[Feed]]:
     for backend in order.backends:
         if backend != emulation.BACKEND:
             preferred(backend)
+    asked.check(order.precisions, order.backends)
     left = [name for name in order.bundle.components if not order.components and name not in names]
     if left:
         tell(f"not compared: {', '.join(left)}, which diffusers does not have; use --reference torch for it")
@@ -139,7 +140,7 @@ def status(checks: tuple[Check, ...]) -> str:
 
 def _components(order: Order) -> tuple[str, ...]:
     for name in order.components:
-        order.bundle.precision(name)
+        order.bundle.precision(name, prefer=tuple(order.bundle.components.get(name, ())))
     names = order.components or tuple(order.bundle.components)
     if order.reference == "diffusers":
         left = [name for name in order.components if name in inputs.UPSAMPLERS]

@@ -13,6 +13,7 @@ import click
 from ltxrt.engines.command import LtxrtGroup, ltxrt_command
 from ltxrt.engines.errors import BundleError, InputError, MissingPackageError
 from ltxrt.engines.files import atomic_write, make_folder
+from ltxrt.parity import calibrate
 from ltxrt.parity.bench import bench_command
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: b
 
 
 main.add_command(bench_command)
+main.add_command(calibrate.main)
 
 
 def _writable(flag: str, folder: Path | None, bundle: Path) -> None:

@@ -7,8 +7,7 @@ image and without, at every timestep of a short schedule.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,10 +175,9 @@ class ReferencePipeline(Pipeline):
     def _load(self, component: str, calls: int) -> Engine:
         return Engine(self.bundle.contract(component), self._load_session(component))
 
-    @contextmanager
-    def _reading(self, component: str) -> Iterator[None]:
+    def _files(self, component: str) -> list[Path]:
         """The reference reads a checkpoint, not the bundle's files."""
-        yield
+        return []
 
 
 class RecordingPipeline(ReferencePipeline):

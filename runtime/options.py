@@ -83,6 +83,11 @@ def precisions(text: str | None, components: Sequence[str]) -> dict[str, str]:
     """`fp16`, or `transformer=fp16,vae_decoder=fp32`, as component → precision."""
     if text is None:
         return {}
+    if "=" not in text and text.startswith("fp8"):
+        raise InputError(
+            f"--precision {text}: only the transformer is quantised to FP8; give --precision "
+            f"transformer={text}, the other components then run in what the bundle has"
+        )
     if "=" not in text:
         return dict.fromkeys(components, text)
     pairs = [item.partition("=")[::2] for item in text.split(",")]

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines import evidence
-from ltxrt.engines.backend import Engine, files, load_engine, preferred
+from ltxrt.engines.backend import Engine, choose, files, load_engine
 from ltxrt.engines.bundle import Bundle, read_bundle
 from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.facts import SchedulerFacts, TransformerFacts, VaeFacts
@@ -160,6 +160,8 @@ class Pipeline:
     def stream(self, request: Request, watch: Watch = _unwatched) -> Stream:
         """All stages but the decoder's, which runs while the frames are read. `watch` may raise to cancel."""
         settings = self.settings(request)
+        for component in self._needed(settings):
+            self._files(component)  # what the last stage lacks is said before the first one's work
         tokens = self._tokens(settings)
         watch(Event("text encoder"))
         with self._reading("transformer"):
@@ -333,8 +335,8 @@ class Pipeline:
         return ["text_encoder", *encoder, "transformer", *upsampler, "vae_decoder"]
 
     def _precision(self, component: str) -> str:
-        """Which of the bundle's precisions runs; InputError where the component is not there in it."""
-        return self.bundle.precision(component, self.precision.get(component), preferred(self.backend))
+        """Which of the bundle's precisions runs; InputError where there is none that can."""
+        return choose(self.bundle, component, self.backend, self.precision.get(component))
 
     def _load(self, component: str, calls: int) -> Engine:
         precision = self._precision(component)
@@ -365,8 +367,12 @@ class Pipeline:
         if component in self._kept:
             yield
             return
-        with read_ahead(files(self.bundle, component, self.backend, self._precision(component))):
+        with read_ahead(self._files(component)):
             yield
+
+    def _files(self, component: str) -> list[Path]:
+        """What loading `component` will read; raises where it cannot be loaded."""
+        return files(self.bundle, component, self.backend, self._precision(component))
 
     def _tokens(self, settings: Settings) -> list[Tokens]:
         if self.bundle.tokenizer is None:

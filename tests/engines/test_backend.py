@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -7,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ltxrt.engines import backend
 from ltxrt.engines.backend import BACKENDS, Engine, load_engine
 from ltxrt.engines.errors import BundleError, EngineError, InputError
 
@@ -152,7 +154,7 @@ def test_an_output_that_breaks_the_contract_is_refused(bundle, feed, output):
 def test_what_cannot_be_loaded(bundle):
     with pytest.raises(InputError, match="no backend is named 'cudnn'; they are onnxruntime"):
         load_engine(bundle, "transformer", backend="cudnn")
-    with pytest.raises(InputError, match="the bundle has no vae_decoder; decoding a video needs it"):
+    with pytest.raises(InputError, match="the bundle has no vae_decoder, which makes pixels of latents"):
         load_engine(bundle, "vae_decoder")
     with pytest.raises(InputError, match="has transformer in fp32, not in bf16"):
         load_engine(bundle, "transformer", precision="bf16")
@@ -172,6 +174,30 @@ def test_the_backend_chooses_among_precisions(bundle, put_graph, feed):
     assert load_engine(both, "transformer")(**feed).shape == (2, 6, 3)
     with pytest.raises(BundleError, match="where the contract says"):
         load_engine(both, "transformer", precision="fp16")
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "message"),
+    [
+        (("fp32", "fp8"), "fp8", "onnxruntime does not run fp8; take --precision transformer=fp32, or "
+         "--backend tensorrt or tensorrt_rtx"),
+        (("bf16", "fp8"), None, "transformer in bf16: onnxruntime does not run bf16; take another precision, "
+         "which ltx-export onnx CHECKPOINT --component transformer --precision fp32 --output "),
+        (("bf16",), None, "or --backend onnxruntime_cuda or tensorrt or tensorrt_rtx"),
+    ],
+)  # fmt: skip
+def test_a_precision_that_the_backend_does_not_run_is_refused_with_what_it_runs(
+    bundle, there, wanted, message
+):
+    """Before the file is looked at: ONNX Runtime would name a node."""
+    graph = bundle.graph("transformer")
+    offered = replace(bundle, components={"transformer": dict.fromkeys(there, graph)})
+    for refused in (backend.files, backend.choose):
+        arguments = (offered, "transformer", "onnxruntime", wanted)
+        with pytest.raises(InputError, match=re.escape(message)):
+            refused(*arguments)
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_engine(offered, "transformer", precision=wanted)
 
 
 def test_importing_loads_no_heavy_package():

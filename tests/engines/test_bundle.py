@@ -258,17 +258,22 @@ def test_the_precision_is_the_named_the_only_or_the_preferred(bundle, put_graph)
 
 def test_what_a_bundle_lacks_comes_with_the_command_that_adds_it(bundle):
     message = (
-        "the bundle has no vae_encoder; image conditioning needs it: "
-        "ltx-export onnx … --component vae_encoder"
+        "the bundle has no vae_encoder, which image conditioning needs; add it with: "
+        f"ltx-export onnx CHECKPOINT --component vae_encoder --output {bundle.root}"
     )
     with pytest.raises(InputError, match=re.escape(message)):
         bundle.graph("vae_encoder")
     message = (
-        "the bundle has transformer in fp32, not in fp8; "
-        "add it with: ltx-export onnx … --component transformer --precision fp8"
+        "the bundle has transformer in fp32, not in fp8; add it with: ltx-export onnx CHECKPOINT "
+        f"--component transformer --precision fp8 --scales FILE --output {bundle.root}"
     )
     with pytest.raises(InputError, match=re.escape(message)):
         bundle.graph("transformer", "fp8")
+    message = "not in fp8; only the transformer is quantised: give --precision transformer=fp8"
+    with pytest.raises(InputError, match=re.escape(message)):
+        bundle.graph("text_encoder", "fp8")
+    with pytest.raises(InputError, match="not in int3; precisions are fp32, fp16, bf16, fp8, fp8-fp16"):
+        bundle.graph("transformer", "int3")
     with pytest.raises(InputError, match="no component is named 'unet'; they are text_encoder, transformer"):
         bundle.graph("unet")
 

@@ -175,7 +175,7 @@ def test_text_encoder_folder(official, tmp_path, place):
 
 def test_text_encoder_refusals(official, tmp_path, folder):
     model = official / "0.9.0.safetensors"
-    with pytest.raises(CheckpointError, match="must be a folder"):
+    with pytest.raises(CheckpointError, match=r"t5\.safetensors: no such folder; give the folder that holds"):
         open_checkpoint(model, text_encoder=tmp_path / "t5.safetensors")
     shutil.copytree(folder / "text_encoder", tmp_path / "alone")
     with pytest.raises(CheckpointError, match=r"no tokenizer\.json or spiece\.model"):
@@ -185,7 +185,14 @@ def test_text_encoder_refusals(official, tmp_path, folder):
     (tmp_path / "alone" / "model.safetensors").rename(tmp_path / "alone" / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"holds only pickles \(pytorch_model\.bin\)"):
         open_checkpoint(model, text_encoder=tmp_path / "alone")
-    with pytest.raises(CheckpointError, match=r"config\.json: no such file"):
+    with pytest.raises(CheckpointError) as refused:
+        open_checkpoint(model, text_encoder=tmp_path)
+    assert str(refused.value) == (
+        f"text encoder {tmp_path}: no T5 text encoder; give the folder that holds text_encoder/ and "
+        "tokenizer/, or T5's own files (config.json, weights, tokenizer.json or spiece.model)"
+    )
+    (tmp_path / "text_encoder").mkdir()
+    with pytest.raises(CheckpointError, match="no T5 text encoder: its text_encoder/ has no config"):
         open_checkpoint(model, text_encoder=tmp_path)
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from ltxrt.engines.backend import load_engine
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import InputError
-from ltxrt.export import synthetic_models
+from ltxrt.export import build, synthetic_models
 from ltxrt.export.cli import main, parse_precisions
 from ltxrt.export.safetensors_file import SafetensorsFile
 
@@ -165,3 +165,20 @@ def test_fp8_checkpoints_are_exported_with_a_warning(tiny_checkpoint, tmp_path):
     bundle = read_bundle(tmp_path / "b")
     feed = bundle.contract("transformer").sample({"B": 1, "N": 6, "K": 1, "T": 4}, np.random.default_rng(0))
     assert np.isfinite(load_engine(bundle, "transformer")(**feed)).all()
+
+
+@pytest.mark.parametrize("chosen", [(), ("--component", "transformer")])
+def test_a_release_of_two_passes_says_what_it_lacks(tiny_checkpoint, tmp_path, monkeypatch, chosen):
+    """Before the export, which is not run here; a part of a bundle says no more than what it leaves out."""
+    monkeypatch.setattr(build, "export_bundle", lambda plan, listener: None)
+    file = tiny_checkpoint("0.9.8-2b-distilled") / "model.safetensors"
+    version = ("--model-version", "0.9.8-2b-distilled")
+    result = run("onnx", file, *version, *chosen, "--output", tmp_path / "b")
+    assert result.exit_code == 0, result.output
+    sentence = (
+        "the default preset of this release has two passes and needs the latent upsampler between them: give "
+        "--upsampler FILE, or run with --preset single-pass"
+    )
+    assert "latent_upsampler" in result.output
+    assert (sentence in result.output.splitlines()) == (not chosen)
+    assert ("a video needs the text encoder: give --text-encoder DIR" in result.output) == (not chosen)

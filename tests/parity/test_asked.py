@@ -81,6 +81,31 @@ def test_end_to_end_alone_asks_for_one_run():
     assert asked.of_end_to_end((), (), ends(("fp32",), ("tensorrt",))) == ("end to end: no",)
 
 
+@pytest.mark.parametrize(
+    ("precisions", "backends", "message"),
+    [
+        (
+            ("fp8",),
+            ("onnxruntime",),
+            "--precision fp8: not run by onnxruntime; name a --backend that does: tensorrt, tensorrt_rtx, ",
+        ),
+        (("fp32", "bf16"), ("onnxruntime",), "--precision bf16: not run by onnxruntime"),
+        (
+            ("fp32",),
+            ("onnxruntime", "emulated"),
+            "--backend emulated: runs none of fp32; leave it out, or name one of fp16, bf16, fp8, fp8-fp16",
+        ),
+    ],
+)
+def test_pairs_that_run_nowhere_are_refused_before_the_work(parity_case, precisions, backends, message):
+    given = [part for p in precisions for part in ("--precision", p)]
+    given += [part for b in backends for part in ("--backend", b)]
+    done = run(parity_case, parity_case / "bundle", *given)
+    assert done.exit_code == 2, done.output
+    (line,) = done.output.splitlines()
+    assert message in line
+
+
 def only(folder, precisions, target):
     """A copy of a bundle with some of its precisions."""
     shutil.copytree(folder, target)
@@ -119,18 +144,16 @@ def test_an_end_to_end_run_that_was_asked_for_and_skipped_fails(parity_case, tmp
     bundle = only(parity_case / "bundle", ("fp32", "fp8"), tmp_path / "b")
     first = run(parity_case, bundle, "--precision", "fp32", "--backend", "onnxruntime", "--size", "64x96x9")
     assert first.exit_code == 0, first.output
-    asked_for = (*FP8, "--backend", "emulated", "--backend", "onnxruntime_cuda", "--end-to-end")
-    done = run(parity_case, bundle, *asked_for)
+    done = run(parity_case, bundle, *FP8, "--backend", "emulated", "--backend", "tensorrt", "--end-to-end")
     assert done.exit_code == 1, done.output
-    lines = done.output.splitlines()
-    assert any(
-        line.startswith("skipped transformer fp8 on onnxruntime_cuda: onnxruntime_cuda does not run fp8")
-        for line in lines
+    lines, reason = done.output.splitlines(), "tensorrt is not installed; install it with: "
+    for what in ("transformer fp8 on tensorrt: ", "end to end fp8 on tensorrt: "):
+        assert sum(line.startswith(f"skipped {what}") and reason in line for line in lines) == 1
+        assert sum(f"asked for, but did not run: {what}" in line for line in lines) == 1
+    assert lines[-1].endswith(
+        "failed, 1 passed, 0 failed, 1 skipped; end to end 1 passed, 0 failed, 1 skipped; "
+        "4 rows kept from an earlier check"
     )
-    assert any(
-        line.startswith("skipped end to end fp8 on onnxruntime_cuda: text_encoder fp32: ") for line in lines
-    )
-    assert any(line.startswith("asked for, but did not run: ") for line in lines)
     report = results.read(bundle / "parity" / "report.json")
     assert report.status == results.FAILED and report.unmet
     page = (bundle / "parity" / "report.html").read_text()

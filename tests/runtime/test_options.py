@@ -84,6 +84,10 @@ def test_precisions():
     assert options.precisions("vae_decoder=fp32", names) == {"vae_decoder": "fp32"}
     with pytest.raises(InputError, match="names 'unet'"):
         options.precisions("unet=fp16", names)
+    with pytest.raises(
+        InputError, match=r"--precision fp8: only the transformer .* --precision transformer=fp8"
+    ):
+        options.precisions("fp8", names)
     with pytest.raises(InputError, match="names a component twice"):
         options.precisions("transformer=fp16,transformer=fp32", names)
 

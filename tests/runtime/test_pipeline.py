@@ -302,6 +302,24 @@ def test_of_several_precisions_the_backend_s_first_is_taken(pipeline, backend, t
     assert Pipeline(bundle, backend=backend)._precision("transformer") == taken
 
 
+def test_a_missing_engine_of_the_last_stage_is_said_before_the_first_one_s_work(pipeline, monkeypatch):
+    """As on a machine with a GPU where one component was not built."""
+    looked, real = [], pipeline_module.files
+
+    def files(bundle, component, backend, precision):
+        looked.append(component)
+        if component == "vae_decoder":
+            raise InputError("no engine of vae_decoder; build one")
+        return real(bundle, component, backend, precision)
+
+    monkeypatch.setattr(pipeline_module, "files", files)
+    monkeypatch.setattr(pipeline_module, "load_engine", None)
+    events = []
+    with pytest.raises(InputError, match="no engine of vae_decoder"):
+        pipeline.stream(Request(PROMPT, **SMALL), events.append)
+    assert looked == ["text_encoder", "transformer", "vae_decoder"] and events == []
+
+
 def test_the_library_s_names():
     import ltxrt.runtime
 

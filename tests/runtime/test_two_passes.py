@@ -107,7 +107,8 @@ def test_without_an_upsampler_two_passes_are_refused_with_the_way_out(tiny_bundl
     row = versions.version("0.9.7-distilled")
     pipeline = Pipeline(dataclasses.replace(bundle, presets=versions.presets(row, 2)))
     with pytest.raises(
-        InputError, match=r"has no latent_upsampler; two passes need it, .*--preset single-pass"
+        InputError,
+        match=r"has no latent_upsampler, .*--upsampler FILE .*; or run one pass: --preset single-pass",
     ):
         pipeline.settings(Request("fog"))
     assert pipeline.settings(Request("fog", preset="single-pass")).video.height == 704
