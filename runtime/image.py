@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.files import atomic_write
+from ltxrt.runtime.readers import damaged, open_image
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
 
+_BAND = 256  # rows that are converted at a time: some modes take 32 bytes a pixel on the way
+_UPRIGHT = {  # what turns a photo of an EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # one channel of more than 8 bits
 
 
@@ -30,7 +39,13 @@ def read_image(path: Path, label: str) -> Picture:
 
 def picture(image: Image.Image, label: str) -> Picture:
     """A decoded image as `read_image` gives it."""
-    return np.asarray(_rgb(image, label))
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    with damaged(label):
+        for top in range(0, height, _BAND):
+            band = image.crop((0, top, width, min(top + _BAND, height)))
+            pixels[top : top + _BAND] = np.asarray(_rgb(band, label))
+    return pixels
 
 
 def save_strip(frames: NDArray[np.uint8], path: Path, count: int = 8) -> None:
@@ -42,21 +57,13 @@ def save_strip(frames: NDArray[np.uint8], path: Path, count: int = 8) -> None:
 
 def _open(path: Path, label: str) -> Image.Image:
     """The decoded image, upright."""
-    if not path.is_file():
-        raise InputError(f"{label}: no such file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.load()
-                return ImageOps.exif_transpose(image)
-    except UnidentifiedImageError as error:
-        raise InputError(f"{label}: not an image that Pillow reads; give a PNG, JPEG or WebP") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        limit = math.floor((Image.MAX_IMAGE_PIXELS or 0) / 1e6)
-        raise InputError(f"{label}: more than {limit} million pixels; scale it down first") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InputError(f"{label}: does not decode ({error}); the file is damaged or cut") from error
+    image = open_image(path, label)
+    if image is None:
+        raise InputError(f"{label}: not an image that is read here; give a PNG, JPEG or WebP")
+    with damaged(label), image:
+        image.load()
+        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image, label: str) -> Image.Image:

@@ -13,21 +13,28 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageSequence, UnidentifiedImageError
+from PIL import Image
 
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.facts import VaeFacts
 from ltxrt.runtime.image import picture, read_image
 from ltxrt.runtime.preparation import Picture, Preparation, prepare
+from ltxrt.runtime.readers import (
+    FRAME_PIXELS,
+    VIDEO_PIXELS,
+    check_size,
+    check_total,
+    damaged,
+    is_animation,
+    open_image,
+    open_video,
+)
 
 Array = NDArray[np.float32]
 
 _PLACE = re.compile(r"(?P<path>.+)@(?P<frame>-?\d+)(?::(?P<strength>[^:@/\\]+))?")
-_NOT_VIDEOS = ("tty",)  # what FFmpeg makes of any text file
-_SEVERAL_PICTURES = ("MPO", "TIFF")  # a phone's photo with a preview, pages: no animation
 # What a slip of the finger leaves behind a file's suffix.
 _NO_PLACE = re.compile(r"@(?:[^@/\\.]*|[\d.:+-]*)$")
 
@@ -91,11 +98,10 @@ def _strength(text: str | None, label: str) -> float:
 def count(condition: Condition, limit: int) -> int:
     """How many frames a file has, up to `limit`; 1 for an image. Raises InputError where it is unreadable."""
     path = _file(condition)
-    if _is_image(path):
+    if _is_image(path, condition.label):
         read_image(path, condition.label)
         return 1
-    found = sum(1 for _ in islice(_frames(path, condition.label), limit))
-    return found
+    return sum(1 for _ in _frames(path, condition.label, limit))
 
 
 def trimmed(frames: int, start: int, num_frames: int, vae: VaeFacts) -> int:
@@ -113,10 +119,10 @@ def read(
 ) -> Array:
     """A file's pixels (3,n,height,width) in −1..1: one frame of an image, those of a video that fit."""
     path = _file(condition)
-    if _is_image(path):
+    if _is_image(path, condition.label):
         return prepare(read_image(path, condition.label), height, width, steps)[:, None]
     wanted = max(num_frames - condition.frame, 1)
-    frames = [prepare(f, height, width, steps) for f in islice(_frames(path, condition.label), wanted)]
+    frames = [prepare(f, height, width, steps) for f in _frames(path, condition.label, wanted)]
     kept = trimmed(len(frames), condition.frame, num_frames, vae)
     return np.stack(frames[:kept], axis=1)
 
@@ -124,66 +130,57 @@ def read(
 def _file(condition: Condition) -> Path:
     if isinstance(condition.path, np.ndarray):
         raise InputError(f"{condition.label}: is no file")
-    path = Path(condition.path)
-    if not _exists(str(path)) or not path.is_file():
-        raise InputError(f"{condition.label}: no such file")
-    return path
+    return Path(condition.path)
 
 
-def _is_image(path: Path) -> bool:
-    """Whether Pillow knows the file and it is a single picture."""
-    try:
-        with Image.open(path) as image:
-            return getattr(image, "n_frames", 1) == 1 or image.format in _SEVERAL_PICTURES
-    except UnidentifiedImageError:
+def _is_image(path: Path, label: str) -> bool:
+    """Whether the file is a single picture."""
+    image = open_image(path, label)
+    if image is None:
         return False
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
-        return True  # it is one, and reading it says what is wrong
+    with image:
+        return not is_animation(image, label)
 
 
-def _frames(path: Path, label: str) -> Iterator[Picture]:
-    """The frames (H,W,3) of a video or an animation, one at a time. InputError where there are none."""
-    found = 0
-    for frame in _animation(path, label) if _is_animation(path) else _video(path, label):
-        found += 1
+def _frames(path: Path, label: str, limit: int) -> Iterator[Picture]:
+    """Up to `limit` frames (H,W,3) of a video or an animation, one at a time. InputError where none are."""
+    image, found, pixels = open_image(path, label), 0, 0
+    frames = _video(path, label, limit) if image is None else _animation(image, label, limit)
+    for frame in islice(frames, limit):
+        found, pixels = found + 1, pixels + frame.shape[0] * frame.shape[1]
+        if pixels > VIDEO_PIXELS:  # where the header gave no number of frames
+            check_total(found, (frame.shape[1], frame.shape[0]), label)
         yield frame
     if not found:
         raise InputError(f"{label}: has no frames")
 
 
-def _is_animation(path: Path) -> bool:
-    try:
-        with Image.open(path):
-            return True
-    except UnidentifiedImageError:
-        return False
+def _animation(image: Image.Image, label: str, limit: int) -> Iterator[Picture]:
+    with image:
+        with damaged(label):
+            there = image.n_frames  # type: ignore[attr-defined]  # the formats that have several
+        check_total(min(there, limit), image.size, label)
+        for number in range(there):
+            with damaged(label):
+                image.seek(number)
+                check_size(image.size, FRAME_PIXELS, label)  # a GIF grows with its frames
+                image.load()
+            yield picture(image, label)
 
 
-def _animation(path: Path, label: str) -> Iterator[Picture]:
-    try:
-        with Image.open(path) as image:
-            for frame in ImageSequence.Iterator(image):
-                yield picture(frame, label)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"{label}: does not decode ({error}); the file is damaged or cut") from error
+def _video(path: Path, label: str, limit: int) -> Iterator[Picture]:
+    with open_video(path, label) as (container, stream):
+        check_total(min(stream.frames, limit), (stream.width, stream.height), label)
+        decoded = container.decode(stream)
+        while (frame := _next(decoded, label)) is not None:
+            yield frame
 
 
-def _video(path: Path, label: str) -> Iterator[Picture]:
-    try:
-        with av.open(str(path.absolute())) as container:
-            if not container.streams.video or container.format.name in _NOT_VIDEOS:
-                raise InputError(
-                    f"{label}: neither an image nor a video that can be read; it has no pictures"
-                )
-            frames: Any = container.decode(video=0)
-            for frame in frames:
-                yield np.rot90(frame.to_ndarray(format="rgb24"), getattr(frame, "rotation", 0) // 90)
-    except (av.error.FFmpegError, IndexError) as error:
-        raise InputError(
-            f"{label}: neither an image nor a video that can be read ({_reason(error)}); "
-            "give PNG, JPEG, WebP, GIF, MP4, WebM or MOV"
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or type(error).__name__
+def _next(decoded: Iterator[Any], label: str) -> Picture | None:
+    """The next frame, upright, as its container says; None where the video ends."""
+    with damaged(label):
+        frame = next(decoded, None)
+        if frame is None:
+            return None
+        check_size((frame.width, frame.height), FRAME_PIXELS, label)
+        return np.rot90(frame.to_ndarray(format="rgb24"), getattr(frame, "rotation", 0) // 90)

@@ -1,34 +1,73 @@
-"""Noise from a file, to compare with another implementation: a `.npy` array of the initial latents."""
+"""Noise from a file, to compare with another implementation: a `.npy` array of the initial latents.
+
+The format is that of `numpy.lib.format`: a few words on type, order and shape, then the values.
+"""
 
 from __future__ import annotations
 
+import io
+import math
 from pathlib import Path
+from typing import IO
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ltxrt.engines.errors import InputError
+from ltxrt.runtime.readers import check_regular
+
+_HEADER_BYTES = 4096  # all that is looked at for the header, of which NumPy writes 128
 
 
 def load(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """The array at `path` as float32 of `shape`, (1, C, f, h, w); a file without the batch axis is taken too.
 
-    Raises InputError for a file that is missing, cut, no .npy, not of floats, of another shape, or not
-    finite.
+    No more is read than a short header and what `shape` takes. Raises InputError for a file that is missing,
+    no regular one, cut, no .npy, not of floats, of another shape, or not finite.
     """
+    label = f"--noise-file {path}"
+    check_regular(path, label)
     try:
-        array = np.load(path, allow_pickle=False, mmap_mode="r")
+        with path.open("rb") as file:
+            array = _array(file, shape, label)
     except OSError as error:
-        raise InputError(f"--noise-file {path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, EOFError) as error:
-        raise InputError(
-            f"--noise-file {path}: is no whole .npy array of numbers; save it with np.save"
-        ) from error
-    if not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.float16):
-        raise InputError(f"--noise-file {path}: must be a .npy array of float32 or float16")
-    if array.shape not in (shape, shape[1:]):
-        raise InputError(f"--noise-file {path}: has shape {array.shape}; this request takes {shape}")
-    noise = np.array(array, np.float32).reshape(shape)
-    if not np.isfinite(noise).all():
-        raise InputError(f"--noise-file {path}: holds NaN or Inf; noise must be finite")
-    return noise
+        raise InputError(f"{label}: cannot be read ({error.strerror or error})") from error
+    if not np.isfinite(array).all():
+        raise InputError(f"{label}: holds NaN or Inf; noise must be finite")
+    return array
+
+
+def _array(file: IO[bytes], shape: tuple[int, ...], label: str) -> NDArray[np.float32]:
+    found, columns_first, dtype = _header(file, label)
+    if dtype not in (np.float32, np.float16):
+        raise InputError(f"{label}: must be a .npy array of float32 or float16")
+    if found not in (shape, shape[1:]):
+        raise InputError(f"{label}: has shape {_shown(found)}; this request takes {shape}")
+    count = math.prod(shape)
+    values = np.fromfile(file, dtype, count)
+    if values.size < count:
+        raise _not_whole(label)
+    array = values.reshape(found, order="F") if columns_first else values.reshape(found)
+    return np.ascontiguousarray(array, np.float32).reshape(shape)
+
+
+def _header(file: IO[bytes], label: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+    """Shape, whether the first axis runs fastest, and type. The file stands at the values afterwards."""
+    head = io.BytesIO(file.read(_HEADER_BYTES))
+    try:
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(head)]
+        found = read(head)
+    except Exception as error:  # the header is Python text, and parsing it raises what parsers raise
+        raise _not_whole(label) from error
+    file.seek(head.tell())
+    return found
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    whole = len(shape) <= 8 and all(abs(size) < 10**9 for size in shape)
+    return str(shape) if whole else f"of {len(shape)} axes that no file holds"
+
+
+def _not_whole(label: str) -> InputError:
+    return InputError(f"{label}: is no whole .npy array of numbers; save it with np.save")

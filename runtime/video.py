@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ltxrt.engines.errors import InputError, LtxrtError
+from ltxrt.runtime.readers import check_regular, damaged, open_video
 
 Frame = NDArray[np.uint8]  # (H, W, 3)
 
@@ -51,6 +52,7 @@ FORMATS = {
 }
 SUFFIXES = (*FORMATS, ".gif")
 THREADS = 4  # fixed, because x264's output depends on it: one video, one file, on any number of cores
+_GIF = ("gif",)  # read by FFmpeg in `read_video`, whose frames have times
 ALLOWED = f"{', '.join(SUFFIXES)}, or a name without suffix for a folder of PNG frames"
 
 
@@ -274,13 +276,10 @@ def as_fraction(frame_rate: float) -> Fraction:
 
 def read_video(path: Path | str) -> tuple[NDArray[np.uint8], Fraction]:
     """All frames (F, H, W, 3) and the frame rate. Raises InputError where the file does not decode."""
-    try:
-        with av.open(_file(Path(path))) as container:
-            stream = container.streams.video[0]
-            frames = [f.to_ndarray(format="rgb24") for f in container.decode(stream)]
-            rate = stream.average_rate or Fraction(25)
-    except (av.error.FFmpegError, IndexError) as error:
-        raise InputError(f"{path}: does not decode as a video ({error})") from error
+    label = str(path)
+    with open_video(Path(path), label, _GIF) as (container, stream), damaged(label):
+        frames = [f.to_ndarray(format="rgb24") for f in container.decode(stream)]
+        rate = stream.average_rate or Fraction(25)
     if not frames:
         raise InputError(f"{path}: has no frames")
     return np.stack(frames), Fraction(rate)
@@ -294,17 +293,19 @@ def read_metadata(path: Path | str) -> dict[str, str]:
     path = Path(path)
     try:
         return {str(key).lower(): str(value) for key, value in _metadata(path).items()}
-    except (av.error.FFmpegError, OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: has no metadata that can be read ({error})") from error
 
 
 def _metadata(path: Path) -> Any:
     if path.is_dir():
+        check_regular(path / "metadata.json", "metadata.json")
         return json.loads((path / "metadata.json").read_text(encoding="utf-8"))
     if path.suffix.lower() == ".gif":
-        with Image.open(path) as image:
+        check_regular(path, str(path))
+        with damaged(str(path)), Image.open(path, formats=["GIF"]) as image:
             return json.loads(image.info.get("comment", b"{}"))
-    with av.open(_file(path)) as container:
+    with open_video(path, str(path)) as (container, _):
         return dict(container.metadata)
 
 

@@ -126,7 +126,7 @@ def test_unreadable_files_get_one_sentence(tmp_path, clip):
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
     with pytest.raises(InputError, match=r"cut\.png"):
         read(tmp_path / "cut.png")
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="is a folder; give a file"):
         read(tmp_path)
 
 
