@@ -3,7 +3,7 @@
 All checks against the contract are here, once; a backend only uploads and runs. A backend is a row in
 BACKENDS, whose module has `PRECISIONS` (per backend, the order of preference) and `load(path, options) ->
 Session`; one that runs another file than the graph has `locate(bundle, backend, component, precision) ->
-Path` too.
+Path` too, and `needs_graph(path) -> bool`: whether it reads the graph as well.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from ltxrt.engines import integrity
 from ltxrt.engines.bundle import Bundle, adding
 from ltxrt.engines.contract import DTYPES, Contract
 from ltxrt.engines.errors import EngineError, InputError
@@ -161,6 +162,18 @@ def files(bundle: Bundle, component: str, backend: str, precision: str | None = 
     return [bundle.path(file) for file in (graph.file, *graph.data)]
 
 
+def check_files(bundle: Bundle, component: str, backend: str, precision: str) -> None:
+    """Raise BundleError where the graph or its weights are not as recorded. A backend that runs another file
+    checks that one when it loads it.
+
+    What was hashed before in its present state is not read; else a gigabyte takes about a second.
+    """
+    graph = bundle.components[component][precision]
+    module = importlib.import_module(BACKENDS[backend])
+    if not hasattr(module, "locate") or module.needs_graph(files(bundle, component, backend, precision)[0]):
+        integrity.check(bundle.root, (graph.file, *graph.data))
+
+
 def load_engine(
     bundle: Bundle,
     component: str,
@@ -177,8 +190,8 @@ def load_engine(
     that may load slower and run faster.
 
     Raises InputError for a component, precision or backend there is not, MissingPackageError for a backend
-    that is not installed, BundleError for a graph that export does not write, EngineError for one that the
-    backend refuses.
+    that is not installed, BundleError for a graph that export does not write or files that are not as
+    recorded, EngineError for a graph that the backend refuses.
     """
     preferred(backend)
     if threads is not None and threads < 1:
@@ -186,7 +199,9 @@ def load_engine(
     module = importlib.import_module(BACKENDS[backend])
     chosen = choose(bundle, component, backend, precision)
     contract = bundle.contract(component)
-    graph = bundle.path(bundle.components[component][chosen].file)
+    graph = bundle.components[component][chosen]
     path = files(bundle, component, backend, chosen)[0]
     check_graph(bundle, component, chosen)
-    return Engine(contract, module.load(path, Options(contract, threads, backend, graph, calls)))
+    check_files(bundle, component, backend, chosen)
+    options = Options(contract, threads, backend, bundle.path(graph.file), calls)
+    return Engine(contract, module.load(path, options))

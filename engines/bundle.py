@@ -1,7 +1,8 @@
 """The bundle: one folder of data, `bundle.json` and the files it records, that travels to the deployment box.
 
 Untrusted input: read strictly and by bounded size, and no path in it leaves it. Reading checks that every
-recorded file is there with its recorded size; `verify` hashes them. Knows nothing of what a graph computes.
+recorded file is there with its recorded size; `verify` hashes them, and what is loaded is hashed once
+(`integrity`). Knows nothing of what a graph computes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ltxrt.engines import contract as contracts
-from ltxrt.engines import locks
+from ltxrt.engines import integrity, locks
 from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.facts import Facts, Preset, from_json, to_json
@@ -211,13 +212,7 @@ def read_manifest(root: Path) -> Manifest:
 
 def verify(bundle: Bundle) -> None:
     """Hash every file of the bundle; raise BundleError for the first that is not what was recorded."""
-    for record in dict.fromkeys(bundle.files()):
-        found = sha256(bundle.path(record))
-        if found != record.sha256:
-            raise BundleError(
-                f"{bundle.root}: {record.path} has SHA-256 {found[:12]}…, bundle.json says "
-                f"{record.sha256[:12]}…; the file was changed or damaged: copy the bundle again or {AGAIN}"
-            )
+    integrity.check(bundle.root, dict.fromkeys(bundle.files()), afresh=True)
 
 
 def write_bundle(folder: Path | str, manifest: Manifest) -> Bundle:

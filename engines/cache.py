@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ltxrt.engines import locks, trt
+from ltxrt.engines import integrity, locks, trt
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.contract import COMPONENTS
 from ltxrt.engines.errors import BundleError, EngineError, InputError
@@ -120,9 +120,8 @@ def build(bundle: Bundle, order: Order) -> Found:
             there = _look(bundle, path, wanted.backend_version)
             if _is_regular(path) and not there.problem and _intact(there):
                 return there
-            for file in (graph.file, *graph.data):
-                _check_hash(bundle, file.path, file.sha256)
             check_graph(bundle, order.component, order.precision)
+            integrity.check(bundle.root, (graph.file, *graph.data))
             with atomic_write(path) as temporary:
                 built = trt.build(
                     bundle.path(graph.file), contract, order.backend, order.target, order.profiles,
@@ -170,7 +169,7 @@ def find(bundle: Bundle, backend: str, target: str, component: str, precision: s
 
 def read(path: Path) -> tuple[Record, bytes]:
     """An engine's record and bytes, read and hashed once; EngineError where they are not what was built."""
-    record, data = _read_record(path), path.read_bytes()
+    record, data = read_record(path), path.read_bytes()
     if hashlib.sha256(data).hexdigest() != record.sha256:
         raise EngineError(f"{path}: its content is not what was built; delete it and build it again")
     return record, data
@@ -246,7 +245,8 @@ def _record(bundle: Bundle, order: Order) -> Record:
     )
 
 
-def _read_record(path: Path) -> Record:
+def read_record(path: Path) -> Record:
+    """The record of the engine at `path`. OSError, ValueError or BundleError where there is none."""
     record = path.with_suffix(".json")
     return from_json(Record, json.loads(read_small(record, RECORD_LIMIT)), record.name)
 
@@ -254,7 +254,7 @@ def _read_record(path: Path) -> Record:
 def _look(bundle: Bundle, path: Path, installed: str | None) -> Found:
     """An engine file and its record, with the first reason not to use it."""
     try:
-        record = _read_record(path)
+        record = read_record(path)
     except (OSError, ValueError, BundleError):
         return Found(
             path, None, "has no readable record: its build was interrupted, or it is no engine of ltxrt"
@@ -289,11 +289,6 @@ def _described(found: Found) -> str:
 
 def _intact(found: Found) -> bool:
     return found.record is not None and sha256(found.path) == found.record.sha256
-
-
-def _check_hash(bundle: Bundle, relative: str, expected: str) -> None:
-    if sha256(bundle.root / relative) != expected:
-        raise BundleError(f"{bundle.root / relative}: is not what was exported; export the component again")
 
 
 @contextmanager

@@ -1,12 +1,16 @@
 """What the commands share: a failure is one line on stderr, and the exit status says whose it was.
 
-Exit 2 for the user's mistake, 1 for a failure of ours or of the machine, 130 for an interruption.
+Exit 2 for the user's mistake, 1 for a failure of ours or of the machine, 130 for an interruption, 143 for
+SIGTERM, after which is cleaned up as after an interruption. What the library logs is shown on stderr.
 Imports click and the standard library only, so that `--help` is instant.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
+import signal
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,12 +36,20 @@ class _OneLine(click.ClickException):
         click.echo(self.format_message(), file=file, err=file is None)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: whatever cleans up after an interruption does so after this too."""
+
+
 class LtxrtCommand(click.Command):
     """A click command whose failures are one line; adds `--debug`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params.append(_debug_option())
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        with _terminable(), _notices():
+            return super().main(*args, **kwargs)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         with _one_line(ctx):
@@ -76,6 +88,45 @@ def _remember_debug(ctx: click.Context, _parameter: click.Parameter, value: bool
 
 
 @contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises Terminated, unless the process around the command has its own way with it."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # often sent twice; cleaning up must not be cut short
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class _Echo(logging.Handler):
+    """Shows what the library tells."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(record.getMessage(), err=True)
+
+
+@contextmanager
+def _notices() -> Iterator[None]:
+    log, echo = logging.getLogger("ltxrt"), _Echo()
+    level = log.level
+    log.addHandler(echo)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(echo)
+        log.setLevel(level)
+
+
+@contextmanager
 def _one_line(ctx: click.Context) -> Iterator[None]:
     try:
         yield
@@ -92,6 +143,8 @@ def _one_line(ctx: click.Context) -> Iterator[None]:
 
 def _describe(error: BaseException, command: str, debug: bool) -> _OneLine:
     match error:
+        case Terminated():
+            return _OneLine("terminated", 143)
         case KeyboardInterrupt():
             return _OneLine("interrupted", 130)
         case click.UsageError():

@@ -14,7 +14,7 @@ import re
 import secrets
 import stat
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -159,30 +159,11 @@ def make_folder(root: Path, *parts: str) -> Path:
         folder = folder / part
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
-        _check(folder, stat.S_ISDIR, "a folder")
+        mode = folder.lstat().st_mode
+        if not stat.S_ISDIR(mode):
+            found = "a symbolic link" if stat.S_ISLNK(mode) else "not a folder"
+            raise BundleError(f"{folder} is {found}; a bundle has folders of its own: put a folder there")
     return folder
-
-
-def regular(root: Path, relative: str) -> Path:
-    """The regular file at `root / relative`, with no link in any part of `relative`; else BundleError."""
-    path = inside(root, relative)
-    *folders, _ = PurePosixPath(relative).parts
-    folder = root
-    for part in folders:
-        folder = folder / part
-        _check(folder, stat.S_ISDIR, "a folder")
-    _check(path, stat.S_ISREG, "a regular file")
-    return path
-
-
-def _check(path: Path, kind: Callable[[int], bool], what: str) -> None:
-    try:
-        mode = path.lstat().st_mode
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be looked at ({error.strerror})") from error
-    if not kind(mode):
-        found = "a symbolic link" if stat.S_ISLNK(mode) else f"not {what}"
-        raise BundleError(f"{path} is {found}; a bundle holds its own folders and files: put {what} there")
 
 
 def inside(root: Path, relative: str) -> Path:

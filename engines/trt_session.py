@@ -181,6 +181,11 @@ def locate(bundle: Bundle, backend: str, component: str, precision: str) -> Path
     return cache.find(bundle, backend, target(backend), component, precision).path
 
 
+def needs_graph(path: Path) -> bool:
+    """Whether the engine at `path` was stripped: its weights are then read from the graph's files."""
+    return bool(cache.read_record(path).options.get("strip"))
+
+
 def target(backend: str) -> str:
     """What engines of this machine are built for."""
     name = trt.gpu_name(backend)

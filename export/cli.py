@@ -11,7 +11,7 @@ import click
 
 from ltxrt.engines.command import LtxrtGroup, ltxrt_command
 from ltxrt.engines.errors import InputError, MissingPackageError
-from ltxrt.export.engines_cli import build_command, engines_group
+from ltxrt.export.engines_cli import build_command, engines_group, verify_bundle_command
 
 if TYPE_CHECKING:
     from ltxrt.export.checkpoint import Checkpoint
@@ -189,6 +189,7 @@ def _announce(checkpoint: Checkpoint, names: tuple[str, ...], whole: bool) -> No
 
 main.add_command(build_command)
 main.add_command(engines_group)
+main.add_command(verify_bundle_command)
 
 
 class Console:

@@ -97,6 +97,31 @@ def _build(
             click.echo(f"{_line(opened, found)}  {time.monotonic() - start:.1f} s")
 
 
+@ltxrt_command("verify")
+@BUNDLE
+def verify_bundle_command(bundle: Path) -> None:
+    """Hash every file of a bundle: graphs, weights, tokenizer and engines.
+
+    Exit status 1 where one is not what the bundle says, or an engine is stale; 2 where one is missing or cut.
+    """
+    from ltxrt.engines import integrity
+    from ltxrt.engines.bundle import read_bundle
+    from ltxrt.engines.errors import BundleError
+
+    opened = read_bundle(bundle)
+    records, damaged = dict.fromkeys(opened.files()), 0
+    for record in records:
+        try:
+            integrity.check(opened.root, (record,), afresh=True)
+        except BundleError as error:
+            damaged += 1
+            click.echo(str(error))
+    click.echo(f"{len(records) - damaged} of {len(records)} files are as recorded")
+    stale = [found for found in _engines(opened, hashed=True) if found.problem]
+    if damaged or stale:
+        raise click.exceptions.Exit(1)
+
+
 @click.group("engines", cls=LtxrtGroup)
 def engines_group() -> None:
     """The engines of a bundle."""
@@ -162,15 +187,20 @@ def prune_command(bundle: Path) -> None:
 
 
 def _show(bundle: Path, hashed: bool) -> list[Found]:
-    from ltxrt.engines import cache, trt
     from ltxrt.engines.bundle import read_bundle
 
-    opened = read_bundle(bundle)
+    everything = _engines(read_bundle(bundle), hashed)
+    if not everything:
+        _say_none(bundle)
+    return everything
+
+
+def _engines(opened: Bundle, hashed: bool) -> list[Found]:
+    from ltxrt.engines import cache, trt
+
     everything = (cache.verify if hashed else cache.engines)(opened, trt.installed())
     for found in everything:
         click.echo(_line(opened, found))
-    if not everything:
-        _say_none(bundle)
     return everything
 
 

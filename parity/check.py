@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ltxrt.engines import evidence, ort, trt
+from ltxrt.engines import evidence, integrity, ort, trt
 from ltxrt.engines.backend import BACKENDS, Session, files, load_engine, preferred
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.errors import EngineError, InputError, LtxrtError, MissingPackageError
@@ -224,7 +224,9 @@ def engine_loader(order: Order, name: str, precision: str, backend: str) -> Call
     """What loads the engine, or the graph that stands in for it."""
     bundle, threads = order.bundle, order.threads
     if backend == emulation.BACKEND:
-        path, contract = bundle.path(bundle.components[name][precision].file), bundle.contract(name)
+        graph, contract = bundle.components[name][precision], bundle.contract(name)
+        integrity.check(bundle.root, (graph.file, *graph.data))
+        path = bundle.path(graph.file)
         return lambda: emulation.EmulatedSession(path, contract, precision, threads)
     return lambda: load_engine(bundle, name, backend=backend, precision=precision, threads=threads).session
 

@@ -17,8 +17,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ltxrt.engines import evidence
-from ltxrt.engines.backend import Engine, choose, files, load_engine
+from ltxrt.engines import evidence, integrity
+from ltxrt.engines.backend import Engine, check_files, choose, files, load_engine
 from ltxrt.engines.bundle import Bundle, read_bundle
 from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.facts import SchedulerFacts, TransformerFacts, VaeFacts
@@ -163,6 +163,8 @@ class Pipeline:
         for component in self._needed(settings):
             self._files(component)  # what the last stage lacks is said before the first one's work
         tokens = self._tokens(settings)
+        for component in (c for c in self._needed(settings) if c not in self._kept):  # before the others work
+            check_files(self.bundle, component, self.backend, self._precision(component))
         watch(Event("text encoder"))
         with self._reading("transformer"):
             text = self.encode_text(settings, tokens)
@@ -377,6 +379,7 @@ class Pipeline:
     def _tokens(self, settings: Settings) -> list[Tokens]:
         if self.bundle.tokenizer is None:
             raise BundleError(f"{self.bundle.root}: has no tokenizer; export its text_encoder again")
+        integrity.check(self.bundle.root, (self.bundle.tokenizer,))
         tokenizer = Tokenizer(self.bundle.path(self.bundle.tokenizer), settings.preset.max_tokens)
         positive = tokenizer.encode(settings.request.prompt)
         if not settings.guided:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import logging
+import signal
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ from click.testing import CliRunner
 
 from ltxrt.engines.command import LtxrtGroup, ltxrt_command
 from ltxrt.engines.errors import EngineError, InputError, MissingPackageError
+from ltxrt.engines.files import atomic_write
 
 
 def run(failure=None, args=(), env=None):
@@ -146,3 +149,45 @@ def test_the_module_needs_click_alone():
     )
     out = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "['ltxrt.engines', 'ltxrt.engines.command', 'ltxrt.engines.errors'] False"
+
+
+def test_sigterm_ends_a_command_as_an_interruption_does(tmp_path):
+    """Its files are cleaned up; a second SIGTERM, which often follows, does not cut that short."""
+
+    @ltxrt_command("ltx-run")
+    def command():
+        with atomic_write(tmp_path / "video.mp4") as temporary:
+            temporary.write_bytes(b"half")
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                signal.raise_signal(signal.SIGTERM)
+
+    result = CliRunner().invoke(command, [], prog_name="ltx-run")
+    assert (result.exit_code, result.stderr) == (143, "terminated\n")
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_who_handles_sigterm_already_goes_on_doing_so():
+    got = []
+
+    @ltxrt_command("ltx-run")
+    def command():
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: got.append("mine"))
+    try:
+        assert CliRunner().invoke(command, []).exit_code == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert got == ["mine"]
+
+
+def test_what_the_library_logs_is_shown_once():
+    @ltxrt_command("ltx-run")
+    def command():
+        logging.getLogger("ltxrt.engines.integrity").info("checking %s", "weights")
+
+    for _ in range(2):
+        assert CliRunner().invoke(command, []).stderr == "checking weights\n"

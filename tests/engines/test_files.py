@@ -11,7 +11,7 @@ import pytest
 
 from ltxrt.engines import files
 from ltxrt.engines.errors import BundleError, InputError
-from ltxrt.engines.files import atomic_write, inside, make_folder, read_small, regular, sha256
+from ltxrt.engines.files import atomic_write, inside, make_folder, read_small, sha256
 
 
 def test_the_file_appears_whole(tmp_path):
@@ -172,25 +172,6 @@ def test_a_folder_for_writing_is_made_and_never_reached_through_a_link(tmp_path,
         assert list((tmp_path / folder).iterdir()) == []
     (tmp_path / "link").symlink_to(root)
     assert make_folder(tmp_path / "link", "z").is_dir(), "the bundle itself may be named by a link"
-
-
-def test_a_regular_file_is_told_from_links_pipes_and_folders(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "f").touch()
-    (tmp_path / "link").symlink_to("a")
-    (tmp_path / "a" / "link").symlink_to("f")
-    os.mkfifo(tmp_path / "a" / "pipe")
-    assert regular(tmp_path, "a/f") == tmp_path / "a" / "f"
-    for relative, found in {
-        "link/f": "link is a symbolic link",
-        "a/link": "link is a symbolic link",
-        "a/pipe": "not a regular file",
-        "a": "not a regular file",
-        "a/gone": "cannot be looked at",
-        "../x": "leaves the folder",
-    }.items():
-        with pytest.raises(BundleError, match=found):
-            regular(tmp_path, relative)
 
 
 def test_small_files_are_read_and_what_might_not_end_is_not(tmp_path):

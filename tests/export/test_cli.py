@@ -1,5 +1,6 @@
 """`ltx-export` as a user meets it."""
 
+import shutil
 import subprocess
 import sys
 
@@ -182,3 +183,28 @@ def test_a_release_of_two_passes_says_what_it_lacks(tiny_checkpoint, tmp_path, m
     assert "latent_upsampler" in result.output
     assert (sentence in result.output.splitlines()) == (not chosen)
     assert ("a video needs the text encoder: give --text-encoder DIR" in result.output) == (not chosen)
+
+
+def test_verify_names_what_is_not_as_it_was_exported(tiny_bundle, tmp_path):
+    """A changed weight of the same size, a changed tokenizer, an engine without record; what is cut is 2."""
+    bundle = shutil.copytree(tiny_bundle("0.9.5"), tmp_path / "bundle")
+    files = len(list(dict.fromkeys(read_bundle(bundle).files())))
+    result = run("verify", "--bundle", bundle)
+    assert (result.exit_code, result.output) == (0, f"{files} of {files} files are as recorded\n")
+    weights, tokenizer = "onnx/vae_decoder.fp32.onnx.data", "tokenizer/tokenizer.json"
+    for name in (weights, tokenizer):
+        content = bytearray((bundle / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (bundle / name).write_bytes(content)
+    engine = bundle / "engines" / "tensorrt_rtx" / "sm89" / "transformer.fp32.0123456789abcdef.engine"
+    engine.parent.mkdir(parents=True)
+    engine.touch()
+    result = run("verify", "--bundle", bundle)
+    *lines, summary, last = result.output.splitlines()
+    assert result.exit_code == 1 and summary == f"{files - 2} of {files} files are as recorded"
+    assert len(lines) == 2 and all("changed or damaged" in line for line in lines)
+    assert all(any(name in line for line in lines) for name in (weights, tokenizer))
+    assert engine.name in last and "no readable record" in last
+    (bundle / weights).write_bytes(b"cut")
+    result = run("verify", "--bundle", bundle)
+    assert result.exit_code == 2 and f"{weights} has 3 bytes" in result.output
