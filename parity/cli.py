@@ -155,7 +155,7 @@ def _order(bundle: Path, options: dict[str, Any]) -> Order:
         options[n] for n in ("checkpoint", "vae", "text_encoder", "model_version")
     )
     checkpoint = open_checkpoint(path, vae, text_encoder, version, options["upsamplers"])
-    sizes = tuple(inputs.parse_size(text) for text in options["sizes"])
+    sizes = tuple(inputs.parse_size(text, opened.facts.vae) for text in options["sizes"])
     prompt = options["prompt"] or inputs.PROMPT
     plan = inputs.Plan(sizes, options["steps"], prompt, options["seed"], options["image"])
     chosen = {

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from ltxrt.engines.backend import Engine, Session
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.errors import InputError
+from ltxrt.engines.facts import VaeFacts
 from ltxrt.parity.sessions import HostSession
+from ltxrt.runtime.latents import VideoShape
 from ltxrt.runtime.pipeline import Pipeline
 from ltxrt.runtime.request import Request
 
@@ -84,12 +86,17 @@ class Feed:
         return float(self.inputs["timesteps"].max()) if self.component == "transformer" else None
 
 
-def parse_size(text: str) -> tuple[int, int, int]:
-    """HEIGHTxWIDTHxFRAMES. Raises InputError for anything else."""
+def parse_size(text: str, vae: VaeFacts | None) -> tuple[int, int, int]:
+    """HEIGHTxWIDTHxFRAMES that `vae` can hold. Raises InputError for anything else."""
     parts = text.lower().split("x")
-    if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 6 for part in parts):
         raise InputError(f"--size {text!r}: must be HEIGHTxWIDTHxFRAMES, as in 128x192x17")
     height, width, frames = map(int, parts)
+    if vae is not None:
+        try:
+            VideoShape(frames, height, width).check(vae)
+        except InputError as error:
+            raise InputError(f"--size {text}: {str(error).removeprefix('--')}") from error
     return height, width, frames
 
 

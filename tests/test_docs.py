@@ -1,0 +1,96 @@
+"""The commands that README and docs show, and the options that messages name, are the ones there are."""
+
+import ast
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from ltxrt.engines import bundle
+from ltxrt.export import build, trace
+from ltxrt.export import cli as export_cli
+from ltxrt.parity import cli as parity_cli
+from ltxrt.runtime import cli as runtime_cli
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = {"ltx-run": runtime_cli.main, "ltx-export": export_cli.main, "ltx-parity": parity_cli.main}
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+# Of other programs: pip's, polygraphy's, pytest's.
+FOREIGN = {"--upgrade", "--load-inputs", "--load-outputs", "--data-loader-script", "--compare", "--onnxrt"}
+
+
+def options(command):
+    """Every option of a command and of its subcommands."""
+    found = {"--help"}
+    for parameter in command.params:
+        found |= {*parameter.opts, *parameter.secondary_opts}
+    for below in getattr(command, "commands", {}).values():
+        found |= options(below)
+    return found
+
+
+def shown(page):
+    """The commands in a page's indented blocks, comments cut off, continued lines joined."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in re.findall(r"^    ((?:ltx-|python -m ltxrt).*)$", text, re.MULTILINE):
+        yield shlex.split(line, comments=True)
+
+
+def resolved(words):
+    """The click command that a line runs, and what is left of the line."""
+    if words[:2] == ["python", "-m"]:
+        command, rest = importlib.import_module(words[2]).main, words[3:]
+    else:
+        command, rest = COMMANDS[words[0]], words[1:]
+    while isinstance(command, click.Group) and rest and rest[0] in command.commands:
+        command, rest = command.commands[rest[0]], rest[1:]
+    return command, rest
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_have_the_options_they_are_shown_with(page):
+    for words in shown(page):
+        command, rest = resolved(words)
+        given = {word.split("=")[0] for word in rest if word.startswith("--")}
+        assert given <= options(command), words
+        if isinstance(command, click.Group) and not command.invoke_without_command:
+            raise AssertionError(f"{words} runs no subcommand")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_in_the_text_are_of_some_command(page):
+    text = " ".join(re.findall(r"`[^`]*`", page.read_text(encoding="utf-8")))
+    assert set(FLAG.findall(text)) - FOREIGN <= every_option()
+
+
+def every_option():
+    modules = ("bench", "calibrate", "demo", "full_size", "tiled_memory")
+    mains = [importlib.import_module(f"ltxrt.parity.{name}") for name in modules]
+    found = set().union(*(options(command) for command in COMMANDS.values()))
+    return found.union(*(options(module.main) for module in mains if hasattr(module, "main")))
+
+
+def test_options_that_messages_name_are_of_some_command():
+    known = every_option() | FOREIGN
+    for path in sorted(ROOT.glob("[!.t]*/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and "var(--" not in node.value:
+                assert set(FLAG.findall(node.value)) <= known, (path, node.value)
+
+
+def test_precisions_are_the_same_everywhere():
+    assert set(bundle.PRECISIONS) == {*trace.PRECISIONS, *build.BASE} == set(export_cli.PRECISIONS)
+
+
+def test_a_wrong_option_is_seen(tmp_path):
+    """That the pages are read at all, and that what reads them can fail."""
+    assert sum(1 for page in PAGES for _ in shown(page)) > 20
+    (tmp_path / "page.md").write_text("    ltx-run --bundle b \\\n      --nosuch x  # --none\n")
+    with pytest.raises(AssertionError):
+        test_commands_have_the_options_they_are_shown_with(tmp_path / "page.md")
+    (words,) = shown(tmp_path / "page.md")
+    assert words == ["ltx-run", "--bundle", "b", "--nosuch", "x"]
