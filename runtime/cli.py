@@ -164,15 +164,17 @@ def _before_doctor(context: click.Context) -> Path | None:
 def _generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:
     from ltxrt.engines.bundle import read_bundle
     from ltxrt.engines.contract import COMPONENTS
+    from ltxrt.runtime import given
     from ltxrt.runtime.options import precisions
     from ltxrt.runtime.pipeline import Pipeline
-    from ltxrt.runtime.video import check_output
+    from ltxrt.runtime.video import check_not_read, check_output
 
     check_output(output)
     where = {key: options.pop(key) for key in ("backend", "threads", "keep_loaded")}
     precision = precisions(options.pop("precision"), COMPONENTS)
     pipeline = Pipeline(read_bundle(bundle), precision=precision, **where)
     request = _request(options)
+    check_not_read(output, given.files(request))
     start = time.monotonic()
     console = Console()
     stream = pipeline.stream(request, console)

@@ -17,7 +17,7 @@ from ltxrt.runtime.conditioning_items import Item
 from ltxrt.runtime.latents import VideoShape
 from ltxrt.runtime.media import Condition
 from ltxrt.runtime.preparation import Preparation, preparation_named
-from ltxrt.runtime.request import Settings
+from ltxrt.runtime.request import Request, Settings
 from ltxrt.runtime.upscale import resize
 
 Array = NDArray[np.float32]
@@ -41,6 +41,12 @@ def check(settings: Settings, vae: VaeFacts) -> None:
                 "--skip-initial, or --timesteps from below 1"
             )
         _check_whole(_whole(video), settings, vae)
+
+
+def files(request: Request) -> list[Path]:
+    """The files that a request reads while it runs."""
+    media_given = (request.image, *(one.path for one in request.conditions), request.input_video)
+    return [Path(one) for one in (*media_given, request.noise) if isinstance(one, str | Path)]
 
 
 def preparation(settings: Settings) -> Preparation:

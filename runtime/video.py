@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import secrets
 import shutil
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -67,8 +69,22 @@ def to_uint8(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def check_output(path: Path) -> None:
     """Refuse an output that could not be written; called before the work that would be lost."""
+    try:
+        _check_place(path)
+        _check_replaceable(path)
+        probe = _temporary(path)  # its very name, so that one too long is found here
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        parent = path.absolute().parent
+        raise InputError(f"--output {path}: cannot write to {parent} ({error.strerror})") from error
+
+
+def _check_place(path: Path) -> None:
     if path.suffix.lower() not in (*SUFFIXES, ""):
         raise InputError(f"--output {path}: the suffix must be {ALLOWED}")
+    if path.name in ("", "..") or "\0" in path.name:
+        raise InputError(f"--output {path}: is no name; give the path of a file, or of a folder to be made")
     parent = path.absolute().parent
     if not parent.is_dir():
         raise InputError(f"--output {path}: the folder {parent} does not exist; make it first")
@@ -78,12 +94,32 @@ def check_output(path: Path) -> None:
         raise InputError(f"--output {path}: is a folder; give a file name")
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise InputError(f"--output {path}: is a device or a pipe; give the name of a regular file")
-    probe = _temporary(path)  # its very name, so that one too long is found here
-    try:
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"--output {path}: cannot write to {parent} ({error.strerror})") from error
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse what the finished video, under its temporary name, could not be renamed to."""
+    if path.suffix == "" and path.is_symlink():
+        raise InputError(f"--output {path}: is a link; give the folder it points to, {path.readlink()}")
+    if path.is_mount():
+        raise InputError(f"--output {path}: is where a disk is mounted; give a new name in it")
+    parent = path.absolute().parent.stat()
+    there = path.exists() or path.is_symlink()
+    owners = (0, parent.st_uid, path.lstat().st_uid) if there else (os.geteuid(),)
+    if parent.st_mode & stat.S_ISVTX and os.geteuid() not in owners:
+        raise InputError(
+            f"--output {path}: belongs to another user, who alone may replace it; give a new name"
+        )
+
+
+def check_not_read(path: Path, files: Iterable[Path | str]) -> None:
+    """Refuse an output that would replace one of the files that the video is made from."""
+    for file in files:
+        try:
+            same = path.exists() and path.samefile(file)
+        except (OSError, ValueError):  # an input that is not there is told where it is read
+            continue
+        if same:
+            raise InputError(f"--output {path}: the video is made from this file; give another name")
 
 
 def _temporary(path: Path) -> Path:

@@ -182,3 +182,15 @@ def test_prompt_and_output_are_needed(tiny_bundle, tmp_path, missing):
     result = run("--bundle", tiny_bundle("0.9.5"), *(part for pair in given.items() for part in pair))
     assert result.exit_code == 2
     assert f"Missing option '{missing}'" in result.output
+
+
+@pytest.mark.parametrize("option", ["--input-video", "--condition", "--image"])
+def test_a_video_does_not_replace_what_it_is_made_from(tiny_bundle, tmp_path, option):
+    Image.fromarray(np.zeros((64, 96, 3), np.uint8)).save(tmp_path / "a.gif")
+    before = (tmp_path / "a.gif").read_bytes()
+    (tmp_path / "link.gif").symlink_to("a.gif")
+    for name in ("a.gif", "link.gif"):
+        result = run_small(tiny_bundle("0.9.5"), tmp_path / name, option, tmp_path / "a.gif")
+        assert result.exit_code == 2, result.output
+        assert "the video is made from this file; give another name" in result.output
+    assert (tmp_path / "a.gif").read_bytes() == before

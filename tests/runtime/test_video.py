@@ -209,6 +209,56 @@ def test_outputs_that_cannot_be_are_found_before_the_work(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["dir.mp4", "file", "full", "pipe.mp4"]
 
 
+def test_outputs_that_a_finished_video_cannot_be_renamed_to(tmp_path, monkeypatch):
+    """Each of them was found when the frames were all made."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    (tmp_path / "dangling").symlink_to("absent")
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.chdir(tmp_path / "empty")
+    cases = {
+        tmp_path / "link": "is a link; give the folder it points to, empty",
+        tmp_path / "dangling": "is a link; give the folder it points to, absent",
+        tmp_path / "loop": "is a link",
+        tmp_path / ("n" * 300): "File name too long",
+        Path("/proc"): "exists; give a new name",
+        Path(): "is no name",
+        Path(".."): "is no name",
+        Path("/"): "is no name",
+    }
+    for path, message in cases.items():
+        with pytest.raises(InputError, match=message):
+            check_output(path)
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "empty")
+    with pytest.raises(InputError, match="is where a disk is mounted; give a new name in it"):
+        check_output(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "frames"])
+def test_what_belongs_to_another_user_in_a_shared_folder_is_not_replaced(tmp_path, monkeypatch, name):
+    """As in /tmp, where anyone may make files and only the owner may rename over one."""
+    (tmp_path / "v.mp4").touch()
+    (tmp_path / "frames").mkdir()
+    tmp_path.chmod(0o1777)
+    check_output(tmp_path / name)
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    with pytest.raises(InputError, match="belongs to another user, who alone may replace it"):
+        check_output(tmp_path / name)
+    check_output(tmp_path / "new")
+
+
+def test_an_empty_folder_and_a_link_to_a_file_are_replaced(tmp_path):
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "other.mp4").write_bytes(b"older")
+    (tmp_path / "v.mp4").symlink_to("other.mp4")
+    (tmp_path / "w.mp4").symlink_to("absent.mp4")
+    for name in ("frames", "v.mp4", "w.mp4"):
+        write(tmp_path / name, moving(3))
+    assert len(list((tmp_path / "frames").iterdir())) == 4
+    assert (tmp_path / "other.mp4").read_bytes() == b"older"
+    assert len(read_video(tmp_path / "v.mp4")[0]) == len(read_video(tmp_path / "w.mp4")[0]) == 3
+
+
 @pytest.mark.parametrize("name", ["v.mp4", "v.webm", "v.gif", "frames"])
 def test_no_frames_make_no_video(tmp_path, name):
     with (
