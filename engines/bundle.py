@@ -14,19 +14,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ltxrt.engines import contract as contracts
-from ltxrt.engines import integrity, locks
+from ltxrt.engines import integrity, json_input, locks
 from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.facts import Facts, Preset, from_json, to_json
 from ltxrt.engines.files import atomic_write, inside, sha256
+from ltxrt.engines.strict import Most, Within
 
 SCHEMA = 1
 FAMILY = "ltx-video"
 MANIFEST = "bundle.json"
-MANIFEST_LIMIT = 64 << 20  # bytes; a real one has some tens of kilobytes
+MANIFEST_LIMIT = 4 << 20  # bytes; a real one has some tens of kilobytes
+LARGEST_TABLE = 1 << 28  # elements: a preset's tokens times the transformer's width; a release has 2**26
+LARGEST_VIDEO = 1 << 31  # pixels of all frames of a preset; a release has 2**27
 AGAIN = "run ltx-export onnx again"
 
 PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "fp8-fp16")
@@ -52,9 +55,9 @@ _GIVEN = {
 class FileRecord:
     """A file of the bundle: path relative to its folder with `/`, size in bytes, SHA-256 in hexadecimal."""
 
-    path: str
-    bytes: int
-    sha256: str
+    path: Annotated[str, Most(500, least=1)]
+    bytes: Annotated[int, Within(0, 1 << 50)]
+    sha256: Annotated[str, Most(64)]
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,9 @@ class Memory:
     """Bounds for one video of n latent cells: `fixed_bytes + bytes_per_cell * n` bytes of activations at
     once, and `elements_per_cell * n` elements in the largest tensor."""
 
-    fixed_bytes: int
-    bytes_per_cell: int
-    elements_per_cell: int
+    fixed_bytes: Annotated[int, Within(0, 1 << 50)]
+    bytes_per_cell: Annotated[int, Within(1, 1 << 50)]
+    elements_per_cell: Annotated[int, Within(1, 1 << 50)]
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Graph:
     """
 
     file: FileRecord
-    data: tuple[FileRecord, ...]
+    data: Annotated[tuple[FileRecord, ...], Most(64)]
     weights_map: FileRecord | None
     contract: dict[str, Any]
     memory: Memory | None
@@ -92,8 +95,8 @@ class Manifest:
 
     schema: int
     family: str
-    version: str
-    licence: str
+    version: Annotated[str, Most(200)]
+    licence: Annotated[str, Most(2000)]
     produced_by: dict[str, str]
     source: dict[str, str]
     facts: Facts
@@ -221,7 +224,7 @@ def write_bundle(folder: Path | str, manifest: Manifest) -> Bundle:
     Raises BundleError where they do not fit, or another command is using the bundle.
     """
     root = Path(folder)
-    bundle = _checked(root, manifest)
+    bundle = _checked(root, check_fields(manifest))
     document = to_json(_manifest(bundle))
     with locks.writing(root), atomic_write(root / MANIFEST) as temporary:
         temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -265,6 +268,11 @@ def merge(root: Path, old: Manifest, new: Manifest) -> Manifest:
     )
 
 
+def check_fields(manifest: Manifest) -> Manifest:
+    """The manifest, or BundleError where it could be written and not be read again."""
+    return from_json(Manifest, to_json(_manifest(manifest)), MANIFEST)
+
+
 def record(root: Path, path: Path) -> FileRecord:
     """The record of a file that is in the bundle's folder; hashes it."""
     relative = path.relative_to(root).as_posix()
@@ -304,13 +312,11 @@ def _read_json(root: Path) -> Any:
         raise BundleError(f"bundle {root}: not a folder; give the folder that holds {MANIFEST}")
     if not path.is_file():
         raise BundleError(f"{root} has no {MANIFEST}: it is half-written or not a bundle; {AGAIN}")
-    with path.open("rb") as file:
-        text = file.read(MANIFEST_LIMIT + 1)
-    if len(text) > MANIFEST_LIMIT:
+    if path.stat().st_size > MANIFEST_LIMIT:
         raise BundleError(f"{path}: larger than {MANIFEST_LIMIT >> 20} MB, which no manifest is; {AGAIN}")
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return json_input.read(path, MANIFEST_LIMIT)
+    except ValueError as error:
         raise BundleError(f"{path}: not valid JSON ({error}); {AGAIN}") from error
 
 
@@ -320,10 +326,28 @@ def _checked(root: Path, manifest: Manifest) -> Bundle:
         raise BundleError(f"{root}: model family {manifest.family!r}; this ltxrt runs {FAMILY}")
     if "default" not in manifest.presets:
         raise BundleError(f"{root / MANIFEST}: presets has no 'default'; {AGAIN}")
+    for name, preset in manifest.presets.items():
+        _check_preset(f"{root / MANIFEST}: presets.{name}", preset, manifest.facts)
     _check_contracts(root, manifest.facts, manifest.components)
     for file in manifest.files():
         _check_file(root, file)
     return Bundle(**vars(_manifest(manifest)), root=root)
+
+
+def _check_preset(where: str, preset: Preset, facts: Facts) -> None:
+    """A preset runs without anybody having typed its size: it must be one that memory is there for."""
+    pixels = preset.height * preset.width * preset.num_frames
+    elements = 0
+    if facts.transformer and facts.vae:
+        cells = (preset.height // facts.vae.spatial_compression) * (
+            preset.width // facts.vae.spatial_compression
+        )
+        elements = cells * (preset.num_frames // facts.vae.temporal_compression + 1) * facts.transformer.width
+    if pixels > LARGEST_VIDEO or elements > LARGEST_TABLE:
+        raise BundleError(
+            f"{where}: {preset.height}x{preset.width} of {preset.num_frames} frames is larger than any "
+            f"release's preset; {AGAIN}"
+        )
 
 
 def _check_contracts(root: Path, facts: Facts, components: Mapping[str, Mapping[str, Graph]]) -> None:

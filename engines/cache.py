@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ltxrt.engines import integrity, locks, trt
+from ltxrt.engines import integrity, json_input, locks, trt
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.contract import COMPONENTS
 from ltxrt.engines.errors import BundleError, EngineError, InputError
@@ -248,7 +248,7 @@ def _record(bundle: Bundle, order: Order) -> Record:
 def read_record(path: Path) -> Record:
     """The record of the engine at `path`. OSError, ValueError or BundleError where there is none."""
     record = path.with_suffix(".json")
-    return from_json(Record, json.loads(read_small(record, RECORD_LIMIT)), record.name)
+    return from_json(Record, json_input.parse(read_small(record, RECORD_LIMIT)), record.name)
 
 
 def _look(bundle: Bundle, path: Path, installed: str | None) -> Found:

@@ -1,81 +1,109 @@
 """What a bundle says about its model: everything the runtime needs, and nothing it must guess from a version.
 
-Frozen dataclasses, read strictly from JSON: an unknown, missing or mistyped field is an error that names it.
+Frozen dataclasses; `ltxrt.engines.strict` reads them from JSON. Bounds beside the fields are far beyond what
+any release has: they keep everything that is computed from a hostile bundle's numbers small.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import sys
-import types
-import typing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated
 
-from ltxrt.engines.errors import BundleError
+from ltxrt.engines.strict import Most, OneOf, Within, from_json, to_json
 
-T = TypeVar("T")
+__all__ = [
+    "Facts", "NoiseMaps", "Pass", "Preset", "SchedulerFacts", "TextEncoderFacts", "TransformerFacts",
+    "VaeFacts", "from_json", "to_json",
+]  # fmt: skip
+
+Layers = Annotated[int, Within(1, 512)]
+Width = Annotated[int, Within(1, 1 << 16)]
+Unit = Annotated[float, Within(0, 1)]
+Positive = Annotated[float, Within(1e-9, 1e9)]
+Statistic = Annotated[float, Within(-1e6, 1e6)]
+LARGEST_WIDTH = 1 << 15  # of the transformer; releases have up to 4096
+Steps = Annotated[int, Within(1, 1000)]
+Skipped = Annotated[int, Within(0, 1000)]
+Scales = Annotated[tuple[Annotated[float, Within(0, 100)], ...], Most(1000, least=1)]
+Blocks = Annotated[tuple[Annotated[int, Within(0, 511)], ...], Most(512)]
+Side = Annotated[int, Within(1, 8192)]
 
 
 @dataclass(frozen=True)
 class TransformerFacts:
     """The diffusion transformer: sizes, rotary table parameters, timestep scale."""
 
-    layers: int
-    heads: int
-    head_size: int
-    in_channels: int
-    out_channels: int
-    caption_channels: int  # width of the text encoder's hidden states
-    rope_theta: float
-    rope_max_positions: tuple[float, float, float]  # seconds, pixels, pixels
+    layers: Layers
+    heads: Annotated[int, Within(1, 1024)]
+    head_size: Annotated[int, Within(2, 1024)]
+    in_channels: Annotated[int, Within(1, 4096)]
+    out_channels: Annotated[int, Within(1, 4096)]
+    caption_channels: Width  # width of the text encoder's hidden states
+    rope_theta: Positive
+    rope_max_positions: tuple[Positive, Positive, Positive]  # seconds, pixels, pixels
     causal_rope: bool  # first latent frame covers one pixel frame, not eight
-    timestep_scale: float  # sigma 0..1 to what the sinusoid embeds
+    timestep_scale: Positive  # sigma 0..1 to what the sinusoid embeds
 
     @property
     def width(self) -> int:
         """D, the residual stream's width."""
         return self.heads * self.head_size
 
+    def problem(self) -> str:
+        """What makes these numbers impossible together, "" where nothing does."""
+        if self.width <= LARGEST_WIDTH and self.width % 2 == 0:
+            return ""
+        return f"{self.heads} heads of {self.head_size} must give an even width up to {LARGEST_WIDTH}"
+
 
 @dataclass(frozen=True)
 class NoiseMaps:
     """`count` Gaussian maps of (scale·h, scale·w) that the decoder injects, in the order it uses them."""
 
-    scale: int
-    count: int
+    scale: Annotated[int, Within(1, 64)]
+    count: Annotated[int, Within(1, 64)]
 
 
 @dataclass(frozen=True)
 class VaeFacts:
     """The video autoencoder: compression, latent statistics, what its decoder is conditioned on."""
 
-    latent_channels: int
-    spatial_compression: int
-    temporal_compression: int
-    latents_mean: tuple[float, ...]
-    latents_std: tuple[float, ...]
+    latent_channels: Annotated[int, Within(1, 4096)]
+    spatial_compression: Annotated[int, Within(1, 256)]
+    temporal_compression: Annotated[int, Within(1, 64)]
+    latents_mean: tuple[Statistic, ...]
+    latents_std: tuple[Statistic, ...]
     timestep_conditioning: bool
-    noise_maps: tuple[NoiseMaps, ...]
+    noise_maps: Annotated[tuple[NoiseMaps, ...], Most(16)]
+
+    def problem(self) -> str:
+        """What makes these numbers impossible together, "" where nothing does."""
+        if not len(self.latents_mean) == len(self.latents_std) == self.latent_channels:
+            return f"latents_mean and latents_std must have {self.latent_channels} values, one per channel"
+        if len({maps.scale for maps in self.noise_maps}) < len(self.noise_maps):
+            return "noise_maps has two entries of one scale"
+        return ""
 
 
 @dataclass(frozen=True)
 class TextEncoderFacts:
     """The text encoder: width of its hidden states, size of its vocabulary."""
 
-    width: int
-    vocab_size: int
-    layers: int
+    width: Width
+    vocab_size: Annotated[int, Within(1, 1 << 24)]
+    layers: Layers
 
 
 @dataclass(frozen=True)
 class SchedulerFacts:
     """The checkpoint's own schedule of sigmas."""
 
-    sampler: str  # "uniform" | "linear_quadratic"
-    shift: str | None  # "sd3" (token-count dependent) or none
-    terminal: float | None  # the shifted schedule is stretched to end here
-    allowed_steps: tuple[float, ...] | None  # the only sigmas that the checkpoint was trained on
+    sampler: Annotated[str, OneOf("uniform", "linear_quadratic")]  # "uniform" | "linear_quadratic"
+    shift: Annotated[str, OneOf("sd3")] | None  # "sd3" (token-count dependent) or none
+    terminal: Unit | None  # the shifted schedule is stretched to end here
+    allowed_steps: (
+        Annotated[tuple[Unit, ...], Most(1000)] | None
+    )  # the only sigmas that the checkpoint was trained on
 
 
 @dataclass(frozen=True)
@@ -86,15 +114,19 @@ class Pass:
     sigmas from which each entry holds.
     """
 
-    steps: int
-    timesteps: tuple[float, ...] | None  # explicit sigmas instead of `steps` of the schedule
-    skip_initial: int  # of the schedule's steps, left out at its beginning
-    skip_final: int
-    guidance_scale: tuple[float, ...]
-    stg_scale: tuple[float, ...]
-    rescaling_scale: tuple[float, ...]
-    guidance_timesteps: tuple[float, ...] | None
-    skip_block_list: tuple[tuple[int, ...], ...]  # blocks that spatiotemporal guidance perturbs
+    steps: Steps
+    timesteps: (
+        Annotated[tuple[Unit, ...], Most(1000)] | None
+    )  # explicit sigmas instead of `steps` of the schedule
+    skip_initial: Skipped  # of the schedule's steps, left out at its beginning
+    skip_final: Skipped
+    guidance_scale: Scales
+    stg_scale: Scales
+    rescaling_scale: Scales
+    guidance_timesteps: Annotated[tuple[Unit, ...], Most(1000)] | None
+    skip_block_list: Annotated[
+        tuple[Blocks, ...], Most(1000, least=1)
+    ]  # blocks that spatiotemporal guidance perturbs
     stg_mode: str  # attention_values | attention_skip | transformer_block
     cfg_star: bool  # the negative velocity is projected on the positive one
     stochastic: bool  # each step predicts the clean latents and noises them afresh
@@ -108,19 +140,19 @@ class Preset:
     decoded frames are scaled to the size asked for.
     """
 
-    passes: tuple[Pass, ...]
-    downscale_factor: float
-    adain_factor: float  # how far upsampled latents take the first pass's statistics
-    tone_map: float  # compression of the latents before decoding, 0 is none
-    height: int
-    width: int
-    num_frames: int
-    frame_rate: float
+    passes: Annotated[tuple[Pass, ...], Most(2, least=1)]
+    downscale_factor: Annotated[float, Within(0.1, 1)]
+    adain_factor: Unit  # how far upsampled latents take the first pass's statistics
+    tone_map: Unit  # compression of the latents before decoding, 0 is none
+    height: Side
+    width: Side
+    num_frames: Annotated[int, Within(1, 4097)]
+    frame_rate: Annotated[float, Within(1, 240)]
     negative_prompt: str
-    max_tokens: int
-    decode_timestep: float
-    decode_noise_scale: float
-    image_noise_scale: float  # conditioning noise, ×sigma²
+    max_tokens: Annotated[int, Within(2, 512)]
+    decode_timestep: Unit
+    decode_noise_scale: Unit
+    image_noise_scale: Unit  # conditioning noise, ×sigma²
 
 
 @dataclass(frozen=True)
@@ -131,62 +163,3 @@ class Facts:
     vae: VaeFacts | None
     text_encoder: TextEncoderFacts | None
     scheduler: SchedulerFacts | None
-
-
-def to_json(value: Any) -> Any:
-    """A dataclass as plain JSON values."""
-    return dataclasses.asdict(value)
-
-
-def from_json(cls: type[T], data: Any, where: str) -> T:
-    """Build `cls` from parsed JSON; `where` names the place in the file for error messages."""
-    return typing.cast(T, _decode(cls, data, where))
-
-
-def _decode(kind: Any, data: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        return _decode_dataclass(typing.cast(type, kind), data, where)
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        if data is None and type(None) in args:
-            return None
-        return _decode(next(a for a in args if a is not type(None)), data, where)
-    if origin is tuple:
-        return _decode_tuple(args, data, where)
-    if origin is dict:
-        return _decode_dict(args[1], data, where)
-    if kind is Any:
-        return data
-    if kind is float and type(data) in (int, float):
-        if not abs(data) <= sys.float_info.max:
-            raise BundleError(f"{where}: expected a finite number, got {data!r:.60}")
-        return float(data)
-    if type(data) is not kind:
-        raise BundleError(f"{where}: expected {kind.__name__}, got {data!r:.60}")
-    return data
-
-
-def _decode_tuple(args: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
-    if not isinstance(data, list | tuple):
-        raise BundleError(f"{where}: expected a list, got {data!r:.60}")
-    if args[-1] is not Ellipsis and len(data) != len(args):
-        raise BundleError(f"{where}: expected {len(args)} values, got {len(data)}")
-    kinds = [args[0]] * len(data) if args[-1] is Ellipsis else args
-    return tuple(_decode(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, data)))
-
-
-def _decode_dict(kind: Any, data: Any, where: str) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        raise BundleError(f"{where}: expected an object, got {data!r:.60}")
-    return {key: _decode(kind, value, f"{where}.{key}") for key, value in data.items()}
-
-
-def _decode_dataclass(cls: type, data: Any, where: str) -> Any:
-    if not isinstance(data, dict):
-        raise BundleError(f"{where}: expected an object, got {data!r:.60}")
-    hints = typing.get_type_hints(cls)
-    fields = {f.name for f in dataclasses.fields(cls)}
-    for problem, names in (("unknown", data.keys() - fields), ("missing", fields - data.keys())):
-        if names:
-            raise BundleError(f"{where}: {problem} field {', '.join(sorted(map(str, names)))}")
-    return cls(**{name: _decode(hints[name], data[name], f"{where}.{name}") for name in fields})

@@ -11,8 +11,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from ltxrt.engines import strict
 from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.facts import VaeFacts
@@ -24,6 +25,8 @@ LARGEST_TENSOR = 2**31 - 1  # elements; beyond it kernels' 32-bit indices overfl
 LEAST_TILE = 4  # latent cells along an axis that tiles of the autoencoder may come down to
 BATCH = (1, 2, 3)  # negative, positive and perturbed samples of one request; it changes from step to step
 TIMESTEPS = (1, 1, 8)  # distinct ones in a call: one, and one more per strength of conditioning
+SYMBOLS = ("B", "N", "K", "T", "f", "h", "w")  # that a profile gives a range for
+Size = Annotated[int, strict.Within(1, LARGEST_TENSOR)]
 _AXIS = re.compile(r"(\d+)(?:\.\.(\d+))?(?:\.\.(\d+))?")
 
 
@@ -147,12 +150,24 @@ def to_json(profile: Profile) -> dict[str, object]:
     return {"text": profile.text, "ranges": {name: list(r) for name, r in profile.ranges.items()}}
 
 
+@dataclass(frozen=True)
+class _Written:
+    """A profile as `to_json` writes it."""
+
+    text: Annotated[str, strict.Most(200)]
+    ranges: dict[str, tuple[Size, Size, Size]]
+
+    def problem(self) -> str:
+        missing = [symbol for symbol in SYMBOLS if symbol not in self.ranges]
+        falling = [s for s, (low, usual, high) in self.ranges.items() if not low <= usual <= high]
+        return f"ranges of {', '.join(missing + falling):.80}" if missing or falling else ""
+
+
 def from_json(data: Mapping[str, Any]) -> Profile:
     """What `to_json` wrote. Raises BundleError for anything else."""
     try:
-        ranges = {str(name): (int(a), int(b), int(c)) for name, (a, b, c) in data["ranges"].items()}
-        return Profile(str(data["text"]), ranges)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return Profile(**vars(strict.from_json(_Written, data, "a profile")))
+    except BundleError as error:
         raise BundleError(
             f"the engine's record holds no profile where one belongs ({error}); build it again"
         ) from error

@@ -25,6 +25,7 @@ from ltxrt.engines.bundle import (
     Manifest,
     Memory,
     add_to_bundle,
+    check_fields,
     merge,
     read_manifest,
     record,
@@ -95,7 +96,7 @@ def export_bundle(plan: Plan, listener: Listener) -> None:
 
 def _empty_manifest(checkpoint: Checkpoint) -> Manifest:
     dit = checkpoint.transformer
-    return Manifest(
+    manifest = Manifest(
         schema=SCHEMA,
         family=FAMILY,
         version=checkpoint.version.name,
@@ -107,6 +108,7 @@ def _empty_manifest(checkpoint: Checkpoint) -> Manifest:
         tokenizer=None,
         components={},
     )
+    return check_fields(manifest)
 
 
 def _make(folder: Path) -> None:

@@ -26,7 +26,7 @@ from ltxrt.export.parameters import (
     upsampler_parameters,
     vae_parameters,
 )
-from ltxrt.export.safetensors_file import SafetensorsFile, StoredTensor
+from ltxrt.export.safetensors_file import WEIGHTS, SafetensorsFile, StoredTensor
 from ltxrt.export.upsampler import open_upsampler
 
 C = TypeVar("C", bound=TransformerConfig | VaeConfig | TextEncoderConfig | UpsamplerConfig)
@@ -129,7 +129,9 @@ def account(part: Part[Any], expected: Mapping[str, tuple[int, ...]], component:
         for n, shape in expected.items()
         if n in part.weights and part.weights[n].shape != shape
     ]
-    problems = {"missing": missing, "surplus": surplus, "misshapen": reshaped}
+    mistyped = [f"{n} {t.dtype}" for n, t in part.weights.items() if n in expected and t.dtype not in WEIGHTS]
+    kinds = f"not of {', '.join(WEIGHTS)}"
+    problems = {"missing": missing, "surplus": surplus, "misshapen": reshaped, kinds: mistyped}
     found = [f"{len(items)} {word} ({_first(items)})" for word, items in problems.items() if items]
     if found:
         raise CheckpointError(f"{component}: tensors do not match the config: {'; '.join(found)}")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ltxrt.engines import json_input
 from ltxrt.engines.errors import CheckpointError
 
-MAX_JSON_BYTES = 32 << 20  # the shard index of a 13B model is well under 1 MB
+MAX_JSON_BYTES = json_input.SMALL  # the shard index of a 13B model is well under 1 MB
+MOST = 1e9  # of any number in a config; the largest, a rotary base, is 10000
 _REQUIRED = object()
 
 
@@ -21,14 +21,14 @@ def load_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such file")
     if path.stat().st_size > MAX_JSON_BYTES:
         raise CheckpointError(f"{path}: is larger than {MAX_JSON_BYTES >> 20} MB, too much for a JSON config")
-    return parse_json(path.read_bytes(), str(path))
+    return parse_json(json_input.read_bytes(path, MAX_JSON_BYTES), str(path))
 
 
 def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
     """The JSON object in `text`; `where` names it in errors."""
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = json_input.parse(text)
+    except ValueError as error:
         raise CheckpointError(f"{where}: is not JSON ({error})") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{where}: must be a JSON object, is {type(data).__name__}")
@@ -51,8 +51,8 @@ class Fields:
 
     def number(self, key: str, default: Any = _REQUIRED) -> float:
         value = self._get(key, default)
-        if type(value) not in (int, float) or not math.isfinite(value):
-            raise self._wrong(key, value, "a number")
+        if type(value) not in (int, float) or not -MOST <= value <= MOST:
+            raise self._wrong(key, value, f"a number from {-MOST:g} to {MOST:g}")
         return float(value)
 
     def flag(self, key: str, default: Any = _REQUIRED) -> bool:

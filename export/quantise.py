@@ -10,7 +10,6 @@ way.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from types import MappingProxyType
 import onnx_ir as ir
 import torch
 
+from ltxrt.engines import json_input
 from ltxrt.engines.errors import InputError
 
 LARGEST = 448.0  # E4M3's largest number
@@ -82,8 +82,7 @@ def _projection_of(value: ir.Value | None) -> str:
 def read_scales(path: Path, wanted: list[str]) -> Scales:
     """A scales file's magnitudes for `wanted`. Raises InputError where it is none, or of another model."""
     try:
-        with path.open("rb") as file:
-            data = json.loads(file.read(SCALES_LIMIT))
+        data = json_input.read(path, SCALES_LIMIT)
         amax = {str(name): float(value) for name, value in data["amax"].items()}
         schema = data["schema"]
     except OSError as error:

@@ -6,7 +6,6 @@ Format: 8 bytes little-endian header length, a JSON header, then the tensors' by
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from ltxrt.engines import json_input
 from ltxrt.engines.errors import CheckpointError
 
-MAX_HEADER_BYTES = 100_000_000
+# A 13B model's single file has some 1,700 tensors of about 150 bytes each in the header, and its config; some
+# tools put a preview image of a megabyte or two beside. The format allows 100 MB, which took 2.5 GB and 25 s.
+MAX_HEADER_BYTES = 8 << 20
+MAX_TENSORS = 1 << 16
+MAX_AXES = 8  # the autoencoder's convolutions have 5
+MAX_NAME = 500  # characters
+WEIGHTS = ("F64", "F32", "F16", "BF16", "F8_E4M3")  # what is exported; F8_E5M2 is for gradients
 DTYPE_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
@@ -102,6 +108,8 @@ def _checked_size(path: Path) -> int:
         raise CheckpointError(
             f"{path}: is a pickle, which can run code when read; convert it to safetensors first"
         )
+    if not path.is_file():
+        raise CheckpointError(f"{path}: is no regular file; a .safetensors file is needed here")
     size = path.stat().st_size
     if size == 0:
         raise CheckpointError(f"{path}: is empty (0 bytes); download it again")
@@ -118,7 +126,8 @@ def _read_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
         length = int.from_bytes(first[:8], "little")
         if size < 8 or length > MAX_HEADER_BYTES:
             raise CheckpointError(
-                f"{path}: is not a safetensors file (its first 8 bytes are no header length)"
+                f"{path}: is not a safetensors file (its first 8 bytes are no header length up to "
+                f"{MAX_HEADER_BYTES >> 20} MiB)"
             )
         if 8 + length > size:
             raise CheckpointError(
@@ -131,8 +140,8 @@ def _read_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
 
 def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        header = json_input.parse(text)
+    except ValueError as error:
         raise CheckpointError(
             f"{path}: its safetensors header is corrupt ({error}); download it again"
         ) from None
@@ -140,14 +149,9 @@ def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: its safetensors header is corrupt (not a JSON object); download it again"
         )
+    if len(header) > MAX_TENSORS:
+        raise CheckpointError(f"{path}: its safetensors header is corrupt (more than {MAX_TENSORS} tensors)")
     return header
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    entries = dict(pairs)
-    if len(entries) != len(pairs):
-        raise ValueError("a name appears twice")
-    return entries
 
 
 def _metadata(path: Path, data: Any) -> Mapping[str, str]:
@@ -159,12 +163,18 @@ def _metadata(path: Path, data: Any) -> Mapping[str, str]:
 
 
 def _span(path: Path, name: str, entry: Any) -> _Span:
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise CheckpointError(f"{path}: its safetensors header is corrupt (name {name[:60]!r})")
     try:
         dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     except (TypeError, KeyError, ValueError):
         raise CheckpointError(f"{path}: its safetensors header is corrupt (entry of {name!r})") from None
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise CheckpointError(f"{path}: {name} has dtype {dtype!r}; known are {', '.join(DTYPE_BYTES)}")
+        raise CheckpointError(f"{path}: {name} has dtype {dtype!r:.60}; known are {', '.join(DTYPE_BYTES)}")
+    if len(shape) > MAX_AXES:
+        raise CheckpointError(
+            f"{path}: {name} has {len(shape)} axes, more than {MAX_AXES}; the header is corrupt"
+        )
     if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
         raise CheckpointError(f"{path}: its safetensors header is corrupt (numbers of {name!r})")
     if end - begin != math.prod(shape) * DTYPE_BYTES[dtype]:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import tokenizers
 
+from ltxrt.engines import json_input, tokenizer_file
 from ltxrt.engines.errors import CheckpointError, MissingPackageError
+from ltxrt.engines.tokenizer_file import no_panic
 
 PAD, EOS = ("<pad>", 0), ("</s>", 1)
 
@@ -21,12 +23,17 @@ def write_tokenizer_json(folder: Path, target: Path, vocab_size: int) -> None:
     """
     ready = folder / "tokenizer.json"
     if ready.is_file():
+        if ready.stat().st_size > tokenizer_file.MAX_BYTES:
+            limit = f"{tokenizer_file.MAX_BYTES >> 20} MiB"
+            raise CheckpointError(f"{ready}: larger than {limit}, which no tokenizer.json of T5 is")
         shutil.copyfile(ready, target)
     else:
         target.write_text(_converted(folder), encoding="utf-8")
     try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(target))
-    except Exception as error:  # the library raises bare Exception
+        text = tokenizer_file.checked(json_input.read_bytes(target, tokenizer_file.MAX_BYTES))
+        with no_panic():
+            tokenizer = tokenizers.Tokenizer.from_str(text)
+    except ValueError as error:
         raise CheckpointError(f"{ready}: not a readable tokenizer.json ({error}); fetch it again") from error
     for token, number in (PAD, EOS):
         if tokenizer.token_to_id(token) != number:
@@ -48,7 +55,12 @@ def _converted(folder: Path) -> str:
     except ImportError as error:
         raise MissingPackageError("transformers", "export") from error
     try:
-        tokenizer = T5TokenizerFast.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # the library raises whatever its parsers raise
-        raise CheckpointError(f"{folder}: no readable T5 tokenizer in it ({error})") from error
-    return str(tokenizer.backend_tokenizer.to_str())
+        with no_panic():
+            tokenizer = T5TokenizerFast.from_pretrained(str(folder), local_files_only=True)
+            return str(tokenizer.backend_tokenizer.to_str())
+    except ValueError as error:
+        # What the library says is about other formats that it tries next, and packages for them.
+        raise CheckpointError(
+            f"{folder}: no readable T5 tokenizer in it: spiece.model is damaged or of another kind; "
+            "fetch it again"
+        ) from error

@@ -6,9 +6,8 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from ltxrt.engines import evidence
+from ltxrt.engines import evidence, json_input
 from ltxrt.engines.errors import BundleError
 from ltxrt.engines.facts import from_json
 from ltxrt.engines.files import atomic_write
@@ -143,8 +142,7 @@ def write(report: Report, path: Path) -> None:
 def read(path: Path) -> Report:
     """A report that `write` wrote. Raises BundleError where it is none."""
     try:
-        with path.open("rb") as file:
-            data: Any = json.loads(file.read(evidence.LIMIT))
+        data = json_input.read(path, evidence.LIMIT)
         if isinstance(data, dict):
             data.setdefault("unmet", [])  # reports of earlier releases have none
         report = from_json(Report, data, path.name)

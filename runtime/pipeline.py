@@ -114,6 +114,7 @@ class Pipeline:
         self.threads = threads
         self.keep_loaded = keep_loaded
         self._kept: dict[str, Engine] = {}
+        self._report = evidence.read(self.bundle)  # before any work, which its state must not cost
         facts = self.bundle.facts
         if facts.transformer is None or facts.vae is None or facts.scheduler is None:
             raise BundleError(f"{self.bundle.root}: says nothing of its transformer, VAE or scheduler")
@@ -323,7 +324,7 @@ class Pipeline:
     def unproved(self, settings: Settings) -> list[str]:
         """A line for people where components that run were never held against torch; none where all were."""
         precisions = {name: self._precision(name) for name in self._needed(settings)}
-        names = evidence.unproved(self.bundle, self.backend, precisions)
+        names = evidence.unproved(self.bundle, self.backend, precisions, self._report)
         if not names:
             return []
         missing = ", ".join(f"{name} {precisions[name]}" for name in names)
@@ -379,8 +380,9 @@ class Pipeline:
     def _tokens(self, settings: Settings) -> list[Tokens]:
         if self.bundle.tokenizer is None:
             raise BundleError(f"{self.bundle.root}: has no tokenizer; export its text_encoder again")
-        integrity.check(self.bundle.root, (self.bundle.tokenizer,))
-        tokenizer = Tokenizer(self.bundle.path(self.bundle.tokenizer), settings.preset.max_tokens)
+        record = self.bundle.tokenizer
+        integrity.check(self.bundle.root, (record,))
+        tokenizer = Tokenizer(self.bundle.path(record), settings.preset.max_tokens, record.sha256)
         positive = tokenizer.encode(settings.request.prompt)
         if not settings.guided:
             return [positive]

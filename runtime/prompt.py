@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
+from ltxrt.engines import json_input, tokenizer_file
 from ltxrt.engines.errors import BundleError, InputError
+from ltxrt.engines.tokenizer_file import no_panic
 
 PAD_ID = 0
 EOS_ID = 1
-MAX_FILE_BYTES = 64 * 2**20  # T5's file is 2.4 MB
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,17 @@ class Tokens:
 
 
 class Tokenizer:
-    """T5's tokenizer from a bundle's tokenizer.json, padding and truncating to `max_tokens`."""
+    """T5's tokenizer from a bundle's tokenizer.json, padding and truncating to `max_tokens`.
 
-    def __init__(self, path: Path, max_tokens: int) -> None:
+    `sha256` is what the bundle records of the file. Raises BundleError for a file that is another, or that
+    holds what no T5 tokenizer does (`ltxrt.engines.tokenizer_file`).
+    """
+
+    def __init__(self, path: Path, max_tokens: int, sha256: str | None = None) -> None:
         if max_tokens < 2:
             raise InputError(f"--max-tokens {max_tokens}: must be at least 2, one for the end of the prompt")
         self.max_tokens = max_tokens
-        self._tokenizer = _load(path)
+        self._tokenizer = _load(path, sha256)
 
     def encode(self, prompt: str, required: bool = True) -> Tokens:
         """The prompt without surrounding whitespace, then the end token, then padding.
@@ -44,7 +50,14 @@ class Tokenizer:
             raise InputError(
                 "the prompt is empty; describe the video, for example 'waves break on a rocky shore'"
             )
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        try:
+            with no_panic():
+                ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        except ValueError as error:
+            raise BundleError(
+                f"the bundle's tokenizer failed on the prompt ({error}); "
+                "copy the bundle again or export it again"
+            ) from error
         kept = [*ids[: self.max_tokens - 1], EOS_ID]
         input_ids = np.full((1, self.max_tokens), PAD_ID, np.int64)
         input_ids[0, : len(kept)] = kept
@@ -52,17 +65,19 @@ class Tokenizer:
         return Tokens(input_ids, attention_mask, max(0, len(ids) + 1 - self.max_tokens))
 
 
-def _load(path: Path) -> tokenizers.Tokenizer:
-    if not path.is_file():
+def _load(path: Path, sha256: str | None) -> tokenizers.Tokenizer:
+    if not path.exists():
         raise BundleError(f"{path}: no such tokenizer file; export the bundle again")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise BundleError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, which no tokenizer.json is")
     try:
-        tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises bare Exception
-        raise BundleError(f"{path}: not a readable tokenizer.json ({error})") from error
+        content = json_input.read_bytes(path, tokenizer_file.MAX_BYTES)
+        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+            raise ValueError("it is not what the bundle records")
+        with no_panic():
+            tokenizer = tokenizers.Tokenizer.from_str(tokenizer_file.checked(content))
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"{path}: not a readable tokenizer.json ({error}); copy the bundle again or export it again"
+        ) from error
     if (tokenizer.token_to_id("<pad>"), tokenizer.token_to_id("</s>")) != (PAD_ID, EOS_ID):
         raise BundleError(f"{path}: not a T5 tokenizer, whose <pad> is {PAD_ID} and </s> is {EOS_ID}")
-    tokenizer.no_truncation()  # the file may carry settings of its own
-    tokenizer.no_padding()
     return tokenizer

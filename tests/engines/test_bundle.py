@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -108,13 +109,41 @@ def test_a_newer_schema_asks_for_an_upgrade_before_anything_else(bundle, edit):
         ("facts.text_encoder", None, r"text_encoder needs facts\.text_encoder, which is missing"),
         ("components.unet", {}, "no component is named 'unet'; they are text_encoder"),
         ("tokenizer.sha256", "../../x", "the record of tokenizer.json has no valid size and SHA-256"),
-        ("tokenizer.bytes", -1, "no valid size"),
+        ("presets.default.passes", [], r"presets\.default\.passes: must have 1 to 2 entries"),
+        ("presets.default.height", 0, r"default\.height: must be between 1 and 8192"),
+        ("presets.default.negative_prompt", "x" * 70_000, "at most 65536 characters"),
+        ("tokenizer.bytes", -1, r"bundle\.json\.tokenizer\.bytes: must be between 0 and"),
     ],
 )
 def test_a_wrong_field_is_refused(bundle, edit, place, value, message):
     edit(place, value)
     with pytest.raises(BundleError, match=message):
         read_bundle(bundle.root)
+
+
+def test_a_preset_that_no_machine_has_the_memory_for_is_refused(bundle, edit):
+    for name, value in (("height", 8192), ("width", 8192), ("num_frames", 4097)):
+        edit(f"presets.default.{name}", value)
+    with pytest.raises(BundleError, match="8192x8192 of 4097 frames is larger than any release's preset"):
+        read_bundle(bundle.root)
+
+
+def test_a_graph_that_needs_no_memory_is_refused(bundle, edit):
+    edit(
+        "components.transformer.fp32.memory", {"fixed_bytes": 0, "bytes_per_cell": 0, "elements_per_cell": 1}
+    )
+    with pytest.raises(BundleError, match=r"memory\.bytes_per_cell: must be between 1 and"):
+        read_bundle(bundle.root)
+
+
+def test_what_could_not_be_read_again_is_not_written(bundle):
+    before = (bundle.root / "bundle.json").read_bytes()
+    wrong = dataclasses.replace(
+        bundle.facts, scheduler=dataclasses.replace(bundle.facts.scheduler, shift="x")
+    )
+    with pytest.raises(BundleError, match="shift: must be sd3"):
+        write_bundle(bundle.root, dataclasses.replace(bundle, facts=wrong))
+    assert (bundle.root / "bundle.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("place", ["facts.transformer.in_channels", "facts.transformer.layers"])

@@ -68,6 +68,12 @@ def spoil_cut(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def deepen(record):
+    """Options nested so deep that hashing them would run out of stack."""
+    data = json.loads(record.read_text())
+    record.write_text(json.dumps(data | {"options": "deep"}).replace('"deep"', "[" * 9000 + "]" * 9000))
+
+
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
@@ -75,6 +81,7 @@ def spoil_cut(path):
         (spoil_cut, "is cut or was replaced"),
         (lambda path: path.with_suffix(".json").unlink(), "has no readable record"),
         (lambda path: path.with_suffix(".json").write_text("{"), "has no readable record"),
+        (lambda path: deepen(path.with_suffix(".json")), "has no readable record"),
         (lambda path: change_record(path, target="sm75"), "its record belongs to another engine"),
         (
             lambda path: path.rename(path.with_name(f"transformer.fp32.{0:016}.engine")),

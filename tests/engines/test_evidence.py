@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -48,12 +49,26 @@ def test_a_report_of_another_export_proves_nothing(proved):
     assert evidence.unproved(proved, "onnxruntime", PRECISIONS) == ["transformer"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"checks": 3}', '{"checks": [{}], "graphs": {}}', "null"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"checks": 3}', '{"checks": [{}], "graphs": {}}', "null", "[" * 100_000]
+)
 def test_what_cannot_be_read_proves_nothing(proved, text):
     (proved.root / evidence.REPORT).write_text(text)
     assert evidence.unproved(proved, "onnxruntime", PRECISIONS) == list(PRECISIONS)
     (proved.root / evidence.REPORT).unlink()
     assert evidence.unproved(proved, "onnxruntime", PRECISIONS) == list(PRECISIONS)
+
+
+def test_a_pipe_in_place_of_the_report_proves_nothing_and_is_not_waited_for(proved):
+    (proved.root / evidence.REPORT).unlink()
+    os.mkfifo(proved.root / evidence.REPORT)
+    assert evidence.unproved(proved, "onnxruntime", PRECISIONS) == list(PRECISIONS)
+
+
+def test_a_report_that_was_read_before_the_work_is_not_read_again(proved):
+    report = evidence.read(proved)
+    (proved.root / evidence.REPORT).write_text("{")
+    assert evidence.unproved(proved, "onnxruntime", PRECISIONS, report) == []
 
 
 def test_the_identity_is_of_graph_and_weights(bundle):

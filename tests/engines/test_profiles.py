@@ -2,7 +2,7 @@ import pytest
 
 from ltxrt.engines import contract as contracts
 from ltxrt.engines import profiles
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.facts import Facts, TextEncoderFacts, TransformerFacts, VaeFacts
 
 VAE = VaeFacts(128, 32, 8, (0.0,) * 128, (1.0,) * 128, True, ())
@@ -86,3 +86,23 @@ def test_the_narrowest_profile_that_holds_a_call_is_picked():
         InputError, match=r"no profile of the engine holds B=2, N=99999.*512x768x97\); build one"
     ):
         profiles.pick([wide, narrow], dit, {**sizes, "N": 99999})
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"N": [1, 2]}, "expected 3 values"),
+        ({"N": [1, 2, 10**15]}, "must be between 1 and 2147483647"),
+        ({"N": [1, 2, "3"]}, "expected int"),
+        ({"N": [3, 2, 1]}, "ranges of N"),
+        ({"N": None}, "expected a list"),
+    ],
+)
+def test_a_record_s_profile_is_read_strictly(change, message):
+    written = profiles.to_json(profiles.parse("512x768x97", VAE))
+    assert profiles.from_json(written) == profiles.parse("512x768x97", VAE)
+    with pytest.raises(BundleError, match="the engine's record holds no profile .*" + message):
+        profiles.from_json({**written, "ranges": {**written["ranges"], **change}})
+    without = {name: r for name, r in written["ranges"].items() if name != "N"}
+    with pytest.raises(BundleError, match="ranges of N"):
+        profiles.from_json({**written, "ranges": without})

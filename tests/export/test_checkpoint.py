@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from transformers import T5EncoderModel
 
 from ltxrt.engines.errors import CheckpointError
-from ltxrt.export import synthetic
+from ltxrt.export import safetensors_file, synthetic, weights
 from ltxrt.export.checkpoint import Part, account, open_checkpoint
 from ltxrt.export.parameters import transformer_parameters, vae_parameters
-from ltxrt.export.safetensors_file import SafetensorsFile
+from ltxrt.export.safetensors_file import SafetensorsFile, StoredTensor
 from ltxrt.export.synthetic_models import full, tiny
 
 GRAPHS = ["0.9.0", "0.9.1", "0.9.5"]
@@ -274,6 +275,13 @@ def test_tensors_are_accounted_for(rewritten):
         CheckpointError, match=counted + r"\(proj_out\.weight \(15, 64\) instead of \(16, 64\)\)"
     ):
         open_checkpoint(rewritten(change))
+
+
+def test_integer_weights_are_refused_when_the_checkpoint_is_opened():
+    stored = StoredTensor("a", "I32", (2,), Path("x.safetensors"), 0, 8)
+    with pytest.raises(CheckpointError, match=r"1 not of F64, F32, F16, BF16, F8_E4M3 \(a I32\)"):
+        account(Part(None, {"a": stored}), {"a": (2,)})
+    assert set(safetensors_file.WEIGHTS) == set(weights.TORCH_DTYPES)
 
 
 def test_account_shows_the_first_few_and_counts_all():

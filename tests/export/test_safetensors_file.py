@@ -1,6 +1,7 @@
 """The reader against the reference writer, and against every way a download goes wrong."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -117,6 +118,16 @@ def test_truncated_says_expected_and_found(tmp_path):
         ({"a": entry()}, b"\0" * 9, "1 bytes after its last tensor"),
         (b'{"a": {}, "a": {}}', b"", "appears twice"),
         ({"__metadata__": {"config": 1}}, b"", "__metadata__"),
+        (
+            b'{"a": {"dtype": "F32", "data_offsets": [0, 8], "shape": [' + b"9" * 400_000 + b"]}}",
+            b"",
+            "of 400000 digits",
+        ),
+        ({"a": entry(shape=(2**63,) * 1000)}, b"\0" * 8, "a has 1000 axes, more than 8"),
+        ({"a": entry(shape=(2**63,) * 8)}, b"\0" * 8, "spans 8 bytes, but"),
+        ({"\x1b[2J": entry()}, b"\0" * 8, "corrupt .name '.x1b"),
+        ({"a" * 1000: entry()}, b"\0" * 8, "corrupt .name 'aaa"),
+        ({str(i): 0 for i in range(70_000)}, b"", "more than 65536 tensors"),
     ],
 )
 def test_corrupt_headers(tmp_path, header, data, match):
@@ -126,4 +137,10 @@ def test_corrupt_headers(tmp_path, header, data, match):
 
 def test_header_length_is_bounded(tmp_path):
     with pytest.raises(CheckpointError, match="not a safetensors file"):
-        SafetensorsFile(write(tmp_path / "x.safetensors", {}, length=100_000_001))
+        SafetensorsFile(write(tmp_path / "x.safetensors", {}, length=(8 << 20) + 1))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="is no regular file"):
+        SafetensorsFile(tmp_path / "x.safetensors")

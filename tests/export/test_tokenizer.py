@@ -88,7 +88,11 @@ def test_a_ready_file_is_copied(bare, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("spiece.model", b"nothing of the kind", "no readable T5 tokenizer"),
+        (
+            "spiece.model",
+            b"nothing of the kind",
+            "spiece.model is damaged or of another kind; fetch it again",
+        ),
         ("spiece.model", b"", "not a T5 tokenizer, whose <pad> is 0"),
         ("tokenizer.json", b"{}", r"tokenizer\.json: not a readable tokenizer\.json"),
         ("tokenizer.json", b"version https://git-lfs.github.com/spec/v1\n", "not a readable"),
@@ -98,6 +102,23 @@ def test_a_ready_file_is_copied(bare, tmp_path):
 def test_a_broken_folder_is_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
+        write_tokenizer_json(tmp_path, tmp_path / "out.json", EMBEDDED)
+
+
+def test_a_cut_spiece_is_damaged_and_needs_no_other_package(bare, tmp_path):
+    content = (bare / "spiece.model").read_bytes()
+    (tmp_path / "spiece.model").write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match="is damaged") as caught:
+        write_tokenizer_json(tmp_path, tmp_path / "out.json", EMBEDDED)
+    assert "tiktoken" not in str(caught.value)
+
+
+def test_what_the_runtime_would_refuse_is_not_exported(bare, tmp_path):
+    write_tokenizer_json(bare, tmp_path / "tokenizer.json", EMBEDDED)
+    data = json.loads((tmp_path / "tokenizer.json").read_text())
+    data["normalizer"] = {"type": "Prepend", "prepend": "x"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    with pytest.raises(CheckpointError, match="none of a T5 tokenizer"):
         write_tokenizer_json(tmp_path, tmp_path / "out.json", EMBEDDED)
 
 

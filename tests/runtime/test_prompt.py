@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import json
 
 import numpy as np
@@ -6,6 +8,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, processors
 from transformers import T5TokenizerFast
 
+from ltxrt.engines import tokenizer_file
 from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.runtime.prompt import Tokenizer
 
@@ -113,7 +116,97 @@ def test_a_tokenizer_of_another_model(tmp_path):
         Tokenizer(build(tmp_path / "tokenizer.json", eos="[SEP]"), MAX_TOKENS)
 
 
-def test_a_file_that_is_too_large(tmp_path, monkeypatch, file):
-    monkeypatch.setattr("ltxrt.runtime.prompt.MAX_FILE_BYTES", 100)
+def test_a_file_that_is_too_large(monkeypatch, file):
+    monkeypatch.setattr(tokenizer_file, "MAX_BYTES", 100)
     with pytest.raises(BundleError, match="larger than"):
         Tokenizer(file, MAX_TOKENS)
+
+
+def test_another_file_than_the_recorded_one_is_not_parsed(file, tmp_path):
+    content = file.read_bytes()
+    Tokenizer(file, MAX_TOKENS, hashlib.sha256(content).hexdigest())
+    changed = tmp_path / "tokenizer.json"
+    changed.write_bytes(content.replace(b"rocky", b"rockx"))
+    Tokenizer(changed, MAX_TOKENS)
+    with pytest.raises(BundleError, match="it is not what the bundle records"):
+        Tokenizer(changed, MAX_TOKENS, hashlib.sha256(content).hexdigest())
+
+
+def replace(pattern, content=" "):
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def charsmap(data):
+    return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(data).decode()}
+
+
+@pytest.mark.parametrize(
+    "part, value, message",
+    [
+        ("normalizer", {"type": "Prepend", "prepend": "x" * 10_000_000}, "none of a T5 tokenizer"),
+        ("normalizer", replace({"Regex": "(a+)+$"}), "none of a T5 tokenizer"),
+        ("normalizer", replace({"String": ""}), "none of a T5 tokenizer"),
+        ("normalizer", replace({"Regex": r"\s+"}, "x" * 1000), "none of a T5 tokenizer"),
+        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 17}, "no list of up to 16"),
+        (
+            "normalizer",
+            {"type": "Sequence", "normalizers": [charsmap(b"")] * 2},
+            "one of them a character map",
+        ),
+        (
+            "normalizer",
+            charsmap(b"\x04\0\0\0" + b"\0" * 4 + b"x" * 1000),
+            "more than 128 bytes of a character",
+        ),
+        ("normalizer", charsmap(b"\xff\xff\xff\xffabc"), "character map is damaged"),
+        ("normalizer", charsmap(b"\x04\0\0\0" + b"\0" * 4 + b"\xff\0"), "character map is damaged"),
+        ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "A*=="}, "no base64"),
+        ("pre_tokenizer", {"type": "Split", "pattern": {"Regex": "(a+)+$"}}, "none of a T5 tokenizer"),
+        ("pre_tokenizer", {"type": "Metaspace", "replacement": "xx"}, "none of a T5 tokenizer"),
+        ("model", {"type": "BPE", "vocab": {}, "merges": []}, "its model is 'BPE', T5's is Unigram"),
+        ("model", {"type": "Unigram", "vocab": [["", 0.0]], "unk_id": 0}, "must have 1 to 200 entries"),
+        ("model", {"type": "Unigram", "vocab": [["a", 1e300]]}, "score of 'a' is out of bounds"),
+        ("model", {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 7}, "unk_id 7 is no piece"),
+        ("added_tokens", [{"id": 0, "content": ""}], "added token's text"),
+        ("added_tokens", [{"id": 10**15, "content": "a"}], "added token's id"),
+    ],
+)
+def test_what_no_t5_tokenizer_holds_is_refused_before_the_library_sees_it(
+    file, tmp_path, monkeypatch, part, value, message
+):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(file.read_text()), part: value}))
+    monkeypatch.setattr(tokenizers.Tokenizer, "from_str", None, raising=False)
+    with pytest.raises(BundleError, match=message):
+        Tokenizer(path, MAX_TOKENS)
+
+
+def test_a_damaged_character_map_is_an_error_and_no_panic(file, tmp_path):
+    """A trie of any bytes: the library's Rust code panics, which is no Exception."""
+    path = tmp_path / "tokenizer.json"
+    data = json.loads(file.read_text())
+    trie = np.random.default_rng(0).integers(0, 2**32, 64, np.uint32).tobytes()
+    for texts in (b"a\0", b"\xc3\xa4\0" * 50):
+        data["normalizer"] = charsmap(len(trie).to_bytes(4, "little") + trie + texts)
+        path.write_text(json.dumps(data))
+        try:
+            Tokenizer(path, MAX_TOKENS).encode("waves break " + "".join(map(chr, range(32, 400))))
+        except BundleError as error:
+            assert len(str(error)) < 500
+
+
+def test_a_panic_is_an_error(file, monkeypatch):
+    class Panic(BaseException):
+        """As pyo3's PanicException."""
+
+    class Panics:
+        def encode(self, *_, **__):
+            raise Panic("index out of bounds")
+
+    tokenizer = Tokenizer(file, MAX_TOKENS)
+    monkeypatch.setattr(tokenizer, "_tokenizer", Panics())
+    with pytest.raises(BundleError, match=r"tokenizer failed on the prompt .index out of bounds"):
+        tokenizer.encode("waves")
+    monkeypatch.setattr(Panics, "encode", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        tokenizer.encode("waves")
