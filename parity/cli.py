@@ -158,9 +158,9 @@ def _order(bundle: Path, options: dict[str, Any]) -> Order:
     sizes = tuple(inputs.parse_size(text, opened.facts.vae) for text in options["sizes"])
     prompt = options["prompt"] or inputs.PROMPT
     plan = inputs.Plan(sizes, options["steps"], prompt, options["seed"], options["image"])
-    chosen = {
-        name: options[name] for name in ("reference", "components", "precisions", "backends", "threads")
-    }
+    chosen: dict[str, Any] = {name: options[name] for name in ("reference", "threads")}
+    for name in ("components", "precisions", "backends"):
+        chosen[name] = tuple(dict.fromkeys(options[name]))
     return Order(opened, checkpoint, plan, save=options["save_inputs"], **chosen)
 
 
