@@ -22,6 +22,7 @@ from ltxrt.engines.bundle import Bundle, adding
 from ltxrt.engines.contract import DTYPES, Contract
 from ltxrt.engines.errors import EngineError, InputError
 from ltxrt.engines.graph_check import check_graph
+from ltxrt.engines.text import quoted
 
 BACKENDS: dict[str, str] = {
     "onnxruntime": "ltxrt.engines.ort",
@@ -29,6 +30,7 @@ BACKENDS: dict[str, str] = {
     "tensorrt": "ltxrt.engines.trt_session",
     "tensorrt_rtx": "ltxrt.engines.trt_session",
 }
+MOST_THREADS = 1024  # each takes some 100 kB of memory before it does anything
 
 
 @dataclass(frozen=True)
@@ -194,8 +196,8 @@ def load_engine(
     recorded, EngineError for a graph that the backend refuses.
     """
     preferred(backend)
-    if threads is not None and threads < 1:
-        raise InputError(f"threads {threads}: must be 1 or more")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise InputError(f"threads {quoted(threads)}: must be between 1 and {MOST_THREADS}")
     module = importlib.import_module(BACKENDS[backend])
     chosen = choose(bundle, component, backend, precision)
     contract = bundle.contract(component)

@@ -18,9 +18,11 @@ from typing import Any
 
 import click
 
+from ltxrt.engines import text
 from ltxrt.engines.errors import LtxrtError
 
 _DEBUG = "ltxrt.debug"
+_LONGEST = 2000  # characters of a message, whatever went into it
 # click ≥ 8.2 raises this instead of printing the help itself.
 _SHOWS_HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
@@ -29,7 +31,7 @@ class _OneLine(click.ClickException):
     """A failure as it is printed: `message` is the whole line."""
 
     def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(text.clipped(text.printable(" ".join(message.split())), _LONGEST))
         self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance
 
     def show(self, file: Any = None) -> None:
@@ -40,11 +42,56 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: whatever cleans up after an interruption does so after this too."""
 
 
+class _Plain:
+    """Before a click type: only digits as people here write them, and not more than a number can have."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str):
+            try:
+                value = (
+                    text.whole(value) if isinstance(self, click.types.IntParamType) else text.number(value)
+                )
+            except ValueError:
+                raise click.BadParameter(_no_number(value, self), ctx, param) from None
+        return super().convert(value, param, ctx)  # type: ignore[misc]
+
+
+class _Whole(_Plain, click.types.IntParamType):
+    """`type=int`."""
+
+
+class _WholeRange(_Plain, click.IntRange):
+    """`type=click.IntRange(…)`."""
+
+
+class _Number(_Plain, click.types.FloatParamType):
+    """`type=float`."""
+
+
+def _no_number(given: str, kind: Any) -> str:
+    if not isinstance(kind, click.types.IntParamType):
+        return f"{text.quoted(given)} is not a valid float."
+    return f"{text.quoted(given)} is not a valid integer of up to {text.DIGITS} digits."
+
+
+def _plain(kind: click.ParamType) -> click.ParamType:
+    """The type that reads a parameter: ours in place of click's numbers."""
+    if type(kind) is click.types.IntParamType:
+        return _Whole()
+    if type(kind) is click.types.FloatParamType:
+        return _Number()
+    if type(kind) is click.IntRange:
+        return _WholeRange(kind.min, kind.max, kind.min_open, kind.max_open, kind.clamp)
+    return kind
+
+
 class LtxrtCommand(click.Command):
-    """A click command whose failures are one line; adds `--debug`."""
+    """A click command whose failures are one line and whose numbers are plain; adds `--debug`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        for parameter in self.params:
+            parameter.type = _plain(parameter.type)
         self.params.append(_debug_option())
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
@@ -64,6 +111,11 @@ class LtxrtGroup(LtxrtCommand, click.Group):
     """A click group whose own failures and whose subcommands' are one line."""
 
     command_class = LtxrtCommand
+
+
+def say(line: str, err: bool = False) -> None:
+    """Print a line that holds names from outside: what a terminal would obey is written as escapes."""
+    click.echo("\n".join(map(text.printable, line.split("\n"))), err=err)
 
 
 def ltxrt_command(name: str | None = None, **attributes: Any) -> Any:
@@ -137,7 +189,7 @@ def _one_line(ctx: click.Context) -> Iterator[None]:
             raise  # the reader of our output went away: click ends quietly
         debug = ctx.meta.get(_DEBUG, False)
         if debug and not isinstance(error, click.ClickException):
-            click.echo(traceback.format_exc(), err=True, nl=False)
+            say(traceback.format_exc().rstrip("\n"), err=True)
         raise _describe(error, ctx.command_path, debug) from error
 
 

@@ -17,6 +17,7 @@ from ltxrt.engines import strict
 from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.facts import VaeFacts
+from ltxrt.engines.text import quoted
 
 Range = tuple[int, int, int]  # smallest, usual, largest
 Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
@@ -27,7 +28,7 @@ BATCH = (1, 2, 3)  # negative, positive and perturbed samples of one request; it
 TIMESTEPS = (1, 1, 8)  # distinct ones in a call: one, and one more per strength of conditioning
 SYMBOLS = ("B", "N", "K", "T", "f", "h", "w")  # that a profile gives a range for
 Size = Annotated[int, strict.Within(1, LARGEST_TENSOR)]
-_AXIS = re.compile(r"(\d+)(?:\.\.(\d+))?(?:\.\.(\d+))?")
+_AXIS = re.compile(r"([0-9]{1,9})(?:\.\.([0-9]{1,9}))?(?:\.\.([0-9]{1,9}))?")
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def parse(text: str, vae: VaeFacts, max_tokens: int = 256, extra_frames: int = 4
     parts = text.lower().split("x")
     if len(parts) != 3 or not all(map(_AXIS.fullmatch, parts)):
         raise InputError(
-            f"--profile {text!r}: must be HEIGHTxWIDTHxFRAMES, as in 512x768x97 or 256..704x256..1216x9..161"
+            f"--profile {quoted(text)}: must be HEIGHTxWIDTHxFRAMES, as in 512x768x97 or "
+            "256..704x256..1216x9..161"
         )
     height, width, frames = (_range(text, part) for part in parts)
     space, time = vae.spatial_compression, vae.temporal_compression

@@ -87,7 +87,7 @@ def read_scales(path: Path, wanted: list[str]) -> Scales:
         schema = data["schema"]
     except OSError as error:
         raise InputError(f"--scales {path}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(f"--scales {path}: is no scales file; make one with ltx-parity calibrate") from error
     missing = [name for name in wanted if name not in amax]
     wrong = [name for name in wanted if not (math.isfinite(amax.get(name, 1.0)) and amax.get(name, 1.0) > 0)]

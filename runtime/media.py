@@ -19,6 +19,7 @@ from PIL import Image
 
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.facts import VaeFacts
+from ltxrt.engines.text import LIMIT, clipped, number, quoted, whole
 from ltxrt.runtime.image import picture, read_image
 from ltxrt.runtime.preparation import Picture, Preparation, prepare
 from ltxrt.runtime.readers import (
@@ -34,9 +35,9 @@ from ltxrt.runtime.readers import (
 
 Array = NDArray[np.float32]
 
-_PLACE = re.compile(r"(?P<path>.+)@(?P<frame>-?\d+)(?::(?P<strength>[^:@/\\]+))?")
+_PLACE = re.compile(r"(?P<path>.+)@(?P<frame>-?[0-9]+)(?::(?P<strength>[^:@/\\]+))?")
 # What a slip of the finger leaves behind a file's suffix.
-_NO_PLACE = re.compile(r"@(?:[^@/\\.]*|[\d.:+-]*)$")
+_NO_PLACE = re.compile(r"@(?:[^@/\\.]*|[0-9.:+-]*)$")
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,17 @@ def parse(text: str) -> Condition:
         if not there and _NO_PLACE.search(text):
             raise InputError(f"{label}: must be MEDIA[@FRAME[:STRENGTH]], as in photo.png@96:0.8")
         return Condition(Path(text), text=label)
-    frame, strength = int(match["frame"]), match["strength"]
+    frame, strength = _frame(match["frame"], label), match["strength"]
     if frame < 0:
         raise InputError(f"{label}: frame {frame} must be 0 or more, counted from the video's start")
     return Condition(Path(match["path"]), frame, _strength(strength, label), label)
+
+
+def _frame(text: str, label: str) -> int:
+    try:
+        return whole(text)
+    except ValueError as error:
+        raise InputError(f"{label}: frame {quoted(text)} must be a whole number of 0 or more") from error
 
 
 def _exists(text: str) -> bool:
@@ -87,11 +95,12 @@ def _exists(text: str) -> bool:
 
 def _strength(text: str | None, label: str) -> float:
     try:
-        value = 1.0 if text is None else float(text)
+        value = 1.0 if text is None else number(text)
     except ValueError:
         value = -1.0
     if not 0.0 <= value <= 1.0:
-        raise InputError(f"{label}: strength {text} must be a number between 0 and 1")
+        shown = clipped(text or "", LIMIT)
+        raise InputError(f"{label}: strength {shown} must be a number between 0 and 1")
     return value
 
 

@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.facts import VaeFacts
+from ltxrt.engines.text import quoted
 from ltxrt.runtime.latents import LatentShape, VideoShape
 
 Array = NDArray[np.float32]
@@ -318,12 +319,12 @@ def parse_bytes(text: str) -> int:
 
     Units are B, KB to TB (1000) and KiB to TiB (1024), in any case. Raises InputError for anything else.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*([A-Za-z]*)\s*", text)
     units = {unit.lower(): size for unit, size in UNITS.items()}
     size = units.get(match[2].lower()) if match else None
     if match is None or size is None or int(Decimal(match[1]) * size) < 1 or ("." in match[1] and size == 1):
         raise InputError(
-            f"{text!r} is no amount of memory: give a positive number of bytes, or one with a unit of "
+            f"{quoted(text)} is no amount of memory: give a positive number of bytes, or one with a unit of "
             f"{', '.join(UNITS)[2:]}, such as 4GiB"
         )
     return int(Decimal(match[1]) * size)

@@ -10,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ltxrt.engines.command import LtxrtGroup, ltxrt_command
+from ltxrt.engines.command import LtxrtGroup, ltxrt_command, say
 from ltxrt.engines.errors import EngineError, InputError, MissingPackageError
 from ltxrt.engines.files import atomic_write
 
@@ -18,7 +18,9 @@ from ltxrt.engines.files import atomic_write
 def run(failure=None, args=(), env=None):
     @ltxrt_command("ltx-run")
     @click.option("--steps", type=int)
-    def command(steps):
+    @click.option("--rate", type=float)
+    @click.option("--level", type=click.IntRange(0, 5))
+    def command(steps, rate, level):
         """Do it."""
         if failure is not None:
             raise failure
@@ -68,6 +70,15 @@ def test_a_failure_is_one_line_and_a_status(failure, code, line):
         (["--stepz", "3"], "No such option"),
         (["--steps", "three"], "'three' is not a valid integer"),
         (["extra"], "unexpected extra argument"),
+        (["--steps", "9" * 400], "'" + "9" * 80 + "'… is not a valid integer of up to 20 digits"),
+        (["--steps", "9" * 5000], "is not a valid integer of up to 20 digits"),
+        (["--steps", "३"], "'३' is not a valid integer"),
+        (["--steps", "1_0"], "'1_0' is not a valid integer"),
+        (["--level", "३"], "'३' is not a valid integer"),
+        (["--level", "9"], "9 is not in the range 0<=x<=5"),
+        (["--rate", "३.५"], "'३.५' is not a valid float"),
+        (["--rate", "x\x1b[31m"], r"'x\x1b[31m' is not a valid float"),
+        (["--\x1b[31m"], r"--\x1b[31m"),
     ],
 )
 def test_usage_errors_are_one_line_with_status_2(args, message):
@@ -75,6 +86,20 @@ def test_usage_errors_are_one_line_with_status_2(args, message):
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ") and message in result.stderr
     assert result.stderr.endswith("(see 'ltx-run --help')\n") and result.stderr.count("\n") == 1
+
+
+def test_a_message_is_printable_and_short():
+    result = run(InputError("no \x1b]0;title\x07\u202e \udcff " + "x" * 20_000_000 + " end"))
+    assert result.stderr.startswith(r"error: no \x1b]0;title\x07\u202e \xff xxx")
+    assert result.stderr.endswith("x end\n") and len(result.stderr) < 2100
+    debug = run(KeyError("\x1b[31m"), ["--debug"])
+    assert "\x1b" not in debug.stderr and debug.stderr.count("\n") > 5
+
+
+def test_names_are_said_in_printable_characters(capsys):
+    say("a\x1b[2J\nb\r\udcff")
+    say("c\t", err=True)
+    assert capsys.readouterr() == ("a\\x1b[2J\nb\\r\\xff\n", "c\\t\n")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +173,10 @@ def test_the_module_needs_click_alone():
         "print(sorted(ours), 'numpy' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "['ltxrt.engines', 'ltxrt.engines.command', 'ltxrt.engines.errors'] False"
+    assert (
+        out.strip()
+        == "['ltxrt.engines', 'ltxrt.engines.command', 'ltxrt.engines.errors', 'ltxrt.engines.text'] False"
+    )
 
 
 def test_sigterm_ends_a_command_as_an_interruption_does(tmp_path):
