@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -11,35 +10,45 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from ltxrt.engines.command import LtxrtGroup, ltxrt_command
+from ltxrt.engines.command import LtxrtGroup, ltxrt_command, say
+from ltxrt.runtime.options import BOTH_PASSES, PASS
 
 if TYPE_CHECKING:
     from ltxrt.engines.bundle import Bundle
-    from ltxrt.runtime.pipeline import Event, Stream
+    from ltxrt.runtime.pipeline import Event, Pipeline, Stream
     from ltxrt.runtime.request import Request
 
 PATH = click.Path(path_type=Path)
 
-# Options whose default is the bundle's preset: flag, type, help. Those of a pass are the first one's.
+# Options whose default is the bundle's preset: flag, type, help. Those of a pass are the first one's, but for
+# BOTH_PASSES, and say so.
 FROM_PRESET: tuple[tuple[str, Any, str], ...] = (
     ("--negative-prompt", str, "What it must not show."),
     ("--height", int, "Pixels, a multiple of 32."),
     ("--width", int, "Pixels, a multiple of 32."),
     ("--num-frames", int, "Frames, 8k+1."),
     ("--frame-rate", float, "Frames per second."),
-    ("--steps", int, "Denoising steps."),
+    ("--steps", int, "Steps of the schedule; those skipped are among them."),
     ("--timesteps", str, "Explicit sigmas instead of steps: 1,0.9875,0.725"),
     ("--skip-initial", int, "Steps left out at the beginning; needs --input-video."),
     ("--skip-final", int, "Steps left out at the end; the last one kept goes to 0."),
     ("--guidance-scale", str, "1 is off; with commas, one for each of --guidance-timesteps."),
-    ("--stg-scale", str, "Spatiotemporal guidance; 0 is off."),
+    ("--stg-scale", str, "Spatiotemporal guidance, of --skip-block-list; 0 is off."),
     ("--rescaling-scale", str, "Rescaling where spatiotemporal guidance runs; 1 is off."),
     ("--guidance-timesteps", str, "Sigmas from which each entry of those lists holds."),
-    ("--skip-block-list", str, "Blocks that it perturbs: 11,25;28 where each list has its timestep."),
+    (
+        "--skip-block-list",
+        str,
+        "Blocks that it perturbs; with ; a list for each timestep: ;11,25;28 begins with an empty one.",
+    ),
     ("--stg-mode", str, "attention_values, attention_skip or transformer_block."),
     ("--cfg-star/--no-cfg-star", bool, "Project the negative velocity on the positive one."),
-    ("--stochastic/--no-stochastic", bool, "Predict the clean video and noise it afresh in each step."),
-    ("--two-passes/--one-pass", bool, "A small first pass, upsampled for a second one."),
+    (
+        "--stochastic/--no-stochastic",
+        bool,
+        "Predict the clean video and noise it afresh in each step, of all passes.",
+    ),
+    ("--two-passes/--one-pass", bool, "A small first pass, upsampled for a second one; or one to the end."),
     ("--downscale-factor", float, "Size of the first of two passes."),
     ("--adain-factor", float, "How far upsampled latents take the first pass's statistics."),
     ("--tone-map", float, "Compression of the latents before decoding; 0 is off."),
@@ -53,7 +62,9 @@ LISTS = ("timesteps", "guidance_scale", "stg_scale", "rescaling_scale", "guidanc
 
 def _preset_options(command: Any) -> Any:
     for flag, kind, text in reversed(FROM_PRESET):
-        option = click.option(flag, type=kind, default=None, help=f"{text} [default: the preset's]")
+        name = flag.partition("/")[0].removeprefix("--").replace("-", "_")
+        of = "of the first pass; " if name in PASS and name not in BOTH_PASSES else ""
+        option = click.option(flag, type=kind, default=None, help=f"{text} [{of}default: the preset's]")
         command = option(command)
     return command
 
@@ -88,7 +99,10 @@ def _preset_options(command: Any) -> Any:
 @click.option("--config", type=PATH, metavar="FILE", help="Settings in YAML; official files are read too.")
 @_preset_options
 @click.option(
-    "--second-pass", multiple=True, metavar="KEY=VALUE", help="A setting of the second pass; may be repeated."
+    "--second-pass",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help=f"A setting of the second pass; may be repeated. KEY is {', '.join(PASS).replace('_', '-')}.",
 )
 @click.option("--sampler", help="uniform or linear_quadratic, unshifted.  [default: the checkpoint's]")
 @click.option("--guidance-rescale", type=float, help="diffusers' rescaling of guidance; 0 is off.")
@@ -130,7 +144,7 @@ def main(
     from ltxrt.engines.bundle import read_bundle
 
     if list_presets:
-        click.echo(_presets(read_bundle(bundle)))
+        say(_presets(read_bundle(bundle)))
         return
     if output is None:
         raise click.UsageError("Missing option '--output'.")
@@ -145,7 +159,7 @@ def doctor_command(context: click.Context, /, bundle: Path | None) -> None:
     from ltxrt.engines.doctor import report
 
     for line in report(bundle or _before_doctor(context)):
-        click.echo(line)
+        say(line)
 
 
 def _before_doctor(context: click.Context) -> Path | None:
@@ -164,7 +178,7 @@ def _before_doctor(context: click.Context) -> Path | None:
 def _generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:
     from ltxrt.engines.bundle import read_bundle
     from ltxrt.engines.contract import COMPONENTS
-    from ltxrt.runtime import given
+    from ltxrt.runtime import given, provenance
     from ltxrt.runtime.options import precisions
     from ltxrt.runtime.pipeline import Pipeline
     from ltxrt.runtime.video import check_not_read, check_output
@@ -173,25 +187,58 @@ def _generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:
     where = {key: options.pop(key) for key in ("backend", "threads", "keep_loaded")}
     precision = precisions(options.pop("precision"), COMPONENTS)
     pipeline = Pipeline(read_bundle(bundle), precision=precision, **where)
-    request = _request(options)
+    request, first = _request(options)
     check_not_read(output, given.files(request))
     start = time.monotonic()
     console = Console()
+    inputs = provenance.given(request)
     stream = pipeline.stream(request, console)
-    for line in pipeline.unproved(stream.settings):
-        click.echo(line, err=True)
+    for line in (*pipeline.unproved(stream.settings), *_notes(pipeline, stream, first)):
+        say(line, err=True)
     if stream.truncated:
         over = f"{stream.truncated} tokens over {stream.settings.preset.max_tokens}"
         click.echo(f"warning: the prompt is {over}; its end was cut off", err=True)
-    count = _write(stream, output, bundle)
+    metadata = provenance.metadata(
+        stream.settings,
+        pipeline.bundle,
+        backend=pipeline.backend,
+        precisions=pipeline.precisions(stream.settings),
+        threads=pipeline.threads,
+        inputs=inputs,
+    )
+    count = _write(stream, output, metadata)
     console.finish()
-    click.echo(f"{output}: {count} frames in {time.monotonic() - start:.1f} s")
+    say(f"{output}: {count} frames in {time.monotonic() - start:.1f} s")
 
 
-def _request(options: dict[str, Any]) -> Request:
-    """The options as a request; what a settings file says holds where no option says otherwise."""
+def _notes(pipeline: Pipeline, stream: Stream, first: list[str]) -> list[str]:
+    """Lines for people on what was asked for and has less effect than it may seem.
+
+    `first` are the options given that the first of two passes alone follows.
+    """
+    from ltxrt.runtime.guidance_plan import unperturbed
+
+    lines, passes = [], len(stream.settings.preset.passes)
+    if first and passes > 1:
+        flags = ", ".join(map(_flag, first))
+        lines.append(f"note: {flags} hold for the first pass; --second-pass KEY=VALUE sets the second's")
+    for number in range(passes):
+        plan = pipeline.plan(stream.settings, number)
+        if count := unperturbed(plan):
+            lines.append(
+                f"note: {count} of the {len(plan)} steps of pass {number + 1} have an stg-scale and no block "
+                "to perturb; it has no effect there (--skip-block-list names blocks)"
+            )
+    return lines
+
+
+def _request(options: dict[str, Any]) -> tuple[Request, list[str]]:
+    """The options as a request; what a settings file says holds where no option says otherwise.
+
+    And those of the options that the first of two passes alone follows.
+    """
     from ltxrt.runtime import media, settings_file, tiling
-    from ltxrt.runtime.options import blocks, from_file, numbers, over, second_pass
+    from ltxrt.runtime.options import blocks, first_only, from_file, merged, numbers, second_pass
     from ltxrt.runtime.request import Request
 
     config = options.pop("config")
@@ -206,11 +253,11 @@ def _request(options: dict[str, Any]) -> Request:
         values["vae_memory"] = tiling.parse_bytes(values["vae_memory"])
     values["conditions"] = tuple(media.parse(text) for text in values["conditions"])
     base = {} if config is None else from_file(settings_file.read(config))
-    values = over(base, values)
-    values["second_pass"] = over(base.get("second_pass", {}), second_pass(second))
-    if "prompt" not in values:
+    others = second_pass(second)
+    whole = merged(base, values, others)
+    if "prompt" not in whole:
         raise click.UsageError("Missing option '--prompt'.")
-    return Request(**values)
+    return Request(**whole), first_only(values, others)
 
 
 def _flag(name: str) -> str:
@@ -245,22 +292,11 @@ def _shown(value: Any) -> str:
     return (";" if value and isinstance(value[0], tuple) else ",").join(map(str, parts))
 
 
-def _write(stream: Stream, output: Path, bundle: Path) -> int:
+def _write(stream: Stream, output: Path, metadata: dict[str, str]) -> int:
     """The frames as they come; how many there were."""
     from ltxrt.runtime.video import VideoWriter
 
-    settings = stream.settings
-    preset, request = settings.preset, settings.request
-    metadata = {
-        "prompt": request.prompt,
-        "negative_prompt": preset.negative_prompt if settings.guided else "",
-        "seed": str(request.seed),
-        "bundle": bundle.resolve().name,
-        "preset": request.preset,
-        "passes": json.dumps([vars(one) for one in preset.passes]),
-        "reference": request.reference,
-        "software": "ltxrt",
-    }
+    preset = stream.settings.preset
     with VideoWriter(output, preset.height, preset.width, preset.frame_rate, metadata) as writer:
         for chunk in stream.frames:
             for frame in chunk:

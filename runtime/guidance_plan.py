@@ -6,7 +6,6 @@ in `guidance`, the mapping of lists to steps is the official pipeline's.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines.errors import InputError
+from ltxrt.engines.text import quoted
 from ltxrt.runtime import guidance
 from ltxrt.runtime.guidance import Velocity
 
@@ -31,7 +31,11 @@ LIMITS: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class StepGuidance:
-    """One step: CFG runs where cfg > 1; STG over `skip_blocks`, then rescaling unless 1, where stg > 0."""
+    """One step: CFG runs where cfg > 1; where stg > 0, STG over `skip_blocks`, then rescaling unless 1.
+
+    Without blocks to perturb the perturbed velocity would be the positive one, and its difference 0: nothing
+    is run for it, and rescaling stays, as in the official pipeline, which runs it all the same.
+    """
 
     cfg: float
     stg: float
@@ -59,18 +63,15 @@ class GuidanceLists:
 def plan(lists: GuidanceLists, sigmas: NDArray[np.floating]) -> tuple[StepGuidance, ...]:
     """The guidance of each of the descending `sigmas` (n,).
 
-    Raises InputError for lists that do not fit together, values out of range, an unknown mode, and steps with
-    STG but no block to perturb.
+    Raises InputError for lists that do not fit together, values out of range and an unknown mode.
     """
     check(lists)
-    steps = tuple(_entry(lists, j) for j in _mapping(lists.guidance_timesteps, sigmas))
-    for i, step in enumerate(steps):
-        if step.stg > 0 and not step.skip_blocks:
-            raise InputError(
-                f"stg_scale {step.stg:g} at step {i + 1} (sigma {float(sigmas[i]):g}) has no block to "
-                "perturb; name blocks in skip_block_list, or set stg_scale 0 there"
-            )
-    return steps
+    return tuple(_entry(lists, j) for j in _mapping(lists.guidance_timesteps, sigmas))
+
+
+def unperturbed(steps: Sequence[StepGuidance]) -> int:
+    """How many steps have STG and no block that it would perturb, so that it has no effect there."""
+    return sum(step.stg > 0 and not step.skip_blocks for step in steps)
 
 
 def check(lists: GuidanceLists) -> None:
@@ -79,8 +80,9 @@ def check(lists: GuidanceLists) -> None:
     timesteps = lists.guidance_timesteps
     for name, (low, high) in LIMITS.items():
         for value in getattr(lists, name) or ():
-            if not (math.isfinite(value) and low <= value <= high):
-                raise InputError(f"{name} {value:g}: must be between {low:g} and {high:g}")
+            if not low <= value <= high:  # NaN compares false
+                shown = quoted(value) if isinstance(value, int) else f"{value:g}"
+                raise InputError(f"{name} {shown}: must be between {low:g} and {high:g}")
     if timesteps is not None and (not timesteps or list(timesteps) != sorted(set(timesteps), reverse=True)):
         shown = ", ".join(f"{t:g}" for t in timesteps) or "(empty)"
         raise InputError(f"guidance_timesteps {shown}: must be one or more sigmas, each below the one before")
@@ -97,7 +99,7 @@ def check_blocks(steps: Sequence[StepGuidance], layers: int) -> None:
         for block in step.skip_blocks if step.stg > 0 else ():
             if not 0 <= block < layers:
                 raise InputError(
-                    f"skip_block_list names block {block}; this transformer has {layers} blocks, "
+                    f"skip_block_list names block {quoted(block)}; this transformer has {layers} blocks, "
                     f"0 to {layers - 1}"
                 )
 
@@ -105,7 +107,7 @@ def check_blocks(steps: Sequence[StepGuidance], layers: int) -> None:
 def parts(step: StepGuidance) -> tuple[str, ...]:
     """The sub-batches the step runs, in batch order: of "negative", "positive", "perturbed"."""
     negative = ("negative",) if step.cfg > 1 else ()
-    perturbed = ("perturbed",) if step.stg > 0 else ()
+    perturbed = ("perturbed",) if step.stg > 0 and step.skip_blocks else ()
     return (*negative, "positive", *perturbed)
 
 
@@ -135,9 +137,10 @@ def combine_parts(outputs: Mapping[str, Velocity], step: StepGuidance, cfg_star:
         negative = outputs["negative"]
         negative = guidance.cfg_star(negative, positive) if cfg_star else negative
         velocity = guidance.combine(negative, positive, step.cfg)
-    if "perturbed" not in outputs:
+    if step.stg <= 0:
         return velocity
-    velocity = velocity + guidance.stg_delta(positive, outputs["perturbed"], step.stg)
+    if "perturbed" in outputs:
+        velocity = velocity + guidance.stg_delta(positive, outputs["perturbed"], step.stg)
     return velocity if step.rescale == 1 else guidance.rescale(velocity, positive, step.rescale)
 
 
@@ -177,5 +180,5 @@ def _check_length(name: str, length: int, timesteps: tuple[float, ...] | None) -
 
 def _mode_row(mode: str) -> int:
     if mode not in MODES:
-        raise InputError(f"stg_mode {mode!r} is not known; known are {', '.join(MODES)}")
+        raise InputError(f"stg_mode {quoted(mode)} is not known; known are {', '.join(MODES)}")
     return MODES.index(mode)

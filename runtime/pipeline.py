@@ -34,7 +34,7 @@ from ltxrt.runtime.latents import LatentShape, VideoShape, unpack
 from ltxrt.runtime.noise import Noise, TorchCpuGenerator
 from ltxrt.runtime.noise_cuda import TorchCudaGenerator
 from ltxrt.runtime.prompt import Tokenizer, Tokens
-from ltxrt.runtime.request import Request, Settings, complete, guidance_lists
+from ltxrt.runtime.request import PASS_FLAGS, Request, Settings, complete, guidance_lists
 from ltxrt.runtime.tiling import WORKSPACE, Tile
 
 Array = NDArray[np.float32]
@@ -306,11 +306,11 @@ class Pipeline:
         """The sigmas that pass `number` runs."""
         one = settings.preset.passes[number]
         if one.timesteps is not None:
-            sigmas = schedule.explicit(one.timesteps, self.scheduler.allowed_steps)
+            sigmas = schedule.explicit(one.timesteps, self.scheduler.allowed_steps, PASS_FLAGS[number])
         else:
-            tokens = self.shape(settings, number).tokens
-            sigmas = schedule.sigmas(settings.scheduler(self.scheduler), one.steps, tokens)
-            sigmas = schedule.skip(sigmas, one.skip_initial, one.skip_final)
+            tokens, facts = self.shape(settings, number).tokens, settings.scheduler(self.scheduler)
+            sigmas = schedule.sigmas(facts, one.steps, tokens, PASS_FLAGS[number])
+            sigmas = schedule.skip(sigmas, one.skip_initial, one.skip_final, PASS_FLAGS[number])
         strength = settings.request.denoise_strength
         return schedule.part(sigmas, strength) if strength is not None and number == 0 else sigmas
 
@@ -321,9 +321,13 @@ class Pipeline:
         guidance_plan.check_blocks(steps, self.transformer.layers)
         return steps
 
+    def precisions(self, settings: Settings) -> dict[str, str]:
+        """The components that this request runs, each with the precision of its graph."""
+        return {name: self._precision(name) for name in self._needed(settings)}
+
     def unproved(self, settings: Settings) -> list[str]:
         """A line for people where components that run were never held against torch; none where all were."""
-        precisions = {name: self._precision(name) for name in self._needed(settings)}
+        precisions = self.precisions(settings)
         names = evidence.unproved(self.bundle, self.backend, precisions, self._report)
         if not names:
             return []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.facts import Pass, Preset, SchedulerFacts, VaeFacts
+from ltxrt.engines.text import quoted
 from ltxrt.runtime import guidance_plan
 from ltxrt.runtime.latents import VideoShape
 from ltxrt.runtime.media import Condition
@@ -50,14 +50,18 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
 }
 PASS_FIELDS = tuple(f.name for f in fields(Pass))
 LISTS = ("guidance_scale", "stg_scale", "rescaling_scale")
+PASS_FLAGS = ("--", "--second-pass ")  # what stands before a pass's settings where a user names them
+FLAGS = {"noise": "--noise-file", "noise_layout": "--noise"}  # where a field's flag has another name
 
 
 @dataclass(frozen=True)
 class Request:
     """A video to make. None means the preset's value; `preset` names one of the bundle's.
 
-    The fields of a pass (steps … stochastic) are the first pass's; `second_pass` holds those of the second,
-    where `two_passes` or the preset has one. A guidance list may be given as one number; no
+    The fields of a pass (steps … cfg_star) are the first pass's, and `stochastic` is both passes';
+    `second_pass` holds those of the second, where `two_passes` or the preset has one, and may hold
+    `tone_map`, which comes after it. Of two passes made one (`two_passes` False) the first runs to its end:
+    the preset's skip_final made it stop early for the second. A guidance list may be given as one number; no
     guidance_timesteps is ().
 
     image: a file, or pixels (3, height, width) float32 in −1..1, that becomes the first frame; conditions:
@@ -157,11 +161,13 @@ def complete(request: Request, presets: Mapping[str, Preset], vae: VaeFacts) -> 
     Raises InputError that names the flag, what was given and what is allowed.
     """
     if request.preset not in presets:
-        raise InputError(f"--preset {request.preset!r}: this bundle has {', '.join(presets)}")
+        raise InputError(f"--preset {quoted(request.preset)}: this bundle has {', '.join(presets)}")
     habits = _habits(request)
     preset = _merged(request, presets[request.preset], habits)
     if not request.prompt.strip():
         raise InputError("--prompt is empty; describe the video, for example 'waves break on a rocky shore'")
+    check_text("prompt", request.prompt)
+    check_text("negative_prompt", preset.negative_prompt)
     for name, (low, high) in LIMITS.items():
         value = getattr(preset if hasattr(preset, name) else request, name, None)
         if value is not None:
@@ -176,8 +182,7 @@ def _habits(request: Request) -> Reference:
     for name, allowed in CHOICES.items():
         if getattr(request, name) not in allowed:
             shown = ", ".join(a for a in allowed if a is not None)
-            flag = f"--{name.replace('_', '-')}"
-            raise InputError(f"{flag} {getattr(request, name)!r}: must be one of {shown}")
+            raise InputError(f"{flag_of(name)} {quoted(getattr(request, name))}: must be one of {shown}")
     if request.generator == "cuda" and request.gpu is None:
         raise InputError(f"--generator cuda needs the GPU whose numbers to draw: --gpu {' | '.join(GPUS)}")
     habits = reference(request.reference)
@@ -186,15 +191,37 @@ def _habits(request: Request) -> Reference:
     return replace(habits, token_noise=request.noise_layout == "official")
 
 
-def check_range(name: str, value: float, low: float, high: float) -> None:
-    if not (math.isfinite(value) and low <= value <= high):
-        raise InputError(f"--{name.replace('_', '-')} {value}: must be between {low:g} and {high:g}")
+def flag_of(name: str) -> str:
+    """The option that sets a field of the request."""
+    return FLAGS.get(name, f"--{name.replace('_', '-')}")
+
+
+def check_range(name: str, value: float, low: float, high: float, flag: str = "--") -> None:
+    """InputError unless low ≤ value ≤ high; nothing is converted, because an int may be too large for it."""
+    if not low <= value <= high:  # NaN compares false
+        shown = flag_of(name) if flag == "--" else flag + name.replace("_", "-")
+        raise InputError(f"{shown} {quoted(value)}: must be between {low:g} and {high:g}")
+
+
+def check_text(name: str, text: str) -> None:
+    """Refuse bytes of another encoding than UTF-8, as Python keeps them from a command line."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        given = quoted(text[max(error.start - 20, 0) : error.end + 20])
+        raise InputError(f"{flag_of(name)} is no UTF-8 text at {given}; give it in UTF-8") from error
 
 
 def _merged(request: Request, preset: Preset, habits: Reference) -> Preset:
     """The preset with the request's values in it."""
     names = [f.name for f in fields(Preset) if hasattr(request, f.name)]
     given = {n: getattr(request, n) for n in names if getattr(request, n) is not None}
+    if (tone_map := request.second_pass.get("tone_map")) is not None:
+        if request.tone_map not in (None, tone_map):
+            raise InputError(
+                "--tone-map and --second-pass tone-map are one setting with two values; give it once"
+            )
+        given["tone_map"] = tone_map
     if request.max_tokens is None:
         given["max_tokens"] = habits.tokens(preset.max_tokens)
     if request.adain_factor is None and not habits.adain:
@@ -210,8 +237,12 @@ def _passes(request: Request, preset: Preset, habits: Reference) -> tuple[Pass, 
     if two and (request.downscale_factor or preset.downscale_factor) == 1:
         raise InputError("--two-passes needs a smaller first pass; give --downscale-factor, as in 0.6666666")
     own = {n: getattr(request, n) for n in PASS_FIELDS if getattr(request, n) is not None}
-    first = overridden(base[0], own, "--")
-    return (first, overridden(base[-1], request.second_pass, "--second-pass ")) if two else (first,)
+    if not two:
+        whole = replace(base[0], skip_final=0) if len(base) == 2 else base[0]  # nobody takes over from it
+        return (overridden(whole, own, PASS_FLAGS[0]),)
+    shared = {name: own[name] for name in ("stochastic",) if name in own}
+    second = {**shared, **{n: v for n, v in request.second_pass.items() if n != "tone_map"}}
+    return overridden(base[0], own, PASS_FLAGS[0]), overridden(base[-1], second, PASS_FLAGS[1])
 
 
 def _without_stg(one: Pass) -> Pass:
@@ -223,7 +254,8 @@ def overridden(one: Pass, values: Mapping[str, Any], flag: str) -> Pass:
     """The pass with `values` in it; `flag` is how the user names its fields, for messages."""
     unknown = [name for name in values if name not in PASS_FIELDS]
     if unknown:
-        raise InputError(f"{flag}{unknown[0]}: not a field of a pass; they are {', '.join(PASS_FIELDS)}")
+        shown = quoted(unknown[0]).strip("'\"")
+        raise InputError(f"{flag}{shown}: not a field of a pass; they are {', '.join(PASS_FIELDS)}")
     if values.get("steps") is not None and values.get("timesteps") is not None:
         raise InputError(f"{flag}steps and {flag}timesteps exclude each other; give one of them")
     if values.get("timesteps") is not None and (values.get("skip_initial") or values.get("skip_final")):
@@ -239,7 +271,7 @@ def overridden(one: Pass, values: Mapping[str, Any], flag: str) -> Pass:
         given.update(skip_initial=0, skip_final=0)
     changed = dataclasses.replace(one, **given)
     changed = replace(changed, steps=len(changed.timesteps) if changed.timesteps else changed.steps)
-    check_range("steps", changed.steps, *LIMITS["steps"])
+    check_range("steps", changed.steps, *LIMITS["steps"], flag)
     guidance_plan.check(guidance_lists(changed))
     return changed
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
+import re
 import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ltxrt.engines.errors import InputError, LtxrtError
+from ltxrt.engines.text import quoted
 from ltxrt.runtime.readers import check_regular, damaged, open_video
 
 Frame = NDArray[np.uint8]  # (H, W, 3)
@@ -56,6 +58,9 @@ SUFFIXES = (*FORMATS, ".gif")
 THREADS = 4  # fixed, because x264's output depends on it: one video, one file, on any number of cores
 _GIF = ("gif",)  # read by FFmpeg in `read_video`, whose frames have times
 ALLOWED = f"{', '.join(SUFFIXES)}, or a name without suffix for a folder of PNG frames"
+# What looks like a format's suffix, the two known ones that begin with a digit among them. The rest of a name
+# behind a dot, as in fog-1.5 or take.2-final, is part of the name.
+_SUFFIX = re.compile(r"\.([a-z][a-z0-9]*|3gp|3g2)", re.IGNORECASE)
 
 
 def to_uint8(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -81,16 +86,17 @@ def check_output(path: Path) -> None:
 
 
 def _check_place(path: Path) -> None:
-    if path.suffix.lower() not in (*SUFFIXES, ""):
+    suffix = suffix_of(path)
+    if suffix not in (*SUFFIXES, ""):
         raise InputError(f"--output {path}: the suffix must be {ALLOWED}")
     if path.name in ("", "..") or "\0" in path.name:
         raise InputError(f"--output {path}: is no name; give the path of a file, or of a folder to be made")
     parent = path.absolute().parent
     if not parent.is_dir():
         raise InputError(f"--output {path}: the folder {parent} does not exist; make it first")
-    if path.suffix == "" and path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if suffix == "" and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"--output {path}: exists; give a new name or an empty folder for the PNG frames")
-    if path.suffix != "" and path.is_dir():
+    if suffix != "" and path.is_dir():
         raise InputError(f"--output {path}: is a folder; give a file name")
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise InputError(f"--output {path}: is a device or a pipe; give the name of a regular file")
@@ -98,7 +104,7 @@ def _check_place(path: Path) -> None:
 
 def _check_replaceable(path: Path) -> None:
     """Refuse what the finished video, under its temporary name, could not be renamed to."""
-    if path.suffix == "" and path.is_symlink():
+    if suffix_of(path) == "" and path.is_symlink():
         raise InputError(f"--output {path}: is a link; give the folder it points to, {path.readlink()}")
     if path.is_mount():
         raise InputError(f"--output {path}: is where a disk is mounted; give a new name in it")
@@ -120,6 +126,11 @@ def check_not_read(path: Path, files: Iterable[Path | str]) -> None:
             continue
         if same:
             raise InputError(f"--output {path}: the video is made from this file; give another name")
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that names a format, in lower case; "" where the name has none: a folder of PNG frames."""
+    return path.suffix.lower() if _SUFFIX.fullmatch(path.suffix) else ""
 
 
 def _temporary(path: Path) -> Path:
@@ -187,7 +198,7 @@ class VideoWriter:
         self._sink.finish()
 
     def _open(self) -> _Sink:
-        suffix = self.path.suffix.lower()
+        suffix = suffix_of(self.path)
         if suffix == ".gif":
             return _Gif(self.temporary, self.rate, self.metadata)
         if suffix in FORMATS:
@@ -195,7 +206,7 @@ class VideoWriter:
         return _Folder(self.temporary, self.rate, self.metadata)
 
     def _publish(self) -> None:
-        if self.path.suffix == "" and self.path.is_dir():
+        if suffix_of(self.path) == "" and self.path.is_dir():
             self.path.rmdir()  # empty, as check_output saw
         self.temporary.replace(self.path)
 
@@ -301,8 +312,8 @@ class _Folder:
 
 def as_fraction(frame_rate: float) -> Fraction:
     """The exact rate that a decimal stands for: 23.976 and 29.97 are the NTSC rates, 24000/1001 and so on."""
-    if not (math.isfinite(frame_rate) and frame_rate > 0):
-        raise InputError(f"frame rate {frame_rate}: must be a number of frames per second above 0")
+    if not 0 < frame_rate <= sys.float_info.max:  # NaN compares false, and an int may be too large to convert
+        raise InputError(f"frame rate {quoted(frame_rate)}: must be a number of frames per second above 0")
     whole = round(frame_rate * 1.001)
     ntsc = Fraction(whole * 1000, 1001)
     if abs(float(ntsc) - frame_rate) < 2e-3 and frame_rate != int(frame_rate):

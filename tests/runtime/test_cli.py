@@ -1,5 +1,6 @@
 """`ltx-run` as a user meets it: files, messages and exit statuses."""
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -9,10 +10,26 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from ltxrt.engines.files import sha256
 from ltxrt.runtime.cli import main
 from ltxrt.runtime.video import read_metadata, read_video
 
 SMALL = ["--height", "64", "--width", "96", "--num-frames", "9", "--steps", "2"]
+
+
+WHOLE = (
+    *(
+        "height",
+        "width",
+        "num-frames",
+        "steps",
+        "skip-initial",
+        "skip-final",
+        "max-tokens",
+        "seed",
+        "threads",
+    ),
+)
 
 
 def run(*arguments):
@@ -78,6 +95,18 @@ def test_truncation_is_said_aloud(tiny_bundle, tmp_path):
         (["--timesteps", "1,0.5"], "--steps and --timesteps exclude each other"),
         (["--max-tokens", "1"], "--max-tokens 1: must be between 2 and 512"),
         (["--threads", "0"], "threads 0"),
+        (["--threads", "100000"], "threads 100000: must be between 1 and 1024"),
+        *((["--" + n, "9" * 400], "not a valid integer of up to 20 digits") for n in WHOLE),
+        (["--height", "9" * 5000], "not a valid integer of up to 20 digits"),
+        (["--seed", "३"], "'३' is not a valid integer"),
+        (["--vae-memory", "9" * 400], "is no amount of memory"),
+        (["--vae-memory", "९GiB"], "'९GiB' is no amount of memory"),
+        (["--condition", "i.png@" + "9" * 400], "must be a whole number of 0 or more"),
+        (["--condition", "i.png@३"], "must be MEDIA[@FRAME[:STRENGTH]]"),
+        (["--second-pass", "steps=" + "9" * 400], "must be a whole number of up to 20 digits"),
+        (["--prompt", "fog \udce9"], r"--prompt is no UTF-8 text at 'fog \xe9'"),
+        (["--image", "\x1b[31mred\x07.png"], r"--image \x1b[31mred\x07.png: no such file"),
+        (["--noise", "comfy"], "--noise 'comfy': must be one of official, diffusers"),
     ],
 )
 def test_mistakes_get_one_line_and_status_2(tiny_bundle, tmp_path, extra, message):
@@ -86,6 +115,7 @@ def test_mistakes_get_one_line_and_status_2(tiny_bundle, tmp_path, extra, messag
     assert message in result.output
     errors = [line for line in result.output.splitlines() if "error" in line.lower()]
     assert len(errors) == 1 and "Traceback" not in result.output
+    assert len(errors[0]) < 800 and errors[0].isprintable()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -158,6 +188,74 @@ def test_explicit_timesteps_and_stochastic_sampling(tiny_bundle, tmp_path):
     for text, message in (("1,x", "numbers with commas"), ("0.5,0.9", "must descend"), ("2", "at most 1")):
         result = run(*base, "--output", tmp_path / "d.mp4", "--timesteps", text)
         assert (result.exit_code, message in result.output) == (2, True), result.output
+
+
+def test_different_videos_say_how_they_differ(tiny_bundle, tmp_path):
+    """Other noise, other precision of it, another start, another image: their metadata differ."""
+    for name, shade in (("a", 0), ("b", 9)):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (96, 64), (shade, 200, 30)).save(tmp_path / name / "i.png")
+    cases = {
+        "cpu": [],
+        "cuda": ["--generator", "cuda", "--gpu", "H100"],
+        "layout": ["--noise", "diffusers"],
+        "bf16": ["--noise-dtype", "bf16"],
+        "tiles": ["--vae-memory", "1GB"],
+        "decode": ["--decode-timestep", "0.1"],
+        "image": ["--image", tmp_path / "a" / "i.png"],
+        "another": ["--image", tmp_path / "b" / "i.png"],
+        "place": ["--condition", f"{tmp_path / 'a' / 'i.png'}@8"],
+        "plain": ["--image", tmp_path / "a" / "i.png", "--preparation", "plain"],
+    }
+    found = {}
+    for name, extra in cases.items():
+        result = run_small(tiny_bundle("0.9.5"), tmp_path / f"{name}.mp4", *extra)
+        assert result.exit_code == 0, result.output
+        found[name] = read_metadata(tmp_path / f"{name}.mp4")
+    told = [json.dumps(one, sort_keys=True) for one in found.values()]
+    assert len(set(told)) == len(cases)
+    settings = json.loads(found["cuda"]["settings"])
+    assert (settings["generator"], settings["gpu"], settings["noise_layout"]) == ("cuda", "H100", "official")
+    assert json.loads(found["layout"]["settings"])["noise_layout"] == "diffusers"
+    (image,) = json.loads(found["image"]["given"])
+    assert (image["for"], image["name"], image["strength"]) == ("image", "i.png", 1.0)
+    assert image["sha256"] == sha256(tmp_path / "a" / "i.png")
+    assert str(tmp_path) not in "".join(told)
+    assert found["cpu"]["software"] == f"ltxrt {importlib.metadata.version('ltxrt')}"
+    assert json.loads(found["cpu"]["backend"]) == {"name": "onnxruntime", "threads": None}
+    components = json.loads(found["cpu"]["components"])
+    assert {one["precision"] for one in components.values()} == {"fp32"}
+    assert sorted(components) == ["text_encoder", "transformer", "vae_decoder"]
+
+
+def test_what_has_less_effect_than_it_seems_is_said(two_pass_bundle, tmp_path):
+    asked = ["--bundle", two_pass_bundle, "--prompt", "fog", "--output", tmp_path / "v.mp4", *SMALL]
+    two = ["--two-passes", "--downscale-factor", "0.67", "--second-pass", "timesteps=0.725"]
+    result = run(*asked, *two, "--stg-scale", "1", "--skip-block-list", "")
+    assert result.exit_code == 0, result.output
+    said = "note: --steps, --stg-scale, --skip-block-list hold for the first pass; --second-pass KEY=VALUE"
+    assert said in result.output
+    assert "note: 2 of the 2 steps of pass 1 have an stg-scale and no block to perturb" in result.output
+
+
+def test_messages_name_the_pass_that_the_user_named(two_pass_bundle, tmp_path):
+    asked = ["--bundle", two_pass_bundle, "--prompt", "fog", "--output", tmp_path / "v.mp4", *SMALL]
+    asked += ["--two-passes", "--downscale-factor", "0.67", "--second-pass", "steps=20"]
+    for extra, message in (
+        ("timesteps=0.725", "--second-pass steps and --second-pass timesteps exclude each other"),
+        ("skip-final=20", "(--second-pass skip-initial, --second-pass skip-final), or give more --second-"),
+    ):
+        result = run(*asked, "--second-pass", extra)
+        assert result.exit_code == 2 and message in result.output, result.output
+
+
+def test_the_help_says_which_pass_an_option_is_for():
+    text = " ".join(run("--help").output.split())
+    assert "Steps of the schedule; those skipped are among them. [of the first pass; default" in text
+    assert "Project the negative velocity on the positive one. [of the first pass; default" in text
+    assert "noise it afresh in each step, of all passes. [default: the preset's]" in text
+    assert "KEY is steps, timesteps," in text and "stochastic, tone-map." in text
+    assert ";11,25;28 begins with an empty one" in text
 
 
 def test_presets_are_listed(tiny_bundle):

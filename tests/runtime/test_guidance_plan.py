@@ -14,6 +14,7 @@ from ltxrt.runtime.guidance_plan import (
     parts,
     perturbation_mask,
     plan,
+    unperturbed,
 )
 from ltxrt.runtime.schedule import linear_quadratic, skip
 
@@ -97,7 +98,7 @@ def test_by_default_there_is_no_guidance():
         ({"stg_scale": (float("nan"),)}, "stg_scale nan: must be"),
         ({"rescaling_scale": (7,)}, "rescaling_scale 7: must be between 0 and 1"),
         ({"mode": "residual"}, "stg_mode 'residual' is not known; known are attention_values, "),
-        ({"stg_scale": (2,)}, r"stg_scale 2 at step 1 \(sigma 1\) has no block to perturb; name blocks"),
+        ({"stg_scale": (10**400,)}, "stg_scale a number of more than 80 digits: must be"),
     ],
 )
 def test_lists_that_are_no_plan(changes, message):
@@ -117,6 +118,23 @@ def test_lists_that_are_no_plan(changes, message):
 )
 def test_parts(cfg, stg, expected):
     assert parts(StepGuidance(cfg, stg, 1, (0,))) == expected
+
+
+@pytest.mark.parametrize("cfg", [1, 3])
+def test_stg_without_blocks_is_what_the_official_pipeline_makes_of_two_equal_velocities(cfg):
+    """Its mask is None there, so the perturbed sample is the positive one; it rescales all the same."""
+    (step,) = set(plan(GuidanceLists((cfg,), (2,), (0.7,)), SIGMAS))
+    assert unperturbed((step, STG)) == 1
+    rng = np.random.default_rng(0)
+    names = ("negative", "positive") if cfg > 1 else ("positive",)
+    assert parts(step) == names
+    outputs = {name: rng.standard_normal((1, 5, 4)).astype(np.float32) for name in names}
+    told = replace(step, skip_blocks=(3,))
+    run = {**outputs, "perturbed": outputs["positive"]}
+    np.testing.assert_array_equal(combine_parts(outputs, step, True), combine_parts(run, told, True))
+    if cfg > 1:
+        off = replace(step, rescale=1)
+        assert not np.allclose(combine_parts(outputs, step, True), combine_parts(outputs, off, True))
 
 
 @pytest.mark.parametrize("mode", MODES)

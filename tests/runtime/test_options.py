@@ -56,6 +56,7 @@ def test_lists_and_blocks():
     assert options.numbers("--x", "1,0.5, 2") == (1.0, 0.5, 2.0)
     assert options.blocks("--x", "11,25;;28") == ((11, 25), (), (28,))
     assert options.blocks("--x", "") == ((),)
+    assert options.blocks("--x", ";0,1;2") == ((), (0, 1), (2,))
     for call in (options.numbers, options.blocks):
         with pytest.raises(InputError, match="--x '1,a': must be"):
             call("--x", "1,a")
@@ -71,10 +72,23 @@ def test_second_pass_settings():
         (["height=3"], "must be KEY=VALUE"),
         (["steps=x"], "--second-pass steps 'x': must be a whole number"),
         (["cfg-star=1"], "must be yes or no"),
+        (["steps=" + "9" * 400], "--second-pass steps '9{80}'…: must be a whole number of up to 20 digits"),
+        (["steps=" + "9" * 5000], "must be a whole number"),
+        (["steps=३"], "must be a whole number"),
+        (["steps=1_0"], "must be a whole number"),
+        (["guidance-scale=३"], "must be numbers with commas"),
+        (["skip-block-list=" + "9" * 400], "must be block numbers"),
+        (["tone-map=x"], "--second-pass tone-map 'x': must be a number"),
+        (["x" * 10**6], "--second-pass 'x{80}'…: must be KEY=VALUE"),
         (["steps=1", "steps=2"], "--second-pass steps: given twice"),
     ):
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=message) as error:
             options.second_pass(items)
+        assert len(str(error.value)) < 400
+
+
+def test_the_second_pass_takes_the_official_file_s_tone_mapping():
+    assert options.second_pass(["tone-map=0.6"]) == {"tone_map": 0.6}
 
 
 def test_precisions():
@@ -118,6 +132,62 @@ def test_what_a_file_of_one_s_own_leaves_out_is_the_preset_s(tmp_path):
     own = values(tmp_path, "first_pass: {steps: 9}\nsecond_pass: {}\n")
     first, _ = complete(Request("fog", **own), presets, VAE).preset.passes
     assert (first.steps, first.skip_final, len(first.guidance_scale)) == (9, 3, 7)
+
+
+BARE = "pipeline_type: base\nstg_mode: attention_values\n"
+
+
+@pytest.mark.parametrize("name", ["0.9.8-13b-dev", "0.9.7-distilled", "0.9.1"])
+def test_what_an_official_file_leaves_out_is_the_official_pipeline_s_default(tmp_path, name):
+    """Those of `LTXVideoPipeline.__call__`, ltx-video 0.1.2: no preset's."""
+    presets = versions.version(name).presets
+    preset = complete(Request("fog", **values(tmp_path, BARE)), presets, VAE).preset
+    (one,) = preset.passes
+    assert (one.steps, one.timesteps, one.skip_initial, one.skip_final) == (20, None, 0, 0)
+    assert (one.guidance_scale, one.stg_scale, one.rescaling_scale) == ((4.5,), (1.0,), (0.7,))
+    assert (one.skip_block_list, one.guidance_timesteps, one.stg_mode) == (((),), None, "attention_values")
+    assert (one.cfg_star, one.stochastic, preset.tone_map) == (False, False, 0.0)
+    assert (preset.decode_timestep, preset.decode_noise_scale) == (0.0, 0.0)
+
+
+def test_official_decode_noise_is_its_timestep_unless_said(tmp_path):
+    found = values(tmp_path, BARE + "decode_timestep: 0.05\n")
+    assert (found["decode_timestep"], found["decode_noise_scale"]) == (0.05, 0.05)
+    found = values(tmp_path, BARE + "decode_timestep: 0.05\ndecode_noise_scale: 0\n")
+    assert (found["decode_timestep"], found["decode_noise_scale"]) == (0.05, 0.0)
+    found = values(tmp_path, BARE + "timesteps: [1, 0.5]\n")
+    assert "steps" not in found and found["timesteps"] == (1.0, 0.5)
+
+
+def test_the_official_file_s_stochastic_sampling_holds_for_both_passes(tmp_path):
+    presets = versions.version("0.9.8-13b-dev").presets
+    for text in (DEV.replace("sampling: false", "sampling: true"), "stochastic_sampling: true\n"):
+        passes = complete(Request("fog", **values(tmp_path, text)), presets, VAE).preset.passes
+        assert [one.stochastic for one in passes] == [True, True]
+
+
+def test_options_over_a_file_of_two_passes(tmp_path):
+    presets = versions.version("0.9.8-13b-dev").presets
+    base = values(tmp_path, DEV + "  tone_map_compression_ratio: 0.6\n")
+
+    def preset(own, second=()):
+        second = options.second_pass(second)
+        return complete(Request("fog", **options.merged(base, own, second)), presets, VAE).preset
+
+    (one,) = preset({"two_passes": False}).passes
+    assert (one.steps, one.skip_final) == (30, 0)
+    assert [p.stochastic for p in preset({"stochastic": True}).passes] == [True, True]
+    assert [p.stochastic for p in preset({"stochastic": True}, ["stochastic=no"]).passes] == [True, False]
+    first, second = preset({"steps": 5, "skip_final": 0}, ["steps=9", "skip-initial=1"]).passes
+    assert (first.steps, first.skip_final, second.steps, second.skip_initial) == (5, 0, 9, 1)
+    assert (preset({}).tone_map, preset({"tone_map": 0.2}).tone_map) == (0.6, 0.2)
+    assert preset({}, ["tone-map=0.1"]).tone_map == 0.1
+
+
+def test_which_options_the_first_pass_alone_follows():
+    own = {"steps": 3, "cfg_star": True, "stochastic": True, "tone_map": 0.1, "height": 64}
+    assert options.first_only(own, {}) == ["steps", "cfg_star"]
+    assert options.first_only(own, {"cfg_star": False}) == ["steps"]
 
 
 def test_tone_mapping_is_the_last_pass_s(tmp_path):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from ltxrt.engines.errors import InputError
@@ -63,11 +65,25 @@ def test_empty_prompt_is_refused(prompt):
         ({"seed": 2**64}, "--seed 18446744073709551616: must be between"),
         ({"image_strength": 1.5}, "--image-strength 1.5: must be between 0 and 1"),
         ({"reference": "comfy"}, "--reference 'comfy': must be one of official, diffusers"),
+        ({"steps": 10**5000}, "--steps a number of more than 80 digits: must be between 1 and 1000"),
+        ({"frame_rate": 10**400}, "--frame-rate a number of more than 80 digits: must be between 1 and 240"),
+        ({"guidance_scale": 10**400}, "guidance_scale a number of more than 80 digits: must be between"),
+        ({"prompt": "fog \udcff"}, r"--prompt is no UTF-8 text at 'fog \\xff'; give it in UTF-8"),
+        ({"negative_prompt": "\ud800"}, r"--negative-prompt is no UTF-8 text at '\\ud800'"),
+        ({"preset": "x" * 10**6}, "--preset 'x{80}'…: this bundle has default"),
     ],
 )
 def test_wrong_values_get_one_sentence(values, message):
     with pytest.raises(InputError, match=message):
-        complete(Request("fog", **values), PRESETS, VAE)
+        complete(Request(**{"prompt": "fog", **values}), PRESETS, VAE)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("digits", [20, 400, 5000])
+def test_whole_numbers_too_large_for_a_float_or_for_text_are_out_of_range(name, digits):
+    with pytest.raises(InputError, match="must be between") as error:
+        complete(Request("fog", **{name: 10**digits}), PRESETS, VAE)
+    assert len(str(error.value)) < 200
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -115,6 +131,33 @@ def test_two_passes_become_one_and_one_becomes_two():
     assert (first.steps, second.timesteps) == (40, (0.5,))
 
 
+def test_of_two_passes_made_one_the_first_runs_to_its_end():
+    assert DEV["default"].passes[0].skip_final == 3
+    for steps in (3, 30):
+        assert the_pass(Request("fog", two_passes=False, steps=steps), DEV).skip_final == 0
+    assert the_pass(Request("fog", two_passes=False, skip_final=2), DEV).skip_final == 2
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_stochastic_holds_for_both_passes_unless_the_second_says_otherwise(given):
+    presets = {
+        "default": replace(
+            DEV["default"], passes=[replace(p, stochastic=not given) for p in DEV["default"].passes]
+        )
+    }
+    both = complete(Request("fog", stochastic=given), presets, VAE).preset.passes
+    assert [one.stochastic for one in both] == [given, given]
+    apart = Request("fog", stochastic=given, second_pass={"stochastic": not given})
+    assert [one.stochastic for one in complete(apart, presets, VAE).preset.passes] == [given, not given]
+
+
+def test_the_second_pass_may_say_how_latents_are_compressed_after_it():
+    assert complete(Request("fog", second_pass={"tone_map": 0.3}), TWO, VAE).preset.tone_map == 0.3
+    assert complete(Request("fog"), TWO, VAE).preset.tone_map == 0.6
+    same = Request("fog", tone_map=0.3, second_pass={"tone_map": 0.3})
+    assert complete(same, TWO, VAE).preset.tone_map == 0.3
+
+
 def test_presets_are_chosen_by_name():
     assert len(complete(Request("fog", preset="single-pass"), TWO, VAE).preset.passes) == 1
     with pytest.raises(InputError, match="--preset 'fast': this bundle has default, single-pass"):
@@ -140,8 +183,10 @@ def test_presets_are_chosen_by_name():
         ({"guidance_rescale": -1.0}, "--guidance-rescale -1.0"),
         ({"generator": "mps"}, "--generator 'mps': must be one of cpu, cuda"),
         ({"generator": "cuda"}, "--generator cuda needs the GPU"),
-        ({"noise_layout": "comfy"}, "--noise-layout 'comfy': must be one of official, diffusers"),
+        ({"noise_layout": "comfy"}, "--noise 'comfy': must be one of official, diffusers"),
         ({"noise_dtype": "fp16"}, "--noise-dtype 'fp16': must be one of f32, bf16"),
+        ({"second_pass": {"steps": 0}}, "--second-pass steps 0: must be between 1 and 1000"),
+        ({"tone_map": 0.5, "second_pass": {"tone_map": 0.6}}, "are one setting with two values"),
     ],
 )
 def test_wrong_passes_get_one_sentence(values, message):

@@ -132,6 +132,20 @@ def test_where_no_count_fits_the_message_points_to_timesteps():
         sigmas(facts, 2, 6144)
 
 
+@pytest.mark.parametrize("flag", ["--", "--second-pass "])
+def test_messages_name_what_the_user_gave(flag):
+    for call, message in (
+        (lambda: sigmas(QUADRATIC_DISTILLED, 20, 100, flag), f"{flag}steps 20: sigma"),
+        (lambda: sigmas(UNIFORM_SD3, 1, 6144, flag), f"{flag}steps 1: this checkpoint's"),
+        (lambda: explicit([2.0], None, flag), f"{flag}timesteps 2: each"),
+        (lambda: explicit([10**400], None, flag), f"{flag}timesteps a number of more than 80 digits: each"),
+        (lambda: explicit([1e-50], None, flag), f"{flag}timesteps 1e-50: each"),
+        (lambda: skip(sigmas(QUADRATIC, 3, 100), 0, 3, flag), f"or give more {flag}steps"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
+
+
 def test_explicit_timesteps():
     np.testing.assert_array_equal(explicit([1, 0.9, 0.5]), np.array([1, 0.9, 0.5], np.float32))
     assert explicit([0.9094, 0.725, 0.4219], DISTILLED).dtype == np.float32

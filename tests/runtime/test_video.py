@@ -259,6 +259,20 @@ def test_an_empty_folder_and_a_link_to_a_file_are_replaced(tmp_path):
     assert len(read_video(tmp_path / "v.mp4")[0]) == len(read_video(tmp_path / "w.mp4")[0]) == 3
 
 
+@pytest.mark.parametrize("name", ["t2v-0.9.0", "fog.8-distilled", "take.2", "a.b c"])
+def test_a_dot_in_a_folder_s_name_is_no_suffix(tmp_path, name):
+    write(tmp_path / name, moving(2))
+    assert sorted(p.name for p in (tmp_path / name).iterdir()) == ["00000.png", "00001.png", "metadata.json"]
+    with pytest.raises(InputError, match="exists; give a new name or an empty folder"):
+        check_output(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mov", "mpeg", "MKV", "m4v", "mp44", "png", "3gp"])
+def test_a_suffix_of_another_format_is_a_mistake(tmp_path, suffix):
+    with pytest.raises(InputError, match=f"v-0.9.{suffix}: the suffix must be .mp4, .webm, .gif, or a name"):
+        check_output(tmp_path / f"v-0.9.{suffix}")
+
+
 @pytest.mark.parametrize("name", ["v.mp4", "v.webm", "v.gif", "frames"])
 def test_no_frames_make_no_video(tmp_path, name):
     with (
