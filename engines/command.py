@@ -162,7 +162,7 @@ class _Echo(logging.Handler):
     """Shows what the library tells."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(record.getMessage(), err=True)
+        say(record.getMessage(), err=True)
 
 
 @contextmanager
