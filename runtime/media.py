@@ -166,15 +166,27 @@ def _frames(path: Path, label: str, limit: int) -> Iterator[Picture]:
 
 def _animation(image: Image.Image, label: str, limit: int) -> Iterator[Picture]:
     with image:
-        with damaged(label):
-            there = image.n_frames  # type: ignore[attr-defined]  # the formats that have several
+        there = _number(image, limit, label)
         check_total(min(there, limit), image.size, label)
-        for number in range(there):
+        for number in range(min(there, limit)):
             with damaged(label):
-                image.seek(number)
+                try:
+                    image.seek(number)
+                except EOFError:
+                    if image.format == "GIF":  # where `there` was not counted
+                        return
+                    raise
                 check_size(image.size, FRAME_PIXELS, label)  # a GIF grows with its frames
                 image.load()
             yield picture(image, label)
+
+
+def _number(image: Image.Image, limit: int, label: str) -> int:
+    """How many frames there are; `limit` for a GIF of which so many fit, since counting reads all of it."""
+    if image.format == "GIF" and limit * image.width * image.height <= VIDEO_PIXELS:
+        return limit
+    with damaged(label):
+        return int(image.n_frames)  # type: ignore[attr-defined]  # the formats that have several
 
 
 def _video(path: Path, label: str, limit: int) -> Iterator[Picture]:

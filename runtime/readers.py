@@ -131,8 +131,8 @@ def check_total(frames: int, size: tuple[int, int], label: str) -> None:
     width, height = size
     if frames * width * height > VIDEO_PIXELS:
         raise InputError(
-            f"{label}: has {frames} frames or more of {width}x{height} pixels, together more than "
-            f"{VIDEO_PIXELS / 1e9:.1f} thousand million; scale it down or cut it first"
+            f"{label}: its first {frames} frames of {width}x{height} pixels are together more than "
+            f"{VIDEO_PIXELS / 1e6:.0f} million; scale it down first"
         )
 
 

@@ -329,6 +329,8 @@ def read_video(path: Path | str) -> tuple[NDArray[np.uint8], Fraction]:
         rate = stream.average_rate or Fraction(25)
     if not frames:
         raise InputError(f"{path}: has no frames")
+    if len({frame.shape for frame in frames}) > 1:
+        raise InputError(f"{path}: has frames of several sizes; they make no one array")
     return np.stack(frames), Fraction(rate)
 
 

@@ -3,12 +3,13 @@
 import os
 import struct
 import zlib
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from PIL import EpsImagePlugin, Image, PngImagePlugin
+from PIL import EpsImagePlugin, GifImagePlugin, Image, PngImagePlugin
 
 from ltxrt.engines.errors import InputError
 from ltxrt.runtime import media, readers
@@ -160,6 +161,15 @@ def test_frames_too_large_are_refused_by_the_header(tmp_path, clip, monkeypatch)
         count(clip)
 
 
+def test_frames_are_not_counted_where_any_number_of_them_fits(tmp_path, monkeypatch):
+    """Counting those of a GIF reads all of it."""
+    first, *rest = map(Image.fromarray, frames(9))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=rest)
+    monkeypatch.setattr(GifImagePlugin.GifImageFile, "n_frames", property(lambda _: pytest.fail("counted")))
+    assert count(tmp_path / "a.gif", 4) == 4
+    assert count(tmp_path / "a.gif") == 9
+
+
 def test_frames_that_grow_are_refused(tmp_path):
     first, second = map(Image.fromarray, frames(2))
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
@@ -186,7 +196,7 @@ def test_the_pixels_of_all_frames_are_bounded(tmp_path, monkeypatch, name):
     for module in (readers, media):
         monkeypatch.setattr(module, "VIDEO_PIXELS", 5 * 64 * 96)
     assert count(tmp_path / name, 5) == 5
-    with pytest.raises(InputError, match=r"has \d frames or more of 96x64 pixels, together more than"):
+    with pytest.raises(InputError, match=r"its first \d frames of 96x64 pixels are together more than"):
         count(tmp_path / name, 9)
 
 
@@ -195,6 +205,26 @@ def test_words_that_inflate_are_refused(tmp_path, kind):
     bomb = chunk(kind, b"name\0\0" + zlib.compress(bytes(4 * PngImagePlugin.MAX_TEXT_CHUNK)))
     with pytest.raises(InputError, match="does not decode"):
         count(png(tmp_path / "a.png", 1, 1, bomb))
+
+
+def test_frames_of_several_sizes_fit_a_condition_and_no_array(tmp_path):
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=24)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuvj420p"
+        for number, size in enumerate([(64, 96)] * 9 + [(32, 48)] * 9):
+            encoder = av.CodecContext.create("mjpeg", "w")
+            encoder.height, encoder.width, encoder.pix_fmt = *size, "yuvj420p"
+            encoder.time_base = Fraction(1, 24)
+            picture = av.VideoFrame.from_ndarray(frames(1, *size)[0], format="rgb24").reformat(
+                format="yuvj420p"
+            )
+            picture.pts = number
+            for packet in encoder.encode(picture):
+                packet.stream = stream
+                container.mux(packet)
+    assert count(tmp_path / "a.avi") == 18
+    with pytest.raises(InputError, match="has frames of several sizes"):
+        read_video(tmp_path / "a.avi")
 
 
 READ = {
