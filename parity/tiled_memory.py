@@ -77,11 +77,11 @@ def _decode(path: Path, size: dict[str, int], budget: int) -> None:
     request = Request("-", vae_memory=budget, **size)  # type: ignore[arg-type]
     settings = pipeline.settings(request, components=("vae_decoder",))
     shape = pipeline.shape(settings, 0)
-    noise = TorchCpuGenerator(0).randn
-    latents = noise((1, pipeline.vae.latent_channels, shape.frames, shape.height, shape.width))
+    generator = TorchCpuGenerator(0)
+    latents = generator.randn((1, pipeline.vae.latent_channels, shape.frames, shape.height, shape.width))
     tile = pipeline.tile(settings, "vae_decoder", shape)
     before, start = _peak(), time.monotonic()
-    pixels = pipeline.pixels(settings, latents, noise, lambda event: None)
+    pixels = pipeline.pixels(settings, latents, generator, lambda event: None)
     frames = sum(len(chunk) for chunk in decoding.frames(settings, pixels))
     whole = memory.fixed_bytes + memory.bytes_per_cell * shape.tokens
     tiled = memory.fixed_bytes + memory.bytes_per_cell * tile.cells

@@ -14,31 +14,33 @@ from numpy.typing import NDArray
 from ltxrt.engines.errors import NumericsError
 from ltxrt.engines.facts import VaeFacts
 from ltxrt.runtime.health import check_finite
-from ltxrt.runtime.latents import normalise, unnormalise
-from ltxrt.runtime.noise import Noise
+from ltxrt.runtime.latents import LatentShape, normalise, unnormalise, unpack
+from ltxrt.runtime.noise import Generator
 from ltxrt.runtime.request import Settings
 from ltxrt.runtime.upscale import resize, tone_map
 from ltxrt.runtime.video import to_uint8
 
 Array = NDArray[np.float32]
 
+CLIPPED = (-1.0, 1.0)  # before frames are scaled
 
-def prepare(settings: Settings, vae: VaeFacts, latents: Array, noise: Noise) -> Array:
+
+def prepare(settings: Settings, vae: VaeFacts, latents: Array, generator: Generator) -> Array:
     """Latents (1,C,f,h,w) with decode noise, where the decoder has a timestep to remove it, tone mapped."""
     preset = settings.preset
     if vae.timestep_conditioning:
-        latents = _mix_noise(settings, vae, latents, noise)
+        latents = _mix_noise(settings, vae, latents, generator)
     return tone_map(latents, preset.tone_map) if preset.tone_map > 0 else latents
 
 
-def extra_inputs(settings: Settings, vae: VaeFacts, latents: Array, noise: Noise) -> dict[str, Array]:
+def extra_inputs(settings: Settings, vae: VaeFacts, latents: Array, generator: Generator) -> dict[str, Array]:
     """The decoder's inputs beside the latents, for their whole height and width."""
     inputs: dict[str, Array] = {}
     if vae.timestep_conditioning:
         inputs["timestep"] = np.full(1, settings.preset.decode_timestep, np.float32)
     for maps in vae.noise_maps:
         size = (maps.scale * latents.shape[3], maps.scale * latents.shape[4])
-        inputs[f"noise_{maps.scale}x"] = np.stack([noise(size) for _ in range(maps.count)])
+        inputs[f"noise_{maps.scale}x"] = np.stack([generator.randn(size) for _ in range(maps.count)])
     return inputs
 
 
@@ -56,6 +58,7 @@ def of_tile(inputs: dict[str, Array], vae: VaeFacts, rows: slice, columns: slice
 def frames(settings: Settings, pixels: Iterable[Array]) -> Iterator[NDArray[np.uint8]]:
     """Decoded pixels, chunks (3,n,H,W) in −1..1, as single frames (1,H,W,3) of the size asked for.
 
+
     Raises NumericsError for NaN, Inf and constant chunks, and at the end where all frames are one flat
     colour.
     """
@@ -65,7 +68,7 @@ def frames(settings: Settings, pixels: Iterable[Array]) -> Iterator[NDArray[np.u
         for index in range(chunk.shape[1]):  # one at a time: scaling and rounding take several copies
             frame = chunk[:, index : index + 1]
             if frame.shape[2:] != (settings.preset.height, settings.preset.width):
-                frame = resize(frame, settings.preset.height, settings.preset.width)
+                frame = resize(frame.clip(*CLIPPED), settings.preset.height, settings.preset.width)
             result = to_uint8(frame)
             low, high = min(low, int(result.min())), max(high, int(result.max()))
             yield result
@@ -77,11 +80,20 @@ def frames(settings: Settings, pixels: Iterable[Array]) -> Iterator[NDArray[np.u
         )
 
 
-def _mix_noise(settings: Settings, vae: VaeFacts, latents: Array, noise: Noise) -> Array:
+def _mix_noise(settings: Settings, vae: VaeFacts, latents: Array, generator: Generator) -> Array:
     """A little noise for the decoder to denoise: z(1 − s) + s·noise."""
     scale = np.float32(settings.preset.decode_noise_scale)
-    drawn = noise(latents.shape)  # for a scale of 0 too: the noise maps are drawn after it
+    drawn = _noise(settings, latents, generator)  # for a scale of 0 too: the noise maps are drawn after it
     if settings.reference.mix_normalised:
         return latents * (1 - scale) + scale * drawn
     mean, std = vae.latents_mean, vae.latents_std
     return normalise(unnormalise(latents, mean, std) * (1 - scale) + scale * drawn, mean, std)
+
+
+def _noise(settings: Settings, latents: Array, generator: Generator) -> Array:
+    """Noise (1,C,f,h,w), drawn as the official latents lie in memory, with C innermost."""
+    _, channels, *grid = latents.shape
+    shape = LatentShape(*grid)
+    if not settings.reference.strided_decode_noise or min(channels, shape.tokens) == 1:
+        return generator.randn(latents.shape)
+    return unpack(generator.randn_strided((1, shape.tokens, channels)), shape)

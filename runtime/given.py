@@ -16,7 +16,7 @@ from ltxrt.runtime import conditioning_items, media
 from ltxrt.runtime.conditioning_items import Item
 from ltxrt.runtime.latents import VideoShape
 from ltxrt.runtime.media import Condition
-from ltxrt.runtime.preparation import Preparation, preparation_named
+from ltxrt.runtime.preparation import Fit, Preparation, preparation_named
 from ltxrt.runtime.request import Request, Settings
 from ltxrt.runtime.upscale import resize
 
@@ -54,20 +54,24 @@ def preparation(settings: Settings) -> Preparation:
     return preparation_named(settings.request.preparation or settings.reference.preparation)
 
 
-def read(condition: Condition, settings: Settings, size: VideoShape, vae: VaeFacts) -> Array:
-    """Pixels (3,n,h,w) in −1..1 of a condition, at the size of a pass."""
+def read(
+    condition: Condition, settings: Settings, size: VideoShape, vae: VaeFacts, scaled_first: bool = False
+) -> Array:
+    """Pixels (3,n,h,w) in −1..1 of a condition, at the size of a pass; `scaled_first` as in `Fit`."""
     if isinstance(condition.path, np.ndarray):
         pixels = _array(condition, settings)
         same = pixels.shape[2:] == (size.height, size.width)
         return pixels if same else resize(pixels, size.height, size.width)
-    return media.read(condition, size.height, size.width, size.num_frames, vae, preparation(settings))
+    asked = settings.video
+    fit = Fit((asked.height, asked.width), (size.height, size.width), scaled_first)
+    return media.read(condition, fit, size.num_frames, vae, preparation(settings))
 
 
 def read_whole(settings: Settings, size: VideoShape, vae: VaeFacts) -> Array:
     """Pixels (3,F,h,w) of the video to start from."""
     if settings.request.input_video is None:
         raise InputError("there is no --input-video")
-    return read(_whole(settings.request.input_video), settings, size, vae)
+    return read(_whole(settings.request.input_video), settings, size, vae, scaled_first=True)
 
 
 def item(condition: Condition, pixels: Array) -> Item:

@@ -28,6 +28,10 @@ class LatentShape:
         """N: one token per cell, frames slowest and width fastest."""
         return self.frames * self.height * self.width
 
+    def grid(self, channels: int) -> tuple[int, int, int, int, int]:
+        """The shape (1, C, f, h, w) of this video's latents."""
+        return 1, channels, self.frames, self.height, self.width
+
     def video(self, vae: VaeFacts) -> VideoShape:
         """The pixels this decodes to; the first latent frame is a single pixel frame."""
         time, space = vae.temporal_compression, vae.spatial_compression

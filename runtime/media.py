@@ -21,7 +21,7 @@ from ltxrt.engines.errors import InputError
 from ltxrt.engines.facts import VaeFacts
 from ltxrt.engines.text import LIMIT, clipped, number, quoted, whole
 from ltxrt.runtime.image import picture, read_image
-from ltxrt.runtime.preparation import Picture, Preparation, prepare
+from ltxrt.runtime.preparation import Fit, Picture, Preparation, prepare
 from ltxrt.runtime.readers import (
     FRAME_PIXELS,
     VIDEO_PIXELS,
@@ -123,15 +123,13 @@ def trimmed(frames: int, start: int, num_frames: int, vae: VaeFacts) -> int:
     return (fitting - 1) // time * time + 1 if fitting > 0 else frames
 
 
-def read(
-    condition: Condition, height: int, width: int, num_frames: int, vae: VaeFacts, steps: Preparation
-) -> Array:
+def read(condition: Condition, fit: Fit, num_frames: int, vae: VaeFacts, steps: Preparation) -> Array:
     """A file's pixels (3,n,height,width) in −1..1: one frame of an image, those of a video that fit."""
     path = _file(condition)
     if _is_image(path, condition.label):
-        return prepare(read_image(path, condition.label), height, width, steps)[:, None]
+        return prepare(read_image(path, condition.label), fit, steps)[:, None]
     wanted = max(num_frames - condition.frame, 1)
-    frames = [prepare(f, height, width, steps) for f in _frames(path, condition.label, wanted)]
+    frames = [prepare(f, fit, steps) for f in _frames(path, condition.label, wanted)]
     kept = trimmed(len(frames), condition.frame, num_frames, vae)
     return np.stack(frames[:kept], axis=1)
 

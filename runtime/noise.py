@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +17,26 @@ from ltxrt.engines.errors import InputError
 
 Noise = Callable[[tuple[int, ...]], NDArray[np.float32]]  # a shape to standard normal numbers
 
+
+class Generator(Protocol):
+    """A seeded source of standard normal numbers."""
+
+    def randn(self, shape: tuple[int, ...], dtype: str = "f32") -> NDArray[np.float32]:
+        """As `torch.randn(shape, generator=…)`."""
+
+    def randn_strided(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """As `torch.randn_like` of a tensor with its axes permuted in memory; `shape` is memory's."""
+
+
 BLOCK = 16  # eight radii, then eight angles
 
 
 class TorchCpuGenerator:
     """The numbers of `torch.Generator("cpu").manual_seed(seed)`, drawn in the same order.
 
-    Uniforms are torch's bit for bit, and so are normals below 16 at a time; from there on normals agree to
-    1e-6 with torch's vectorised kernels. Seeds that agree in their low 32 bits give the same numbers, as in
-    torch.
+    Uniforms are torch's bit for bit, and so are normals below 16 at a time and strided ones; other normals
+    agree to 1e-6 with torch's vectorised kernels. Seeds that agree in their low 32 bits give the same
+    numbers, as in torch.
     """
 
     def __init__(self, seed: int) -> None:
@@ -46,6 +58,14 @@ class TorchCpuGenerator:
         values = self._blocks(size, dtype) if size >= BLOCK else self._pairs(size)
         return (bfloat16(values) if dtype == "bf16" else values).reshape(shape)
 
+    def randn_strided(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """As `torch.randn_like` of a tensor with its axes permuted in memory; `shape` is memory's.
+
+        torch fills only contiguous tensors in blocks. All others get float64 pairs, one number after the
+        other as they lie in memory (`normal_kernel`).
+        """
+        return self._pairs(math.prod(shape)).reshape(shape)
+
     def _blocks(self, size: int, dtype: str) -> NDArray[np.float32]:
         whole = size - size % BLOCK
         uniform = self._uniform(whole if dtype == "bf16" else size)
@@ -56,24 +76,25 @@ class TorchCpuGenerator:
         return normal
 
     def _pairs(self, size: int) -> NDArray[np.float32]:
-        return np.array([self._scalar() for _ in range(size)], np.float32)
-
-    def _scalar(self) -> float:
-        if self._spare is not None:
-            value, self._spare = self._spare, None
-            return value
-        angle, chance = 2.0 * math.pi * self._uniform53(), self._uniform53()
-        radius = math.sqrt(-2.0 * math.log1p(-chance))
-        self._spare = radius * math.sin(angle)
-        return radius * math.cos(angle)
+        left = [] if self._spare is None or size == 0 else [self._spare]
+        angle, chance = self._uniform53((size - len(left) + 1) // 2 * 2).reshape(-1, 2).T
+        radius = np.sqrt(-2.0 * np.log1p(-chance))
+        pairs = np.stack(
+            [radius * np.cos(2.0 * math.pi * angle), radius * np.sin(2.0 * math.pi * angle)], axis=1
+        )
+        values = np.concatenate([left, pairs.reshape(-1)])
+        if size:
+            self._spare = float(values[-1]) if values.size > size else None
+        return values[:size].astype(np.float32)
 
     def _uniform(self, size: int) -> NDArray[np.float32]:
         words = self._words(size)
         return (words & np.uint32(0xFFFFFF)).astype(np.float32) * np.float32(2**-24)
 
-    def _uniform53(self) -> float:
-        high, low = map(int, self._words(2))
-        return ((high << 32 | low) & (2**53 - 1)) * 2.0**-53
+    def _uniform53(self, size: int) -> NDArray[np.float64]:
+        words = self._words(2 * size).astype(np.uint64).reshape(-1, 2)
+        bits = (words[:, 0] << np.uint64(32) | words[:, 1]) & np.uint64(2**53 - 1)
+        return bits.astype(np.float64) * 2.0**-53
 
     def _words(self, size: int) -> NDArray[np.uint32]:
         return self._bits.randint(0, 2**32, size, dtype=np.uint32)

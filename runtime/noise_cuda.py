@@ -72,6 +72,14 @@ class TorchCudaGenerator:
         self._offset += rounds
         return (bfloat16(values) if dtype == "bf16" else values).reshape(shape)
 
+    def randn_strided(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """As `torch.randn_like` of a tensor with its axes permuted in memory; `shape` is memory's.
+
+        The kernel walks a dense tensor as it lies in memory, so these are `randn`'s numbers (read in torch's
+        source).
+        """
+        return self.randn(shape)
+
     def _fill(self, values: NDArray[np.float32], threads: int, offset: int) -> None:
         """One draw of every thread: its numbers i, of four, at i · threads + thread."""
         counter = np.zeros((4, min(threads, values.size)), np.uint32)

@@ -20,6 +20,18 @@ from ltxrt.runtime.readers import check_regular
 _HEADER_BYTES = 4096  # all that is looked at for the header, of which NumPy writes 128
 
 
+def own(noise: Path | str | NDArray[np.float32] | None, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+    """A request's own noise, an array or a file of `shape`, checked; None where it has none.
+
+    Raises InputError for another shape or type, and as `load` does.
+    """
+    if isinstance(noise, str | Path):
+        return load(Path(noise), shape)
+    if noise is not None and (noise.shape != shape or noise.dtype != np.float32):
+        raise InputError(f"noise {noise.dtype} {noise.shape}: must be float32 {shape}")
+    return noise
+
+
 def load(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """The array at `path` as float32 of `shape`, (1, C, f, h, w); a file without the batch axis is taken too.
 

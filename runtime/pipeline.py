@@ -20,19 +20,19 @@ from numpy.typing import NDArray
 from ltxrt.engines import evidence, integrity
 from ltxrt.engines.backend import Engine, check_files, choose, files, load_engine
 from ltxrt.engines.bundle import Bundle, read_bundle
-from ltxrt.engines.errors import BundleError, InputError
+from ltxrt.engines.errors import BundleError
 from ltxrt.engines.facts import SchedulerFacts, TransformerFacts, VaeFacts
 from ltxrt.engines.files import read_ahead
 from ltxrt.runtime import decoding, given, guidance_plan, noise_file, rope, schedule, tiling, upscale
 from ltxrt.runtime.conditioning import distinct_timesteps
 from ltxrt.runtime.conditioning_items import Conditioned, prepare, strip
 from ltxrt.runtime.denoise import Sampling, Step, denoise
+from ltxrt.runtime.draws import Draws, draws
 from ltxrt.runtime.guidance_plan import StepGuidance
 from ltxrt.runtime.guided import Guided, GuidedTransformer, Text
 from ltxrt.runtime.health import check_finite
 from ltxrt.runtime.latents import LatentShape, VideoShape, unpack
-from ltxrt.runtime.noise import Noise, TorchCpuGenerator
-from ltxrt.runtime.noise_cuda import TorchCudaGenerator
+from ltxrt.runtime.noise import Generator, Noise
 from ltxrt.runtime.prompt import Tokenizer, Tokens
 from ltxrt.runtime.request import PASS_FLAGS, Request, Settings, complete, guidance_lists
 from ltxrt.runtime.tiling import WORKSPACE, Tile
@@ -71,23 +71,8 @@ class Video:
     truncated: int
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Where random numbers come from: for the start of a pass, for given images, and for everything else."""
-
-    start: Noise
-    first: Noise
-    later: Noise
-
-
 def _unwatched(_event: Event) -> None:
     """The default watcher."""
-
-
-def _generator(request: Request) -> TorchCpuGenerator | TorchCudaGenerator:
-    if request.gpu is not None and request.generator == "cuda":
-        return TorchCudaGenerator(request.seed, request.gpu)
-    return TorchCpuGenerator(request.seed)
 
 
 class Pipeline:
@@ -169,13 +154,13 @@ class Pipeline:
         watch(Event("text encoder"))
         with self._reading("transformer"):
             text = self.encode_text(settings, tokens)
-        draws = self._draws(settings)
-        latents = self.run_pass(settings, 0, text, self.start(settings, watch), draws, watch)
+        drawn = draws(settings)
+        latents = self.run_pass(settings, 0, text, self.start(settings, drawn, watch), drawn, watch)
         for number in range(1, len(settings.preset.passes)):
             watch(Event("latent upsampler"))
             latents = self.upsample(settings, latents)
-            latents = self.run_pass(settings, number, text, latents, draws, watch)
-        frames = decoding.frames(settings, self.pixels(settings, latents, draws.later, watch))
+            latents = self.run_pass(settings, number, text, latents, drawn, watch)
+        frames = decoding.frames(settings, self.pixels(settings, latents, drawn.later, watch))
         return Stream(frames, settings, max(t.truncated for t in tokens))
 
     def encode_text(self, settings: Settings, tokens: list[Tokens]) -> Text:
@@ -196,7 +181,7 @@ class Pipeline:
     ) -> Array:
         """Latents (1,C,f,h,w) after the steps of pass `number`, from noise or from a noised `start`."""
         grid = self._initial(settings, number, start, draws.start)
-        conditioned = self.condition(settings, number, grid, draws.first, watch)
+        conditioned = self.condition(settings, number, grid, draws, watch)
         tokens, total = conditioned.tokens, len(self.sigmas(settings, number))
         watch(Event("transformer", total=total))
         for step in self.denoise(settings, number, text, conditioned, draws):
@@ -205,7 +190,7 @@ class Pipeline:
         return unpack(tokens, self.shape(settings, number))
 
     def condition(
-        self, settings: Settings, number: int, grid: Array, noise: Noise, watch: Watch
+        self, settings: Settings, number: int, grid: Array, draws: Draws, watch: Watch
     ) -> Conditioned:
         """The tokens of pass `number` with the images and videos given, encoded at its size."""
         size, encoded = self.size(settings, number), []
@@ -214,24 +199,28 @@ class Pipeline:
             with self._engine("vae_encoder") as encoder:
                 for condition in settings.conditions:
                     pixels = given.read(condition, settings, size, self.vae)
-                    encoded.append((given.item(condition, pixels), self._encode(settings, encoder, pixels)))
+                    latents = self._encode(settings, encoder, pixels, draws)
+                    encoded.append((given.item(condition, pixels), latents))
         causal = settings.reference.rope_is_causal(self.transformer)
-        return prepare(grid, encoded, noise, settings.preset.frame_rate, causal, self.vae)
+        return prepare(grid, encoded, draws.first, settings.preset.frame_rate, causal, self.vae)
 
-    def start(self, settings: Settings, watch: Watch) -> Array | None:
+    def start(self, settings: Settings, draws: Draws, watch: Watch) -> Array | None:
         """Latents (1,C,f,h,w) of the video to start from, at the first pass's size, if there is one."""
         if settings.request.input_video is None:
             return None
         watch(Event("image encoder"))
         pixels = given.read_whole(settings, self.size(settings, 0), self.vae)
         with self._engine("vae_encoder") as encoder:
-            return self._encode(settings, encoder, pixels)
+            return self._encode(settings, encoder, pixels, draws)
 
-    def _encode(self, settings: Settings, encoder: Engine, pixels: Array) -> Array:
+    def _encode(self, settings: Settings, encoder: Engine, pixels: Array, draws: Draws) -> Array:
+        """Normalised latents (1,C,f,h,w) of pixels (3,F,H,W): the posterior's mean."""
         shape = VideoShape(*pixels.shape[1:]).latent(self.vae)
         tiles = self.tile(settings, "vae_encoder", shape)
         latents = tiling.encode(lambda tile: encoder(pixels=tile), pixels[None], tiles, self.vae)
         check_finite(latents, "vae_encoder", "encoding")
+        if settings.reference.posterior_drawn:
+            draws.later.randn(latents.shape)  # for those that are drawn after it
         return latents
 
     def denoise(
@@ -247,7 +236,7 @@ class Pipeline:
         sampling = Sampling(
             mask=conditioned.mask,
             image_noise_scale=settings.preset.image_noise_scale if noisy else 0.0,
-            stochastic=draws.later if one.stochastic else None,
+            stochastic=draws.later.randn if one.stochastic else None,
         )
         sigmas = self.sigmas(settings, number)
         with self._engine("transformer", len(sigmas)) as engine:
@@ -264,11 +253,13 @@ class Pipeline:
         factor = settings.preset.adain_factor
         return upscale.adain(larger, latents, factor) if factor > 0 else larger
 
-    def pixels(self, settings: Settings, latents: Array, noise: Noise, watch: Watch) -> Iterator[Array]:
+    def pixels(
+        self, settings: Settings, latents: Array, generator: Generator, watch: Watch
+    ) -> Iterator[Array]:
         """Decoded pixels (3,n,H,W) in −1..1 of latents (1,C,f,h,w), a run of frames at a time."""
         watch(Event("image decoder"))
-        latents = decoding.prepare(settings, self.vae, latents, noise)
-        extra = decoding.extra_inputs(settings, self.vae, latents, noise)
+        latents = decoding.prepare(settings, self.vae, latents, generator)
+        extra = decoding.extra_inputs(settings, self.vae, latents, generator)
         tiles = self.tile(settings, "vae_decoder", LatentShape(*latents.shape[2:]))
         with self._engine("vae_decoder") as decoder:
 
@@ -392,21 +383,9 @@ class Pipeline:
             return [positive]
         return [tokenizer.encode(settings.preset.negative_prompt, required=False), positive]
 
-    def _draws(self, settings: Settings) -> Draws:
-        first = _generator(settings.request)
-        later = first if settings.reference.one_generator else _generator(settings.request)
-        dtype = settings.request.noise_dtype
-        return Draws(lambda shape: first.randn(shape, dtype), first.randn, later.randn)
-
     def _noise(self, settings: Settings) -> Array | None:
         """The request's own initial noise, checked."""
-        noise, shape = settings.request.noise, self.shape(settings, 0)
-        wanted = (1, self.vae.latent_channels, shape.frames, shape.height, shape.width)
-        if isinstance(noise, str | Path):
-            return noise_file.load(Path(noise), wanted)
-        if noise is not None and (noise.shape != wanted or noise.dtype != np.float32):
-            raise InputError(f"noise {noise.dtype} {noise.shape}: must be float32 {wanted}")
-        return noise
+        return noise_file.own(settings.request.noise, self.shape(settings, 0).grid(self.vae.latent_channels))
 
     def _initial(self, settings: Settings, number: int, start: Array | None, noise: Noise) -> Array:
         """Noise (1,C,f,h,w), the request's own in the first pass, mixed into `start` where there is one."""

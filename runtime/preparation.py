@@ -30,7 +30,8 @@ KERNEL = np.exp(-0.5 * np.array([1.0, 0.0, 1.0]))  # Gaussian of sigma 1 at −1
 @dataclass(frozen=True)
 class Preparation:
     """Which steps are taken: `crop` to the video's shape (else it is stretched), `blur`, `codec`; `scale` is
-    bilinear, without antialiasing, or bicubic, with it."""
+    bilinear, without antialiasing, or bicubic, with it. A video to start from is scaled bicubically in any
+    case."""
 
     crop: bool
     blur: bool
@@ -63,15 +64,31 @@ def preparation_named(text: str) -> Preparation:
     return Preparation("crop" in steps, "blur" in steps, "codec" in steps, "bilinear")
 
 
-def prepare(picture: Picture, height: int, width: int, steps: Preparation) -> Array:
+@dataclass(frozen=True)
+class Fit:
+    """What a picture is made to fit: `asked`, the video's (height, width), and `size`, that of a pass.
+
+    With two passes they differ, and so may their shapes. A picture is cropped to the shape asked for, once,
+    and stretched to the pass's. `scaled_first`: it is scaled to the size asked for before blur and codec, as
+    the frames of a video to start from are there; conditions pass them in the file's own size.
+    """
+
+    asked: tuple[int, int]
+    size: tuple[int, int]
+    scaled_first: bool = False
+
+
+def prepare(picture: Picture, fit: Fit, steps: Preparation) -> Array:
     """A picture (h,w,3) uint8 as pixels (3,height,width) in −1..1, by the official order of steps."""
     if steps.crop:
-        picture = centre_crop(picture, height, width)
+        picture = centre_crop(picture, *fit.asked)
+    if fit.scaled_first and steps.scale == "bilinear":
+        picture = _scaled(picture, *fit.asked)
     if steps.blur:
         picture = blur(picture)
     if steps.codec:
         picture = h264_round_trip(picture)
-    return SCALES[steps.scale](picture, height, width)
+    return SCALES[steps.scale](picture, *fit.size)
 
 
 def centre_crop(picture: Picture, height: int, width: int) -> Picture:
@@ -92,11 +109,19 @@ def blur(picture: Picture) -> Picture:
         return picture  # nothing beside it to mirror
     line = (KERNEL / KERNEL.sum()).astype(np.float32)
     scaled = picture.astype(np.float32) / np.float32(255)  # as there: the result is cut, so rounding shows
-    wide = np.pad(scaled, ((1, 1), (1, 1), (0, 0)), mode="reflect")
-    height, width = picture.shape[:2]
-    values = np.zeros_like(scaled)
+    return np.stack([_blurred(scaled[..., channel], line) for channel in range(3)], axis=-1)
+
+
+def _blurred(channel: Array, line: Array) -> Picture:
+    """One channel (h,w) in 0..1, summed as torch's convolution sums: row by row, each product added unrounded
+    (that of two float32 is exact in float64)."""
+    height, width = channel.shape
+    wide = np.pad(channel, 1, mode="reflect")
+    values = np.zeros_like(channel)
     for row, column in np.ndindex(3, 3):
-        values += line[row] * line[column] * wide[row : row + height, column : column + width]
+        weight = np.float64(line[row] * line[column])
+        part = wide[row : row + height, column : column + width]
+        values = (weight * part + values.astype(np.float64)).astype(np.float32)
     return (values * np.float32(255)).clip(0, 255).astype(np.uint8)
 
 
@@ -132,8 +157,11 @@ def _bilinear(picture: Picture, height: int, width: int) -> Array:
 
 
 def _bicubic(picture: Picture, height: int, width: int) -> Array:
-    scaled = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
-    return _pixels(np.asarray(scaled))
+    return _pixels(_scaled(picture, height, width))
+
+
+def _scaled(picture: Picture, height: int, width: int) -> Picture:
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _pixels(picture: Picture) -> Array:

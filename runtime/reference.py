@@ -24,11 +24,13 @@ class Reference:
     encoder_mask: the text encoder ignores padding; max_tokens: the prompt's length, None for the preset's;
     causal_rope: None for the checkpoint's own; sampler: None for the checkpoint's own; image_noise: noise on
     a given image; token_noise: the initial noise is drawn token by token, (1,N,C), else as a grid,
-    (1,C,f,h,w); mix_normalised: decode noise is mixed in before latents are un-normalised; stg: presets keep
-    their spatiotemporal guidance and CFG-star; adain: upsampled latents take the first pass's statistics;
-    one_generator: everything is drawn from one generator, else what is not the initial noise, a keyframe's or
-    a given image's comes from a second one, seeded alike (torch's global one); preparation: how given images
-    are made to fit.
+    (1,C,f,h,w); strided_decode_noise: the decode noise is drawn token by token too, as torch fills tensors
+    whose axes are permuted in memory; posterior_drawn: a sample of each encoded image or video is drawn,
+    though its mean is used here; mix_normalised: decode noise is mixed in before latents are un-normalised;
+    stg: presets keep their spatiotemporal guidance and CFG-star; adain: upsampled latents take the first
+    pass's statistics; one_generator: everything is drawn from one generator, else what is not the initial
+    noise, a keyframe's or a given image's comes from a second one, seeded alike (torch's global one);
+    preparation: how given images are made to fit.
     """
 
     encoder_mask: bool
@@ -37,6 +39,8 @@ class Reference:
     sampler: str | None
     image_noise: bool
     token_noise: bool
+    strided_decode_noise: bool
+    posterior_drawn: bool
     mix_normalised: bool
     stg: bool
     adain: bool
@@ -61,7 +65,7 @@ class Reference:
         """Tokens (1,N,C)."""
         if self.token_noise:
             return noise((1, shape.tokens, channels))
-        return pack(noise((1, channels, shape.frames, shape.height, shape.width)))
+        return pack(noise(shape.grid(channels)))
 
 
 REFERENCES = {
@@ -72,6 +76,8 @@ REFERENCES = {
         sampler=None,
         image_noise=True,
         token_noise=True,
+        strided_decode_noise=True,
+        posterior_drawn=True,
         mix_normalised=True,
         stg=True,
         adain=True,
@@ -85,6 +91,8 @@ REFERENCES = {
         sampler="uniform",
         image_noise=False,
         token_noise=False,
+        strided_decode_noise=False,
+        posterior_drawn=False,
         mix_normalised=False,
         stg=False,
         adain=False,
@@ -98,6 +106,8 @@ REFERENCES = {
         sampler="linear_quadratic",
         image_noise=True,
         token_noise=False,
+        strided_decode_noise=False,
+        posterior_drawn=False,
         mix_normalised=False,
         stg=False,
         adain=False,

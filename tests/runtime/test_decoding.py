@@ -1,9 +1,12 @@
 """What is done to latents before decoding and to pixels after it."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional
 
 from ltxrt.engines.errors import NumericsError
 from ltxrt.engines.facts import NoiseMaps, VaeFacts
@@ -30,13 +33,34 @@ def drawn():
 
 
 def test_noise_is_mixed_before_latents_are_unnormalised_as_in_the_official_pipeline():
-    ours = decoding.prepare(settings(decode_noise_scale=0.1), VAE, LATENTS, TorchCpuGenerator(1).randn)
-    np.testing.assert_allclose(ours, 0.9 * LATENTS + 0.1 * drawn(), rtol=1e-5, atol=1e-6)
+    torch.manual_seed(1)
+    ours = decoding.prepare(settings(decode_noise_scale=0.1), VAE, LATENTS, TorchCpuGenerator(1))
+    noise = torch.randn_like(unpatchified(LATENTS.shape)).numpy()
+    np.testing.assert_allclose(ours, 0.9 * LATENTS + 0.1 * noise, rtol=1e-5, atol=1e-6)
+
+
+def unpatchified(shape):
+    """A tensor whose memory is that of the official latents: what `unpatchify` makes of tokens."""
+    batch, channels, *grid = shape
+    return torch.zeros(batch, math.prod(grid), channels).swapaxes(1, 2).unflatten(2, grid)
+
+
+@pytest.mark.parametrize("shape", [LATENTS.shape, (1, C, 1, 1, 5), (1, 48, 1, 1, 1), (1, C, 1, 1, 1)])
+def test_decode_noise_and_what_follows_it_are_the_official_ones(shape):
+    torch.manual_seed(1)
+    noise = torch.randn_like(unpatchified(shape))
+    maps = torch.randn(2 * shape[3], 2 * shape[4])
+    generator, latents = TorchCpuGenerator(1), np.zeros(shape, np.float32)
+    ours = decoding.prepare(settings(decode_noise_scale=1.0), VAE, latents, generator)
+    np.testing.assert_allclose(ours, noise, rtol=0, atol=1e-6 if noise.is_contiguous() else 0)
+    np.testing.assert_allclose(
+        decoding.extra_inputs(settings(), VAE, latents, generator)["noise_2x"][0], maps, rtol=0, atol=3e-6
+    )
 
 
 def test_diffusers_mixes_after():
     chosen = settings(decode_noise_scale=0.1, reference="diffusers")
-    ours = unnormalise(decoding.prepare(chosen, VAE, LATENTS, TorchCpuGenerator(1).randn), MEAN, STD)
+    ours = unnormalise(decoding.prepare(chosen, VAE, LATENTS, TorchCpuGenerator(1)), MEAN, STD)
     np.testing.assert_allclose(
         ours, 0.9 * unnormalise(LATENTS, MEAN, STD) + 0.1 * drawn(), rtol=1e-4, atol=1e-5
     )
@@ -45,8 +69,8 @@ def test_diffusers_mixes_after():
 
 def test_tone_mapping_comes_last_and_without_a_timestep_there_is_no_noise():
     chosen = settings(decode_noise_scale=0.1, tone_map=0.6)
-    mixed = decoding.prepare(settings(decode_noise_scale=0.1), VAE, LATENTS, TorchCpuGenerator(1).randn)
-    ours = decoding.prepare(chosen, VAE, LATENTS, TorchCpuGenerator(1).randn)
+    mixed = decoding.prepare(settings(decode_noise_scale=0.1), VAE, LATENTS, TorchCpuGenerator(1))
+    ours = decoding.prepare(chosen, VAE, LATENTS, TorchCpuGenerator(1))
     np.testing.assert_array_equal(ours, upscale.tone_map(mixed, 0.6))
     np.testing.assert_array_equal(
         decoding.prepare(settings(decode_noise_scale=0.1), PLAIN, LATENTS, None), LATENTS
@@ -54,7 +78,7 @@ def test_tone_mapping_comes_last_and_without_a_timestep_there_is_no_noise():
 
 
 def test_a_tile_has_its_part_of_the_noise_maps():
-    inputs = decoding.extra_inputs(settings(), VAE, LATENTS, TorchCpuGenerator(0).randn)
+    inputs = decoding.extra_inputs(settings(), VAE, LATENTS, TorchCpuGenerator(0))
     assert {n: a.shape for n, a in inputs.items()} == {
         "timestep": (1,), "noise_2x": (3, 6, 8), "noise_8x": (2, 24, 32),
     }  # fmt: skip
@@ -74,6 +98,17 @@ def test_frames_come_one_by_one_in_the_size_asked_for():
     found = list(decoding.frames(settings(), [picture(3), picture(2, 192, 256)]))
     assert [f.shape for f in found] == [(1, 96, 128, 3)] * 5
     assert found[0].dtype == np.uint8 and (found[0][0, 0, 0, 0], found[0][0, 0, -1, 0]) == (0, 255)
+
+
+def test_pixels_are_clipped_before_they_are_scaled():
+    """A bright edge does not bleed: torch's clamp, then its interpolation."""
+    pixels = np.random.default_rng(3).standard_normal((3, 2, 64, 96), dtype=np.float32) * 2
+    wanted = functional.interpolate(
+        (torch.from_numpy(pixels) / 2 + 0.5).clamp(0, 1).permute(1, 0, 2, 3), (96, 128), mode="bilinear"
+    )
+    wanted = (wanted * 255).permute(0, 2, 3, 1).numpy()
+    found = np.concatenate(list(decoding.frames(settings(), [pixels])))
+    assert np.abs(found - wanted).max() < 0.51
 
 
 @pytest.mark.parametrize(

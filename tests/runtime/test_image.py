@@ -8,12 +8,13 @@ from PIL import Image
 from ltxrt.engines.errors import InputError
 from ltxrt.runtime import readers
 from ltxrt.runtime.image import read_image, save_strip
-from ltxrt.runtime.preparation import PREPARATIONS, prepare
+from ltxrt.runtime.preparation import PREPARATIONS, Fit, prepare
 
 
 def load_image(path, height, width):
     """A file as plainly prepared pixels (3, height, width)."""
-    return prepare(read_image(path, f"--image {path}"), height, width, PREPARATIONS["plain"])
+    fit = Fit((height, width), (height, width))
+    return prepare(read_image(path, f"--image {path}"), fit, PREPARATIONS["plain"])
 
 
 def picture(height=64, width=96):

@@ -8,7 +8,7 @@ from ltxrt.engines.errors import InputError
 from ltxrt.engines.facts import VaeFacts
 from ltxrt.runtime import media
 from ltxrt.runtime.media import Condition, parse
-from ltxrt.runtime.preparation import PREPARATIONS
+from ltxrt.runtime.preparation import PREPARATIONS, Fit
 from ltxrt.runtime.video import VideoWriter
 
 VAE = VaeFacts(16, 32, 8, (0.0,) * 16, (1.0,) * 16, True, ())
@@ -71,7 +71,7 @@ def clip(tmp_path):
 
 
 def read(path, frame=0, num_frames=33, height=64, width=96):
-    return media.read(Condition(path, frame), height, width, num_frames, VAE, PLAIN)
+    return media.read(Condition(path, frame), Fit((height, width), (height, width)), num_frames, VAE, PLAIN)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "still.gif"])

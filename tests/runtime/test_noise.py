@@ -1,3 +1,4 @@
+import math
 import sys
 
 import numpy as np
@@ -20,7 +21,7 @@ def test_uniform_numbers_are_torchs_bit_for_bit(seed):
     for size in (700, 1, 5000):  # past the generator's own block of 624
         np.testing.assert_array_equal(ours._uniform(size), torch.rand(size, generator=reference).numpy())
     doubles = torch.rand(50, generator=reference, dtype=torch.float64).numpy()
-    np.testing.assert_array_equal([ours._uniform53() for _ in range(50)], doubles)
+    np.testing.assert_array_equal(ours._uniform53(50), doubles)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -39,6 +40,22 @@ def test_several_draws_of_mixed_sizes_follow_torchs_stream():
         drawn = ours.randn(shape)
         assert drawn.shape == shape
         np.testing.assert_allclose(drawn, expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 3, 3, 5), (1, 128, 5, 12, 20), (1, 3, 1, 5, 1), (1, 7, 1, 3, 1)])
+def test_strided_numbers_are_torchs_bit_for_bit(shape):
+    """torch fills a tensor with permuted axes one by one; an odd one out is kept for the next."""
+    batch, channels, *grid = shape
+    reference, ours = torch.Generator("cpu").manual_seed(42), TorchCpuGenerator(42)
+    tokens = torch.empty(batch, math.prod(grid), channels)
+    for _ in range(2):
+        latents = tokens.swapaxes(1, 2).unflatten(2, grid)
+        assert not latents.is_contiguous()
+        expected = torch.empty_like(latents).normal_(generator=reference).flatten(2).swapaxes(1, 2)
+        drawn = ours.randn_strided(tuple(tokens.shape))
+        np.testing.assert_array_equal(drawn, expected.numpy())
+        np.testing.assert_array_equal(ours.rand((5,)), torch.rand(5, generator=reference).numpy())
+        np.testing.assert_array_equal(ours.randn((5,)), torch.randn(5, generator=reference).numpy())
 
 
 @pytest.mark.parametrize("size", [3, 16, 20, 35, 1001, 1_000_003])

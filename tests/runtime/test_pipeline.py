@@ -9,6 +9,7 @@ from ltxrt.engines.backend import load_engine
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import BundleError, InputError, NumericsError
 from ltxrt.runtime import pipeline as pipeline_module
+from ltxrt.runtime.draws import draws
 from ltxrt.runtime.noise import TorchCpuGenerator
 from ltxrt.runtime.noise_cuda import TorchCudaGenerator
 from ltxrt.runtime.pipeline import Pipeline
@@ -42,7 +43,7 @@ def test_image_becomes_the_first_frame_s_latents(pipeline):
     settings = pipeline.settings(Request(PROMPT, image=image, **SMALL))
     noise = np.random.default_rng(0).standard_normal((1, 16, 2, 2, 3), dtype=np.float32)
     events = []
-    conditioned = pipeline.condition(settings, 0, noise, None, events.append)
+    conditioned = pipeline.condition(settings, 0, noise, draws(settings), events.append)
     with load_engine(pipeline.bundle, "vae_encoder") as encoder:
         encoded = encoder(pixels=image[None, :, None])
     tokens = conditioned.tokens[0].T.reshape(16, 2, 2, 3)
@@ -62,7 +63,8 @@ def test_pixels_of_another_shape_or_dtype_are_refused_before_any_engine_loads(pi
 def test_image_changes_the_video_and_strength_zero_ignores_it(pipeline):
     image = np.full((3, 64, 96), 0.5, np.float32)
     image[:, :32] = -0.5
-    still = {**SMALL, "image_noise_scale": 0.0}
+    # Without the decoder's noise, which is drawn after the image's posterior whatever its strength.
+    still = {**SMALL, "image_noise_scale": 0.0, "decode_noise_scale": 0.0}
     without = pipeline.generate(Request(PROMPT, **still)).frames
     with_image = pipeline.generate(Request(PROMPT, image=image, **still)).frames
     ignored = pipeline.generate(Request(PROMPT, image=image, image_strength=0.0, **still)).frames

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional
 
 from ltxrt.engines.errors import InputError
 from ltxrt.runtime import preparation
-from ltxrt.runtime.preparation import PREPARATIONS, blur, centre_crop, h264_round_trip, prepare
+from ltxrt.runtime.preparation import PREPARATIONS, Fit, blur, centre_crop, h264_round_trip, prepare
 
 RNG = np.random.default_rng(0)
 
@@ -41,9 +42,9 @@ def in_torch(picture):
 def test_the_blur_is_torch_s_gaussian():
     picture = RNG.integers(0, 256, (50, 61, 3), np.uint8)
     np.testing.assert_array_equal(blur(picture), in_torch(picture))
-    for value in (0, 1, 100, 254, 255):  # the last bit shows how numbers were scaled and cut
-        flat = np.full((6, 7, 3), value, np.uint8)
-        np.testing.assert_array_equal(blur(flat), in_torch(flat))
+    flat = np.arange(256, dtype=np.uint8).reshape(16, 16).repeat(6, axis=0).repeat(6, axis=1)
+    flat = np.stack([flat, flat.T, flat[::-1]], axis=-1)  # the last bit shows how numbers were summed and cut
+    np.testing.assert_array_equal(blur(flat), in_torch(flat))
     assert blur(picture[:1]).shape == (1, 61, 3)
 
 
@@ -66,7 +67,7 @@ def test_official_scaling_is_torch_s_bilinear():
     steps = preparation.Preparation(crop=False, blur=False, codec=False, scale="bilinear")
     pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
     wanted = functional.interpolate(pixels, (32, 160), mode="bilinear", align_corners=False)[0].numpy()
-    np.testing.assert_allclose(prepare(picture, 32, 160, steps), wanted, atol=1e-5)
+    np.testing.assert_allclose(prepare(picture, Fit((32, 160), (32, 160)), steps), wanted, atol=1e-5)
 
 
 def test_steps_are_switched_by_name():
@@ -86,8 +87,30 @@ def test_the_official_order(monkeypatch):
     for name in ("centre_crop", "blur", "h264_round_trip"):
         plain = getattr(preparation, name)
         monkeypatch.setattr(preparation, name, lambda *a, n=name, f=plain: called.append(n) or f(*a))
-    assert prepare(smooth(), 32, 32, PREPARATIONS["official"]).shape == (3, 32, 32)
+    assert prepare(smooth(), Fit((32, 32), (32, 32)), PREPARATIONS["official"]).shape == (3, 32, 32)
     assert called == ["centre_crop", "blur", "h264_round_trip"]
     called.clear()
-    prepare(smooth(), 32, 32, PREPARATIONS["plain"])
+    prepare(smooth(), Fit((32, 32), (32, 32)), PREPARATIONS["plain"])
     assert called == ["centre_crop"]
+
+
+def test_a_picture_is_cropped_to_the_shape_asked_for_and_stretched_to_the_pass_s(monkeypatch):
+    """704×1216 has its first pass at 448×800, of another shape: both passes see the same part."""
+    monkeypatch.setattr(preparation, "h264_round_trip", lambda picture: picture)
+    picture = smooth(150, 170)
+    part = blur(centre_crop(picture, 64, 96))
+    for size in ((32, 96), (64, 192)):
+        pixels = torch.from_numpy(part).permute(2, 0, 1)[None].float() / 127.5 - 1
+        wanted = functional.interpolate(pixels, size, mode="bilinear", align_corners=False)[0].numpy()
+        found = prepare(picture, Fit((64, 96), size), PREPARATIONS["official"])
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_a_video_to_start_from_is_scaled_before_blur_and_codec():
+    picture = smooth(112, 208)
+    fit = Fit((64, 96), (64, 96), scaled_first=True)
+    scaled = Image.fromarray(centre_crop(picture, 64, 96)).resize((96, 64))  # bicubic, Pillow's own choice
+    wanted = h264_round_trip(blur(np.asarray(scaled))).transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
+    np.testing.assert_array_equal(prepare(picture, fit, PREPARATIONS["official"]), wanted)
+    plain = prepare(picture, fit, PREPARATIONS["plain"])
+    np.testing.assert_array_equal(plain, prepare(picture, Fit((64, 96), (64, 96)), PREPARATIONS["plain"]))
