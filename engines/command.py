@@ -190,7 +190,23 @@ def _one_line(ctx: click.Context) -> Iterator[None]:
         debug = ctx.meta.get(_DEBUG, False)
         if debug and not isinstance(error, click.ClickException):
             say(traceback.format_exc().rstrip("\n"), err=True)
-        raise _describe(error, ctx.command_path, debug) from error
+        raise _describe(_interruption(error) or error, ctx.command_path, debug) from error
+
+
+def _interruption(error: BaseException) -> KeyboardInterrupt | None:
+    """The interruption that led to `error`, if one did.
+
+    What is interrupted may make another error of it: compiled modules raise ImportError where Ctrl-C came
+    while they were loaded, and a package would be called missing.
+    """
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        if isinstance(cause, KeyboardInterrupt):
+            return cause
+        seen.add(id(cause))
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _describe(error: BaseException, command: str, debug: bool) -> _OneLine:

@@ -81,8 +81,13 @@ def available(backend: str) -> list[Any]:
     device = DEVICES[backend]
     try:
         import onnxruntime
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(error.name or "onnxruntime", device) from error
     except ImportError as error:
-        raise MissingPackageError("onnxruntime", device) from error
+        raise EngineError(
+            f"onnxruntime is installed but does not load ({error}); reinstall it with: "
+            f"pip install --force-reinstall 'ltxrt[{device}]'"
+        ) from error
     _refuse_old(onnxruntime.__version__)
     return _providers(onnxruntime, device)
 

@@ -5,6 +5,8 @@ import logging
 import signal
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import click
 import pytest
@@ -110,6 +112,42 @@ def test_debug_shows_the_traceback(args, env):
     assert "Traceback" in result.stderr and "raise failure" in result.stderr
     assert result.stderr.endswith("\ninternal error: KeyError: 'x'\n")
     assert result.exit_code == 1
+
+
+def test_an_interruption_that_others_made_another_error_of_is_one():
+    """As compiled modules do while they are imported; it was told as a missing package."""
+    failure, load = MissingPackageError("onnxruntime", "cpu"), ImportError("initialization failed")
+    failure.__cause__, load.__context__ = load, KeyboardInterrupt()
+    result = run(failure)
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+    failure.__cause__ = failure  # no error of ours, and no endless loop
+    assert run(failure).exit_code == 1
+
+
+@pytest.mark.parametrize("name", ["ltx-run", "ltx-export", "ltx-parity"])
+@pytest.mark.parametrize("where", ["click", "ltxrt.engines.errors"])
+def test_an_interruption_while_a_command_is_loaded_is_one_line(name, where):
+    code = (
+        "import sys\n"
+        "class Interrupts:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {where!r}:\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupts())\n"
+        f"from ltxrt.{name.removeprefix('ltx-').replace('run', 'runtime')}.start import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+def test_the_installed_commands_are_those_that_handle_it():
+    pyproject = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert pyproject["project"]["scripts"] == {
+        "ltx-run": "ltxrt.runtime.start:main",
+        "ltx-export": "ltxrt.export.start:main",
+        "ltx-parity": "ltxrt.parity.start:main",
+    }
 
 
 def test_a_closed_pipe_is_quiet():

@@ -230,3 +230,15 @@ def test_matrices_are_rearranged_where_calls_win_the_time_back(bundle, monkeypat
         hidden = engine(input_ids=IDS, attention_mask=np.ones_like(IDS))
     assert told[0].get_session_config_entry("session.disable_prepacking") == str(int(not prepacked))
     np.testing.assert_array_equal(hidden, IDS[..., None] * np.float32([1, 2, 3, 4]))
+
+
+def test_a_package_that_does_not_load_is_not_called_missing(monkeypatch):
+    class Broken:
+        def find_spec(self, name, path=None, target=None):
+            if name == "onnxruntime":
+                raise ImportError("libcudart.so.12: cannot open shared object file")
+
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    with pytest.raises(EngineError, match=r"onnxruntime is installed but does not load \(libcudart"):
+        ort.available("onnxruntime")

@@ -1,0 +1,17 @@
+"""`ltx-run` as it is installed: loads `ltxrt.runtime.cli` where an interruption is handled."""
+
+from collections.abc import Callable
+
+from ltxrt.engines.start import run
+
+
+def _load() -> Callable[[], object]:
+    from ltxrt.runtime.cli import main
+
+    command: Callable[[], object] = main
+    return command
+
+
+def main() -> None:
+    """The console command."""
+    run(_load)
