@@ -23,6 +23,7 @@ from ltxrt.engines.errors import LtxrtError
 
 _DEBUG = "ltxrt.debug"
 _LONGEST = 2000  # characters of a message, whatever went into it
+_asked: list[type[KeyboardInterrupt]] = []  # interruptions since the command began
 # click ≥ 8.2 raises this instead of printing the help itself.
 _SHOWS_HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
@@ -95,7 +96,7 @@ class LtxrtCommand(click.Command):
         self.params.append(_debug_option())
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        with _terminable(), _notices():
+        with _interruptible(), _notices():
             return super().main(*args, **kwargs)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -139,23 +140,38 @@ def _remember_debug(ctx: click.Context, _parameter: click.Parameter, value: bool
     ctx.meta[_DEBUG] = value or ctx.meta.get(_DEBUG, False)
 
 
+def check_interrupted() -> None:
+    """Raise again an interruption that somebody swallowed; for the loops of long commands.
+
+    Compiled modules do while they are imported: the command would run to its end as if nothing had been said.
+    """
+    if _asked:
+        raise _asked[0]
+
+
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM raises Terminated, unless the process around the command has its own way with it."""
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is remembered, SIGTERM raises Terminated; not where the process has its own way with them."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def end(_number: int, _frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # often sent twice; cleaning up must not be cut short
-        raise Terminated
+    def end(number: int, _frame: object) -> None:
+        if number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)  # often sent twice; cleaning up must not be cut short
+        _asked.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
+        raise _asked[-1]
 
-    signal.signal(signal.SIGTERM, end)
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    taken = {number: before for number, before in usual.items() if signal.getsignal(number) is before}
+    for number in taken:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, before in taken.items():
+            signal.signal(number, before)
+        _asked.clear()
 
 
 class _Echo(logging.Handler):
@@ -190,7 +206,8 @@ def _one_line(ctx: click.Context) -> Iterator[None]:
         debug = ctx.meta.get(_DEBUG, False)
         if debug and not isinstance(error, click.ClickException):
             say(traceback.format_exc().rstrip("\n"), err=True)
-        raise _describe(_interruption(error) or error, ctx.command_path, debug) from error
+        cause = _interruption(error) or (_asked[0]() if _asked else error)
+        raise _describe(cause, ctx.command_path, debug) from error
 
 
 def _interruption(error: BaseException) -> KeyboardInterrupt | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from ltxrt.engines.command import LtxrtGroup, ltxrt_command, say
+from ltxrt.engines.command import LtxrtGroup, check_interrupted, ltxrt_command, say
 from ltxrt.runtime.options import BOTH_PASSES, PASS
 
 if TYPE_CHECKING:
@@ -299,6 +299,7 @@ def _write(stream: Stream, output: Path, metadata: dict[str, str]) -> int:
     preset = stream.settings.preset
     with VideoWriter(output, preset.height, preset.width, preset.frame_rate, metadata) as writer:
         for chunk in stream.frames:
+            check_interrupted()
             for frame in chunk:
                 writer.write(frame)
     return writer.count
@@ -312,6 +313,7 @@ class Console:
         self.stage = ""
 
     def __call__(self, event: Event) -> None:
+        check_interrupted()
         if event.step is None:
             self.finish()
             self.stage = event.stage

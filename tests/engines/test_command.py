@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import signal
@@ -12,7 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ltxrt.engines.command import LtxrtGroup, ltxrt_command, say
+from ltxrt.engines.command import LtxrtGroup, check_interrupted, ltxrt_command, say
 from ltxrt.engines.errors import EngineError, InputError, MissingPackageError
 from ltxrt.engines.files import atomic_write
 
@@ -122,6 +123,28 @@ def test_an_interruption_that_others_made_another_error_of_is_one():
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")
     failure.__cause__ = failure  # no error of ours, and no endless loop
     assert run(failure).exit_code == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_that_somebody_swallowed_is_raised_again(number, code):
+    reached = []
+
+    @ltxrt_command("ltx-run")
+    @click.option("--fail", is_flag=True)
+    def command(fail):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(number)
+        reached.append("after")
+        if fail:
+            raise ValueError("half imported")
+        check_interrupted()
+        reached.append("on and on")
+
+    for arguments in ([], ["--fail"]):
+        assert CliRunner().invoke(command, arguments).exit_code == code
+    assert reached == ["after", "after"]
+    check_interrupted()  # nothing is left for the next command
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("name", ["ltx-run", "ltx-export", "ltx-parity"])

@@ -1,7 +1,9 @@
 """`ltx-run` as a user meets it: files, messages and exit statuses."""
 
+import contextlib
 import importlib.metadata
 import json
+import signal
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from ltxrt.engines.files import sha256
+from ltxrt.runtime import provenance
 from ltxrt.runtime.cli import main
 from ltxrt.runtime.video import read_metadata, read_video
 
@@ -157,6 +160,20 @@ def test_interruption_leaves_nothing(tiny_bundle, tmp_path, place):
     assert done.returncode == 130, done.stderr
     lines = done.stderr.splitlines()
     assert (lines.count("in the middle"), lines[-1]) == (1, "interrupted")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interruption_swallowed_while_something_is_loaded_ends_the_run(tiny_bundle, tmp_path, monkeypatch):
+    """Two of 64 runs interrupted in their first second went on to their end."""
+
+    def swallow(request):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return []
+
+    monkeypatch.setattr(provenance, "given", swallow)
+    result = run_small(tiny_bundle("0.9.5"), tmp_path / "v.mp4")
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
     assert list(tmp_path.iterdir()) == []
 
 
