@@ -85,8 +85,8 @@ def available(backend: str) -> list[Any]:
         raise MissingPackageError(error.name or "onnxruntime", device) from error
     except ImportError as error:
         raise EngineError(
-            f"onnxruntime is installed but does not load ({error}); reinstall it with: "
-            f"pip install --force-reinstall 'ltxrt[{device}]'"
+            f"onnxruntime is installed but does not load ({error}); remove it and install it again with: "
+            f"pip install 'ltxrt[{device}]'"
         ) from error
     _refuse_old(onnxruntime.__version__)
     return _providers(onnxruntime, device)
