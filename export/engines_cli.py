@@ -156,8 +156,11 @@ def inspect_command(bundle: Path, chosen: tuple[str, ...]) -> None:
     opened = read_bundle(bundle)
     names = _components(opened, chosen)
     everything = cache.engines(opened, trt.installed())
+    there = {found.record.component for found in everything if found.record is not None}
     if not everything:
         _say_none(bundle)
+    elif missing := [name for name in chosen if name not in there]:
+        _say_none(bundle, f" of {', '.join(missing)}")
     for found in everything:
         if found.record is None or found.record.component in names:
             click.echo(_line(opened, found))
@@ -204,9 +207,9 @@ def _engines(opened: Bundle, hashed: bool) -> list[Found]:
     return everything
 
 
-def _say_none(bundle: Path) -> None:
+def _say_none(bundle: Path, of: str = "") -> None:
     click.echo(
-        f"no engines; build them with: ltx-export build-engines --bundle {bundle} --profile 512x768x97"
+        f"no engines{of}; build them with: ltx-export build-engines --bundle {bundle} --profile 512x768x97"
     )
 
 

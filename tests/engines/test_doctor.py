@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from ltxrt.engines import cache, doctor, trt
 from ltxrt.engines.bundle import read_bundle
+from ltxrt.export.cli import main as export
 from ltxrt.runtime.cli import main
 
 
@@ -66,6 +67,14 @@ def test_an_engine_fits_only_a_version_that_is_installed(with_engine, monkeypatc
         f"fits the bundle; it takes tensorrt_rtx {version}, and no tensorrt_rtx is installed: "
         "pip install 'ltxrt[tensorrt-rtx]'"
     )
+
+
+def test_engines_of_a_component_that_has_none_are_asked_for_aloud(with_engine):
+    arguments = ["engines", "inspect", "--bundle", str(with_engine), "--component"]
+    result = CliRunner().invoke(export, [*arguments, "transformer"])
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("no engines of transformer; build them with: ltx-export build-engines")
+    assert "no engines" not in CliRunner().invoke(export, [*arguments, "latent_upsampler"]).output
 
 
 def test_the_bundle_may_stand_before_the_subcommand(two_pass_bundle):
