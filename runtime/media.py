@@ -1,7 +1,7 @@
 """Images and videos that a user gives as conditions: naming them, looking at them, reading them as pixels.
 
 What a file is, its content decides: an animated GIF is a video. Reference: official `inference.py`
-(`load_media_file`), read in source only.
+(`load_media_file`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How a given image or frame is made to fit the video: crop, blur, codec, scaling; each a step of its own.
 
-Reference: official `load_image_to_tensor_with_resize_and_crop` and `crf_compressor.py`, read in copies of the
-source only; they do the same to every frame of a video. A little blur and the traces of a codec make the
-image look like a frame of the training videos; a perfectly sharp one invites a still video.
+Reference: official `load_image_to_tensor_with_resize_and_crop` and `crf_compressor.py`, which do the same to
+every frame of a video; compared in `tests/runtime/test_official_parity.py`. A little blur and the traces of a
+codec make the image look like a frame of the training videos; a perfectly sharp one invites a still video.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Where the official pipeline and diffusers' pipelines differ, and which of them a request follows.
 
-All are read from source: official `ltx_video/pipelines/pipeline_ltx_video.py`; diffusers `pipeline_ltx.py`
-and `pipeline_ltx_image2video.py` ("diffusers"), and `pipeline_ltx_condition.py` ("diffusers-condition").
+Official `ltx_video/pipelines/pipeline_ltx_video.py`; diffusers `pipeline_ltx.py` and
+`pipeline_ltx_image2video.py` ("diffusers"), and `pipeline_ltx_condition.py` ("diffusers-condition"). The
+tests compare whole runs with all of them.
 """
 
 from __future__ import annotations
