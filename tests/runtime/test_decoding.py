@@ -12,8 +12,9 @@ from ltxrt.engines.errors import NumericsError
 from ltxrt.engines.facts import NoiseMaps, VaeFacts
 from ltxrt.export import versions
 from ltxrt.runtime import decoding, upscale
-from ltxrt.runtime.latents import normalise, unnormalise
+from ltxrt.runtime.latents import normalise, pack, unnormalise
 from ltxrt.runtime.noise import TorchCpuGenerator
+from ltxrt.runtime.noise_cuda import TorchCudaGenerator
 from ltxrt.runtime.request import Request, complete
 
 C = 4
@@ -56,6 +57,14 @@ def test_decode_noise_and_what_follows_it_are_the_official_ones(shape):
     np.testing.assert_allclose(
         decoding.extra_inputs(settings(), VAE, latents, generator)["noise_2x"][0], maps, rtol=0, atol=3e-6
     )
+
+
+def test_the_cuda_generator_draws_decode_noise_in_the_order_of_memory_too():
+    """As torch's kernel walks a dense tensor (read in its source, not run)."""
+    latents, generator = np.zeros_like(LATENTS), TorchCudaGenerator(1, "T4")
+    ours = decoding.prepare(settings(decode_noise_scale=1.0), VAE, latents, generator)
+    tokens = TorchCudaGenerator(1, "T4").randn((1, 2 * 3 * 4, C))
+    np.testing.assert_array_equal(pack(ours), tokens)
 
 
 def test_diffusers_mixes_after():
