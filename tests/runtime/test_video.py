@@ -1,4 +1,5 @@
 import os
+import resource
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -171,6 +172,24 @@ def test_an_interruption_at_the_last_moment_leaves_nothing(tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / name, moving(3))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.webm", "v.gif", "frames"])
+@pytest.mark.parametrize("limit", [0, 40_000])
+def test_a_full_disk_leaves_the_older_video(tmp_path, name, limit):
+    """As a limit of the process on the size of files, which fails as a full disk does."""
+    frames = np.random.default_rng(0).integers(0, 255, (9, 128, 192, 3), np.uint8)
+    if name != "frames":
+        (tmp_path / name).write_bytes(b"older")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises((OSError, LtxrtError)) as caught:
+            write(tmp_path / name, frames)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "File too large" in str(caught.value)
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == ([b"older"] if name != "frames" else [])
 
 
 def test_an_interrupted_video_leaves_the_older_one(tmp_path):
