@@ -92,9 +92,12 @@ def _expected(condition: Condition, settings: Settings, vae: VaeFacts) -> Item:
     frames = media.trimmed(there, condition.frame, total, vae)
     least = vae.temporal_compression + 1
     if there > 1 and frames < least:
+        fit = total - condition.frame
+        short = there <= fit
+        few = f"has {there} frames" if short else f"{fit} of its frames fit from frame {condition.frame} on"
         raise InputError(
-            f"{condition.label}: {min(there, total - condition.frame)} of its frames fit from frame "
-            f"{condition.frame} on, and a video needs {least}; give a longer one, another frame or an image"
+            f"{condition.label}: {few}, and a video needs {least} or more; "
+            f"give {'a longer one' if short else 'an earlier frame, more --num-frames'} or an image"
         )
     return Item(condition.frame, frames, condition.strength, condition.label)
 

@@ -31,7 +31,6 @@ READABLE = "PNG, JPEG, WebP, AVIF, TIFF, BMP, GIF, MP4, MOV, WebM, MKV or AVI"
 PICTURE_PIXELS = 64_000_000
 FRAME_PIXELS = 8192 * 4320
 VIDEO_PIXELS = 265 * 3840 * 2160
-SIDE = 16_384  # pixels; what H.264, through which given pictures go, can code
 
 # Photos in a video's container, cut into tiles: the first of them would pass for the photo.
 _TILED = ("heic", "heix", "heim", "heis", "mif1", "avif", "avis")
@@ -98,7 +97,10 @@ def open_video(path: Path, label: str, more: tuple[str, ...] = ()) -> Iterator[t
         # Absolute, as FFmpeg takes what stands before a colon in a relative name for a protocol.
         container = av.open(str(path.absolute()), container_options=options, metadata_errors="replace")
     except Exception as error:  # whatever its parsers make of the content
-        raise InputError(_neither(label, reason(error))) from error
+        why = (
+            "" if isinstance(error, av.error.ArgumentError) else reason(error)
+        )  # none of the demuxers' files
+        raise InputError(_neither(label, why)) from error
     with container:
         if not container.streams.video:
             raise InputError(_neither(label, "it has no pictures"))
@@ -114,15 +116,11 @@ def open_video(path: Path, label: str, more: tuple[str, ...] = ()) -> Iterator[t
 
 
 def check_size(size: tuple[int, int], limit: int, label: str) -> None:
-    """Refuse a (width, height) above `limit` pixels, or with a side that no H.264 frame has."""
+    """Refuse a (width, height) above `limit` pixels."""
     width, height = size
     if width * height > limit:
         raise InputError(
             f"{label}: has {width}x{height} pixels, more than {limit / 1e6:.0f} million; scale it down first"
-        )
-    if max(size) > SIDE:
-        raise InputError(
-            f"{label}: has {width}x{height} pixels, a side of more than {SIDE}; scale it down first"
         )
 
 
@@ -163,4 +161,6 @@ def reason(error: Exception) -> str:
 
 
 def _neither(label: str, why: str) -> str:
-    return f"{label}: neither an image nor a video that can be read ({why}); give {READABLE}"
+    return (
+        f"{label}: neither an image nor a video that can be read{f' ({why})' if why else ''}; give {READABLE}"
+    )

@@ -64,9 +64,13 @@ def test_two_beginnings_are_refused(pipeline, files):
 @pytest.mark.parametrize(
     ("name", "frame", "message"),
     [
-        ("short.mp4", 0, "5 of its frames fit from frame 0 on, and a video needs 9"),
-        ("short.mp4", 8, "5 of its frames fit from frame 8 on, and a video needs 9"),
-        ("long.mp4", 24, "1 of its frames fit from frame 24 on, and a video needs 9"),
+        ("short.mp4", 0, "has 5 frames, and a video needs 9 or more; give a longer one or an image"),
+        ("short.mp4", 8, "has 5 frames, and a video needs 9 or more"),
+        (
+            "long.mp4",
+            24,
+            "1 of its frames fit from frame 24 on, and a video needs 9 or more",
+        ),
     ],
 )
 def test_a_video_too_short_for_a_sequence_is_refused(pipeline, files, name, frame, message):

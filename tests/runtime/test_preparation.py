@@ -10,11 +10,15 @@ from torch.nn import functional
 
 from ltxrt.engines.errors import InputError
 from ltxrt.runtime import preparation
-<<<<<<< HEAD
-from ltxrt.runtime.preparation import PREPARATIONS, Fit, blur, centre_crop, h264_round_trip, prepare
-=======
-from ltxrt.runtime.preparation import PREPARATIONS, blur, centre_crop, h264_round_trip, in_bands, prepare
->>>>>>> b39f796 (Given photos are converted and blurred in bands: 24 megapixels take 622 MiB instead of 1263; full disks by a test)
+from ltxrt.runtime.preparation import (
+    PREPARATIONS,
+    Fit,
+    blur,
+    centre_crop,
+    h264_round_trip,
+    in_bands,
+    prepare,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -100,7 +104,6 @@ def test_the_official_order(monkeypatch):
     assert called == ["centre_crop"]
 
 
-<<<<<<< HEAD
 def test_a_picture_is_cropped_to_the_shape_asked_for_and_stretched_to_the_pass_s(monkeypatch):
     """704×1216 has its first pass at 448×800, of another shape: both passes see the same part."""
     monkeypatch.setattr(preparation, "h264_round_trip", lambda picture: picture)
@@ -121,7 +124,8 @@ def test_a_video_to_start_from_is_scaled_before_blur_and_codec():
     np.testing.assert_array_equal(prepare(picture, fit, PREPARATIONS["official"]), wanted)
     plain = prepare(picture, fit, PREPARATIONS["plain"])
     np.testing.assert_array_equal(plain, prepare(picture, Fit((64, 96), (64, 96)), PREPARATIONS["plain"]))
-=======
+
+
 @pytest.mark.parametrize("height", [1, 2, 15, 16, 17, 33, 49])
 def test_bands_change_nothing(height):
     picture = np.random.default_rng(0).integers(0, 256, (height, 20, 3), np.uint8)
@@ -137,4 +141,3 @@ def test_the_memory_of_a_blur_does_not_grow_with_the_picture():
     finally:
         tracemalloc.stop()
     assert whole < 4 * picture.nbytes, "the result and some bands"
->>>>>>> b39f796 (Given photos are converted and blurred in bands: 24 megapixels take 622 MiB instead of 1263; full disks by a test)

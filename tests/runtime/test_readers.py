@@ -113,7 +113,7 @@ def test_what_is_not_on_the_lists_is_refused(tmp_path, clip, name, content):
     """Documents that a program draws, lists of other files, text, and formats that nobody asked for."""
     encode(tmp_path / "clip.ts", "libx264")
     (tmp_path / name).write_text(content)
-    with pytest.raises(InputError, match=r"neither an image nor a video that can be read .*; give PNG, JPEG"):
+    with pytest.raises(InputError, match=r"neither an image nor a video that can be read.*; give PNG, JPEG"):
         count(tmp_path / name)
     with pytest.raises(InputError, match="not an image that is read here"):
         read_image(tmp_path / name, "--image x")
@@ -140,7 +140,7 @@ def test_a_photo_in_tiles_is_not_taken_for_its_first_tile(clip):
         count(clip)
 
 
-@pytest.mark.parametrize(("height", "width"), [(9000, 9000), (60_000, 60_000), (1, 16_385)])
+@pytest.mark.parametrize(("height", "width"), [(9000, 9000), (60_000, 60_000)])
 def test_a_picture_too_large_is_refused_by_its_header(tmp_path, height, width):
     path = png(tmp_path / "a.png", height, width)
     for read in (count, lambda path: read_image(path, "x")):
@@ -253,6 +253,11 @@ def test_pipes_devices_and_empty_files_are_not_opened(tmp_path, read):
     }.items():
         with pytest.raises(InputError, match=message):
             read(path)
+
+
+def test_a_long_panorama_is_read(tmp_path):
+    Image.new("RGB", (20_000, 20)).save(tmp_path / "a.png")
+    assert count(tmp_path / "a.png") == 1
 
 
 def test_a_link_to_a_picture_is_that_picture(tmp_path):
