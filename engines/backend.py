@@ -168,7 +168,7 @@ def check_files(bundle: Bundle, component: str, backend: str, precision: str) ->
     """Raise BundleError where the graph or its weights are not as recorded. A backend that runs another file
     checks that one when it loads it.
 
-    What was hashed before in its present state is not read; else a gigabyte takes about a second.
+    What was hashed before in its present state is not read; else a gigabyte takes one or two seconds.
     """
     graph = bundle.components[component][precision]
     module = importlib.import_module(BACKENDS[backend])

@@ -68,6 +68,11 @@ def digest(path: Path, root: Path, afresh: bool = False) -> str:
         raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
+def forget() -> None:
+    """Let go of what this process has hashed; notes in files stay."""
+    _memory.clear()
+
+
 def _digest(file: BufferedReader, path: Path, root: Path, afresh: bool) -> str:
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ltxrt.engines.errors import InputError, LtxrtError
+from ltxrt.engines.files import temporary_for
 from ltxrt.engines.text import quoted
 from ltxrt.runtime.readers import check_regular, damaged, open_video
 
@@ -164,9 +165,12 @@ class VideoWriter:
         self.rate = as_fraction(frame_rate)
         self.metadata = dict(metadata)
         self.count = 0
+        self._held = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         try:
+            if suffix_of(self.path):
+                self.temporary = self._held.enter_context(temporary_for(self.path))
             self._sink = self._open()
         except BaseException:
             self._discard()
@@ -215,6 +219,7 @@ class VideoWriter:
             shutil.rmtree(self.temporary, ignore_errors=True)
         else:
             self.temporary.unlink(missing_ok=True)
+        self._held.close()
 
 
 class _Encoded:

@@ -4,15 +4,17 @@ import dataclasses
 import errno
 import json
 import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
 
+import onnx
 import pytest
 import tensorrt_rtx
 
 from ltxrt.engines import cache, inspection, profiles, trt
-from ltxrt.engines.bundle import read_bundle
+from ltxrt.engines.bundle import read_bundle, record
 from ltxrt.engines.errors import BundleError, EngineError, InputError
 
 INSTALLED = {"tensorrt_rtx": trt.version("tensorrt_rtx")}
@@ -143,6 +145,32 @@ def test_a_graph_that_is_not_the_exported_one_is_refused(bundle):
     with pytest.raises((BundleError, EngineError), match=r"onnx\.data|could not be written"):
         cache.build(bundle, order(bundle))
     assert not list((bundle.root / "engines").rglob("*.*"))
+
+
+@pytest.mark.parametrize("kind", ["link", "linked folder", "pipe", "link to the recorded file"])
+def test_weights_that_the_bundle_does_not_record_are_not_read(bundle, tmp_path, kind, monkeypatch):
+    """TensorRT would follow the link, and wait for the pipe for ever: it is not called."""
+    monkeypatch.setattr(trt, "build", None)
+    graph = bundle.components["latent_upsampler"]["fp32"]
+    path, data = bundle.path(graph.file), bundle.path(graph.data[0])
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    shutil.copyfile(data, outside / "weights")
+    other = path.parent / "other"
+    {
+        "link": lambda: other.symlink_to(outside / "weights"),
+        "linked folder": lambda: other.symlink_to(outside),
+        "pipe": lambda: os.mkfifo(other),
+        "link to the recorded file": lambda: other.symlink_to(data.name),
+    }[kind]()
+    model = onnx.load(path, load_external_data=False)
+    for entry in (e for i in model.graph.initializer for e in i.external_data if e.key == "location"):
+        entry.value = "other/weights" if kind == "linked folder" else "other"
+    onnx.save(model, path)
+    changed = dataclasses.replace(graph, file=record(bundle.root, path))
+    components = {**bundle.components, "latent_upsampler": {"fp32": changed}}
+    with pytest.raises(BundleError, match="a file that the bundle does not record"):
+        cache.build(dataclasses.replace(bundle, components=components), order(bundle))
 
 
 def test_a_full_disk_leaves_the_old_engine_and_nothing_else(bundle, monkeypatch):

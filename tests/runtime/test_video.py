@@ -370,3 +370,12 @@ def test_what_is_no_video_is_refused(tmp_path):
     for name in ("v.mp4", "absent.mp4", "folder", "v.gif", "foreign.gif"):
         with pytest.raises(InputError, match="no metadata that can be read"):
             read_metadata(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_what_a_killed_run_left_is_swept_by_the_next_one_of_the_same_name(tmp_path, suffix):
+    (tmp_path / f".clip.00c0ffee{suffix}").write_bytes(b"half")
+    (tmp_path / f".other.00c0ffee{suffix}").write_bytes(b"half")
+    with VideoWriter(tmp_path / f"clip{suffix}", 32, 32, 8.0, {}) as writer:
+        writer.write(np.zeros((32, 32, 3), np.uint8))
+    assert {p.name for p in tmp_path.iterdir()} == {f"clip{suffix}", f".other.00c0ffee{suffix}"}
