@@ -136,7 +136,7 @@ class Bundle(Manifest):
         """
         if component not in contracts.COMPONENTS:
             known = ", ".join(contracts.COMPONENTS)
-            raise InputError(f"no component is named {component!r}; they are {known}")
+            raise InputError(f"no component is named {component!r:.60}; they are {known}")
         has = self.components.get(component, {})
         if not has:
             single = component == "latent_upsampler" and "single-pass" in self.presets

@@ -245,7 +245,7 @@ def derive(component: str, facts: Facts) -> Contract:
         "temporal_upsampler": (temporal_upsampler, "vae"),
     }
     if component not in makers:
-        raise InputError(f"no component is named {component!r}; they are {', '.join(makers)}")
+        raise InputError(f"no component is named {component!r:.60}; they are {', '.join(makers)}")
     make, part = makers[component]
     if getattr(facts, part) is None:
         raise InputError(f"{component} needs facts.{part}, which is missing")

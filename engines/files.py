@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from ltxrt.engines import locks
 from ltxrt.engines.errors import BundleError, InputError
 
+_NAME = 255  # bytes of a file's name
 _PIECE = 8 << 20  # bytes that are read at a time
 
 
@@ -174,6 +175,8 @@ def inside(root: Path, relative: str) -> Path:
     shapes = (PurePosixPath(relative), PureWindowsPath(relative))
     if not relative or "\0" in relative or any(s.anchor or ".." in s.parts for s in shapes):
         raise BundleError(f"path {relative!r} leaves the folder {root}; it must be relative and without '..'")
+    if any(len(part.encode(errors="replace")) > _NAME for part in shapes[0].parts):
+        raise BundleError(f"path {relative[:60]!r}… in {root} has a name that no file can have")
     path = root / relative
     try:
         stays = path.resolve().is_relative_to(root.resolve())

@@ -147,7 +147,7 @@ def _entry(entry: Any, where: str, side: str, known: tuple[str, ...]) -> tuple[s
     name, parameters = entry
     if name not in known:
         raise CheckpointError(
-            f"{where}: {side} block {name!r} is not supported; known are {', '.join(known)}"
+            f"{where}: {side} block {name!r:.60} is not supported; known are {', '.join(known)}"
         )
     return name, Fields({"num_layers": parameters} if isinstance(parameters, int) else parameters, where)
 
@@ -262,10 +262,10 @@ def scheduler_facts(data: Mapping[str, Any], allowed_steps: Any) -> SchedulerFac
     sampler, shifting = data.get("sampler") or "Uniform", data.get("shifting")
     if not isinstance(sampler, str) or sampler not in _SAMPLERS:
         raise CheckpointError(
-            f"scheduler config: sampler is {sampler!r}; it must be one of {', '.join(_SAMPLERS)}"
+            f"scheduler config: sampler is {sampler!r:.60}; it must be one of {', '.join(_SAMPLERS)}"
         )
     if shifting not in (None, "SD3"):
-        raise CheckpointError(f"scheduler config: shifting is {shifting!r}; it must be 'SD3' or null")
+        raise CheckpointError(f"scheduler config: shifting is {shifting!r:.60}; it must be 'SD3' or null")
     terminal = data.get("target_shift_terminal") if shifting else None
     fields = Fields(
         {"target_shift_terminal": terminal, "allowed_inference_steps": allowed_steps}, "scheduler config"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ltxrt.engines.errors import NumericsError
 from ltxrt.engines.facts import VaeFacts
-from ltxrt.runtime.health import check_finite
+from ltxrt.runtime.health import ADVICE, check_finite
 from ltxrt.runtime.latents import LatentShape, normalise, unnormalise, unpack
 from ltxrt.runtime.noise import Generator
 from ltxrt.runtime.request import Settings
@@ -75,8 +75,7 @@ def frames(settings: Settings, pixels: Iterable[Array]) -> Iterator[NDArray[np.u
         del chunk, frame  # before the next one is decoded
     if low >= high:
         raise NumericsError(
-            f"vae_decoder returned only the value {high} at decoding, after clipping to 0..255; "
-            "run vae_decoder in fp32 or bf16: fp16 and fp8 overflow where its values are large"
+            f"vae_decoder returned only the value {high} at decoding, after clipping to 0..255; {ADVICE}"
         )
 
 

@@ -7,6 +7,11 @@ from numpy.typing import NDArray
 
 from ltxrt.engines.errors import NumericsError
 
+ADVICE = (
+    "if it runs in fp16 or fp8, which overflow where values are large, run it in fp32 or bf16; "
+    "if it does already, look for damaged weights with ltx-export verify"
+)
+
 
 def check_finite(
     array: NDArray[np.float32 | np.uint8], component: str, where: str, frame_axis: int | None = None
@@ -25,10 +30,7 @@ def check_finite(
         problem = f"only the value {low:g}"
     else:
         problem = _describe(array, frame_axis)
-    raise NumericsError(
-        f"{component} returned {problem} at {where}; "
-        f"run {component} in fp32 or bf16: fp16 and fp8 overflow where its values are large"
-    )
+    raise NumericsError(f"{component} returned {problem} at {where}; {ADVICE}")
 
 
 def _describe(array: NDArray[np.float32 | np.uint8], frame_axis: int | None) -> str:

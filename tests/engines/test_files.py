@@ -182,3 +182,9 @@ def test_small_files_are_read_and_what_might_not_end_is_not(tmp_path):
     for path in (tmp_path / "link", tmp_path / "pipe", tmp_path, tmp_path / "gone"):
         with pytest.raises(OSError):
             read_small(path, 2)
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path):
+    assert inside(tmp_path, "a/" + "9" * 255)
+    with pytest.raises(BundleError, match="has a name that no file can have"):
+        inside(tmp_path, "a/" + "9" * 256)

@@ -1,0 +1,1 @@
+"""Hostile input by the hundred thousand: seeded, bounded and counted (`python -m ltxrt.parity.fuzz`)."""
