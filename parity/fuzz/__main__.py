@@ -1,43 +1,5 @@
-"""`python -m ltxrt.parity.fuzz`: hostile input to every reader, counted; status 1 where one was unhandled."""
+"""`python -m ltxrt.parity.fuzz`."""
 
-from __future__ import annotations
+from ltxrt.parity.fuzz import main
 
-import sys
-import time
-
-import click
-
-from ltxrt.engines.command import ltxrt_command
-from ltxrt.parity.fuzz.runner import run
-from ltxrt.parity.fuzz.targets import TARGETS
-
-
-@ltxrt_command()
-@click.option(
-    "--inputs", type=click.IntRange(1, 10**8), default=100_000, show_default=True, help="Per target."
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option(
-    "--first", type=click.IntRange(0), default=0, help="The first input's number; one alone: --inputs 1."
-)
-@click.argument("targets", nargs=-1, type=click.Choice(list(TARGETS)))
-def main(inputs: int, seed: int, first: int, targets: tuple[str, ...]) -> None:
-    """Damage what is read, seeded, and count: accepted, refused with an error of ours, unhandled."""
-    click.echo("| target | inputs | accepted | refused | unhandled | minutes |\n|---|--:|--:|--:|--:|--:|")
-    unhandled = 0
-    for name in targets or TARGETS:
-        start = time.monotonic()
-        counts = run(name, TARGETS[name], inputs, seed, first)
-        minutes = (time.monotonic() - start) / 60
-        click.echo(
-            f"| {name} | {counts.inputs} | {counts.accepted} | {counts.refused} | {counts.unhandled} "
-            f"| {minutes:.1f} |"
-        )
-        for line in counts.failures:
-            click.echo(f"{name}, seed {seed}, {line}", err=True)
-        unhandled += counts.unhandled
-    sys.exit(unhandled > 0)
-
-
-if __name__ == "__main__":
-    main()
+main()
