@@ -225,9 +225,12 @@ def engine_loader(order: Order, name: str, precision: str, backend: str) -> Call
     bundle, threads = order.bundle, order.threads
     if backend == emulation.BACKEND:
         graph, contract = bundle.components[name][precision], bundle.contract(name)
-        integrity.check(bundle.root, (graph.file, *graph.data))
-        path = bundle.path(graph.file)
-        return lambda: emulation.EmulatedSession(path, contract, precision, threads)
+
+        def emulated() -> Session:
+            integrity.check(bundle.root, (graph.file, *graph.data))
+            return emulation.EmulatedSession(bundle.path(graph.file), contract, precision, threads)
+
+        return emulated
     return lambda: load_engine(bundle, name, backend=backend, precision=precision, threads=threads).session
 
 
