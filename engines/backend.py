@@ -127,7 +127,7 @@ class Engine(BoundEngine):
 def preferred(backend: str) -> tuple[str, ...]:
     """The precisions that `backend` runs, the one it prefers first. InputError for no such backend."""
     if backend not in BACKENDS:
-        raise InputError(f"no backend is named {backend!r}; they are {', '.join(BACKENDS)}")
+        raise InputError(f"no backend is named {quoted(backend)}; they are {', '.join(BACKENDS)}")
     return tuple(importlib.import_module(BACKENDS[backend]).PRECISIONS[backend])
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ltxrt.engines.backend import Options
 from ltxrt.engines.contract import Contract
-from ltxrt.engines.errors import EngineError, MissingPackageError
+from ltxrt.engines.errors import EngineError, InputError, MissingPackageError
 
 # The CPU has fp32 kernels, runs fp16 graphs between casts, and has next to nothing for bf16.
 PRECISIONS = {
@@ -98,6 +98,7 @@ def load(path: Path, options: Options) -> OrtSession:
     import onnxruntime
 
     component = options.contract.component
+    _refuse_other_encodings(path)
     try:
         session = onnxruntime.InferenceSession(
             str(path), _session_options(component, options.threads, options.calls), providers=providers
@@ -111,6 +112,14 @@ def load(path: Path, options: Options) -> OrtSession:
         )
     _check_signature(session, options.contract)
     return OrtSession(session, options.contract, device)
+
+
+def _refuse_other_encodings(path: Path) -> None:
+    """ONNX Runtime takes paths as UTF-8 only, and says of others that its arguments are wrong."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{path}: onnxruntime opens no path that is not UTF-8; rename the folder") from error
 
 
 def _providers(onnxruntime: Any, device: str) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ltxrt.engines.command import LtxrtGroup, ltxrt_command
+from ltxrt.engines.command import LtxrtGroup, ltxrt_command, say
 from ltxrt.engines.errors import InputError, MissingPackageError
 from ltxrt.export.engines_cli import build_command, engines_group, verify_bundle_command
 
@@ -40,7 +40,7 @@ def inspect_command(checkpoint: Path) -> None:
     """Say what a checkpoint is: version, components, sizes, dtypes, licence. Needs no torch."""
     from ltxrt.export.inspect import describe
 
-    click.echo(describe(checkpoint))
+    say(describe(checkpoint))
 
 
 @main.command("onnx")
@@ -108,7 +108,7 @@ def onnx_command(chosen: tuple[str, ...], **options: Any) -> None:
         Plan(checkpoint, options["output"], precisions, options["scales"], options["fp8_attention"]),
         Console(),
     )
-    click.echo(f"{options['output']}: {', '.join(names)} in {time.monotonic() - start:.0f} s")
+    say(f"{options['output']}: {', '.join(names)} in {time.monotonic() - start:.0f} s")
 
 
 def parse_precisions(text: str, names: tuple[str, ...]) -> dict[str, str]:
@@ -163,7 +163,7 @@ def _announce(checkpoint: Checkpoint, names: tuple[str, ...], whole: bool) -> No
     """The release, and what of it is not exported; `whole` where everything there is was asked for."""
     row = checkpoint.version
     sure = "" if row.certain else " (the file does not tell; --model-version says it)"
-    click.echo(f"LTX-Video {row.name}{sure}; {row.licence}", err=True)
+    say(f"LTX-Video {row.name}{sure}; {row.licence}", err=True)
     from ltxrt.export.inspect import FP8_WARNING, is_fp8
 
     if (
@@ -171,16 +171,16 @@ def _announce(checkpoint: Checkpoint, names: tuple[str, ...], whole: bool) -> No
         and "transformer" in names
         and is_fp8(checkpoint.transformer.weights)
     ):
-        click.echo(FP8_WARNING, err=True)
+        say(FP8_WARNING, err=True)
     two_passes = len(row.presets["default"].passes) > 1
     expected = COMPONENTS[:5] if two_passes else COMPONENTS[:4]
     missing = [n for n in expected if n not in names]
     if missing:
-        click.echo(f"not exported: {', '.join(missing)}", err=True)
+        say(f"not exported: {', '.join(missing)}", err=True)
     if whole and "text_encoder" in missing:
-        click.echo("a video needs the text encoder: give --text-encoder DIR", err=True)
+        say("a video needs the text encoder: give --text-encoder DIR", err=True)
     if whole and "latent_upsampler" in missing:
-        click.echo(
+        say(
             "the default preset of this release has two passes and needs the latent upsampler between them: "
             "give --upsampler FILE, or run with --preset single-pass",
             err=True,
@@ -203,9 +203,9 @@ class Console:
     def stage(self, text: str) -> None:
         now = time.monotonic()
         if self.text and now - self.start > 1:
-            click.echo(f"  {now - self.start:.0f} s", err=True)
+            say(f"  {now - self.start:.0f} s", err=True)
         self.text, self.start, self.shown = text, now, now
-        click.echo(text, err=True)
+        say(text, err=True)
 
     def progress(self, done: int, total: int) -> None:
         now = time.monotonic()
@@ -214,7 +214,7 @@ class Console:
         self.shown = now
         rate = done / max(now - self.start, 1e-3)
         line = f"  {done / 1e9:.2f} of {total / 1e9:.2f} GB, {now - self.start:.0f} s, {rate / 1e6:.0f} MB/s"
-        click.echo(line, err=True)
+        say(line, err=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ltxrt.engines.command import LtxrtGroup, ltxrt_command
+from ltxrt.engines.command import LtxrtGroup, ltxrt_command, say
 from ltxrt.engines.errors import InputError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _build(
             start = time.monotonic()
             order = cache.Order(name, precisions[name], backend, one, parsed, built)
             found = cache.build(opened, order)
-            click.echo(f"{_line(opened, found)}  {time.monotonic() - start:.1f} s")
+            say(f"{_line(opened, found)}  {time.monotonic() - start:.1f} s")
 
 
 @ltxrt_command("verify")
@@ -115,8 +115,8 @@ def verify_bundle_command(bundle: Path) -> None:
             integrity.check(opened.root, (record,), afresh=True)
         except BundleError as error:
             damaged += 1
-            click.echo(str(error))
-    click.echo(f"{len(records) - damaged} of {len(records)} files are as recorded")
+            say(str(error))
+    say(f"{len(records) - damaged} of {len(records)} files are as recorded")
     stale = [found for found in _engines(opened, hashed=True) if found.problem]
     if damaged or stale:
         raise click.exceptions.Exit(1)
@@ -163,9 +163,9 @@ def inspect_command(bundle: Path, chosen: tuple[str, ...]) -> None:
         _say_none(bundle, f" of {', '.join(missing)}")
     for found in everything:
         if found.record is None or found.record.component in names:
-            click.echo(_line(opened, found))
+            say(_line(opened, found))
             for line in inspection.describe(opened, found):
-                click.echo(f"  {line}")
+                say(f"  {line}")
 
 
 @engines_group.command("prune")
@@ -180,13 +180,11 @@ def prune_command(bundle: Path) -> None:
         found = cache.verify(opened, trt.installed())
         gone = cache.prune(opened, found)
     for path in gone:
-        click.echo(f"deleted {path.relative_to(opened.root)}")
+        say(f"deleted {path.relative_to(opened.root)}")
     for path in (f.path for f in found if f.problem and f.path not in gone):
-        click.echo(
-            f"left {path.relative_to(opened.root)}: its name is none that ltxrt gives; delete it yourself"
-        )
+        say(f"left {path.relative_to(opened.root)}: its name is none that ltxrt gives; delete it yourself")
     if not gone:
-        click.echo("nothing to delete")
+        say("nothing to delete")
 
 
 def _show(bundle: Path, hashed: bool) -> list[Found]:
@@ -203,14 +201,12 @@ def _engines(opened: Bundle, hashed: bool) -> list[Found]:
 
     everything = (cache.verify if hashed else cache.engines)(opened, trt.installed())
     for found in everything:
-        click.echo(_line(opened, found))
+        say(_line(opened, found))
     return everything
 
 
 def _say_none(bundle: Path, of: str = "") -> None:
-    click.echo(
-        f"no engines{of}; build them with: ltx-export build-engines --bundle {bundle} --profile 512x768x97"
-    )
+    say(f"no engines{of}; build them with: ltx-export build-engines --bundle {bundle} --profile 512x768x97")
 
 
 def _line(bundle: Bundle, found: Found) -> str:

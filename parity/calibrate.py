@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from ltxrt.engines.command import ltxrt_command
+from ltxrt.engines.command import ltxrt_command, say
 from ltxrt.engines.errors import MissingPackageError
 
 PATH = click.Path(path_type=Path)
@@ -42,10 +42,10 @@ def main(bundle: Path, prompts: Path, output: Path, threads: int | None, **optio
         raise MissingPackageError(error.name or "onnx", "export,cpu") from error
 
     def tell(line: str) -> None:
-        click.echo(line, err=True)
+        say(line, err=True)
 
     with reading_bundle(bundle) as opened:
-        click.echo(calibration.run(opened, prompts, output, options, threads, tell))
+        say(calibration.run(opened, prompts, output, options, threads, tell))
 
 
 if __name__ == "__main__":

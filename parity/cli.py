@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ltxrt.engines.command import LtxrtGroup, ltxrt_command
+from ltxrt.engines.command import LtxrtGroup, ltxrt_command, say
 from ltxrt.engines.errors import BundleError, InputError, MissingPackageError
 from ltxrt.engines.files import atomic_write, make_folder
 from ltxrt.parity import calibrate
@@ -134,7 +134,7 @@ def _with_earlier(report: Report, folder: Path) -> Report:
 
 
 def _tell(line: str) -> None:
-    click.echo(line, err=True)
+    say(line, err=True)
 
 
 def _order(bundle: Path, options: dict[str, Any]) -> Order:
@@ -179,14 +179,14 @@ def _summary(now: Report, written: Report, folder: Path) -> None:
                 f"end to end {run.precision}"
             )
     for reason, names in reasons.items():
-        click.echo(f"skipped {', '.join(names)} {reason}", err=True)
+        say(f"skipped {', '.join(names)} {reason}", err=True)
     for sentence in written.unmet:
-        click.echo(f"asked for, but did not run: {sentence}", err=True)
+        say(f"asked for, but did not run: {sentence}", err=True)
     line = f"{folder / 'report.html'}: {written.status}, {_counts(c.status for c in now.checks)}"
     if now.end_to_end:
         line += f"; end to end {_counts(run.status for run in now.end_to_end)}"
     kept = len(written.checks) - len(now.checks)
-    click.echo(line + (f"; {kept} rows kept from an earlier check" if kept else ""))
+    say(line + (f"; {kept} rows kept from an earlier check" if kept else ""))
 
 
 def _counts(statuses: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.facts import SchedulerFacts, TransformerFacts
+from ltxrt.engines.text import quoted
 from ltxrt.runtime.latents import LatentShape, pack
 from ltxrt.runtime.noise import Noise
 
@@ -121,5 +122,5 @@ REFERENCES = {
 def reference(name: str) -> Reference:
     """The row of that name."""
     if name not in REFERENCES:
-        raise InputError(f"--reference {name!r}: must be one of {', '.join(REFERENCES)}")
+        raise InputError(f"--reference {quoted(name)}: must be one of {', '.join(REFERENCES)}")
     return REFERENCES[name]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import sys
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 from ltxrt.engines import ort
 from ltxrt.engines.backend import Options, load_engine
 from ltxrt.engines.bundle import read_bundle
-from ltxrt.engines.errors import EngineError, MissingPackageError
+from ltxrt.engines.errors import EngineError, InputError, MissingPackageError
 
 IDS = np.arange(6, dtype=np.int64).reshape(2, 3)
 
@@ -242,3 +243,9 @@ def test_a_package_that_does_not_load_is_not_called_missing(monkeypatch):
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     with pytest.raises(EngineError, match=r"onnxruntime is installed but does not load \(libcudart"):
         ort.available("onnxruntime")
+
+
+def test_a_bundle_in_a_folder_of_another_encoding_is_refused_in_a_sentence(bundle, tmp_path):
+    there = bundle.root.rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(InputError, match="onnxruntime opens no path that is not UTF-8; rename the folder"):
+        load_engine(read_bundle(there), "text_encoder")

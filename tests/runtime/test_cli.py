@@ -3,6 +3,8 @@
 import contextlib
 import importlib.metadata
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from ltxrt.engines.files import sha256
+from ltxrt.export.cli import main as export_main
 from ltxrt.runtime import provenance
 from ltxrt.runtime.cli import main
 from ltxrt.runtime.video import read_metadata, read_video
@@ -273,6 +276,16 @@ def test_the_help_says_which_pass_an_option_is_for():
     assert "noise it afresh in each step, of all passes. [default: the preset's]" in text
     assert "KEY is steps, timesteps," in text and "stochastic, tone-map." in text
     assert ";11,25;28 begins with an empty one" in text
+
+
+def test_names_that_a_terminal_would_obey_are_listed_as_escapes(tiny_bundle, tmp_path):
+    shutil.copytree(tiny_bundle("0.9.1"), tmp_path / "bundle", copy_function=os.link)
+    folder = tmp_path / "bundle" / "engines" / "tensorrt_rtx" / "sm89"
+    folder.mkdir(parents=True)
+    (folder / "\x1b]0;x\x07.engine").write_bytes(b"")
+    command = ["engines", "list", "--bundle", str(tmp_path / "bundle")]
+    shown = CliRunner().invoke(export_main, command)
+    assert shown.exit_code == 0 and r"\x1b]0;x\x07.engine: " in shown.output and "\x1b" not in shown.output
 
 
 def test_presets_are_listed(tiny_bundle):

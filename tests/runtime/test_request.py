@@ -5,7 +5,9 @@ import pytest
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.facts import SchedulerFacts, VaeFacts
 from ltxrt.export import versions
-from ltxrt.runtime.request import LIMITS, Request, complete
+from ltxrt.runtime.cli import main
+from ltxrt.runtime.options import PASS
+from ltxrt.runtime.request import CHOICES, FLAGS, LIMITS, PASS_FIELDS, Request, complete, flag_of
 
 VAE = VaeFacts(4, 32, 8, (0.0,) * 4, (1.0,) * 4, True, ())
 PRESETS = versions.version("0.9.1").presets
@@ -192,6 +194,14 @@ def test_presets_are_chosen_by_name():
 def test_wrong_passes_get_one_sentence(values, message):
     with pytest.raises(InputError, match=message):
         complete(Request("fog", **values), TWO, VAE)
+
+
+def test_every_field_that_a_message_may_name_has_its_option():
+    options = {flag for option in main.params for flag in option.opts}
+    fields = {*LIMITS, *CHOICES, *PASS_FIELDS, *FLAGS, "prompt", "negative_prompt"}
+    assert {flag_of(name) for name in fields} <= options
+    assert set(PASS) == {*PASS_FIELDS, "tone_map"}
+    assert {"--noise-layout", "--guidance-lists"}.isdisjoint(options)
 
 
 def test_a_sampler_asked_for_by_name_takes_no_shift():
