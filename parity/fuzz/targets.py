@@ -19,6 +19,7 @@ from ltxrt.export.layout_facts import noise_maps
 from ltxrt.export.safetensors_file import SafetensorsFile
 from ltxrt.parity import report_html, results
 from ltxrt.parity.fuzz import material, mutate
+from ltxrt.parity.fuzz.media_files import media_files
 from ltxrt.parity.fuzz.runner import Attempt, Target
 from ltxrt.runtime import media, options, settings_file, tiling
 from ltxrt.runtime.pipeline import Pipeline
@@ -282,4 +283,5 @@ TARGETS: dict[str, Target] = {
     "tokenizers": tokenizers,
     "options": option_texts,
     "graphs": graphs,
+    "media": media_files,
 }

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from ltxrt.engines.errors import InputError
-from ltxrt.parity.fuzz import mutate, runner
+from ltxrt.parity.fuzz import media_files, mutate, runner
 from ltxrt.parity.fuzz.runner import run
 from ltxrt.parity.fuzz.targets import TARGETS
 
@@ -20,6 +20,14 @@ def test_every_input_is_accepted_or_refused_in_a_sentence(name):
     assert counts.failures == [] and counts.unhandled == 0
     assert counts.inputs == INPUTS and counts.refused > 0
     assert counts.accepted > 0  # what nothing passes says nothing about what follows
+
+
+def test_media_files_are_read_whole_before_they_are_damaged(tmp_path):
+    kinds = media_files.samples(tmp_path)
+    for name, data in kinds.items():
+        media_files.read(tmp_path / name)
+        assert media_files.mutated(data, random.Random(1)) != data
+    assert len(kinds) > 20
 
 
 def test_the_runner_counts_every_way_to_end(monkeypatch):

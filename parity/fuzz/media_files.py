@@ -1,39 +1,23 @@
-"""Damaged images, videos and noise files against the readers: each ends in frames or in one sentence.
-
-    python -m ltxrt.parity.mutated_media --count 100000 --seed 1
-
-Small files of every kind that is read are cut, overwritten, shortened and repeated, by a seeded generator.
-The command ends with 1 at the first input that raises anything else, takes longer than a minute or a
-gigabyte, and leaves that input in a folder that it names.
-"""
+"""Images, videos and noise files as a target: whole small ones of every kind, damaged and read to the end."""
 
 from __future__ import annotations
 
-import faulthandler
+import os
 import random
-import resource
-import shutil
-import tempfile
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import av
-import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ltxrt.engines.command import ltxrt_command
-from ltxrt.engines.errors import InputError, LtxrtError
+from ltxrt.parity.fuzz.runner import Attempt
 from ltxrt.runtime import media, noise_file
 from ltxrt.runtime.video import VideoWriter, read_metadata, read_video
 
 NOISE = (1, 4, 2, 2, 3)
 FRAMES = 9
-SECONDS = 60  # a thousand times what one takes
-MEMORY = 1 << 30  # bytes; a single picture may have up to 64 million pixels
 STILLS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("RGB", "plain.png", {}),
     ("RGBA", "alpha.png", {}),
@@ -114,69 +98,28 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
-def read(path: Path) -> str:
-    """How reading ends: "read" or "refused". Whatever else is raised is the finding."""
-    try:
-        if path.suffix == ".npy":
-            noise_file.load(path, NOISE)
-            return "read"
-        media.count(media.Condition(path), FRAMES)
-        if path.suffix in (".mp4", ".webm", ".mkv"):
-            read_video(path)
-            read_metadata(path)
-        return "read"
-    except InputError as error:
-        if len(str(error)) > 1000 + 2 * len(str(path)):
-            raise LtxrtError(f"a message of {len(str(error))} characters") from error
-        return "refused"
+def read(path: Path) -> None:
+    """Read a file as a condition, and as a video or noise where it is named so; InputError refuses it."""
+    if path.suffix == ".npy":
+        noise_file.load(path, NOISE)
+        return
+    media.count(media.Condition(path), FRAMES)
+    if path.suffix in (".mp4", ".webm", ".mkv"):
+        read_video(path)
+        read_metadata(path)
 
 
-def run(folder: Path, count: int, seed: int, watch: Callable[[], None] = lambda: None) -> Counter[str]:
-    """Read `count` damaged files; how often each was read and refused. `watch` is called before each.
-
-    What breaks the rule is raised, its input left in `folder` as `input.*`.
-    """
-    rng, found = random.Random(seed), Counter[str]()
+def media_files(folder: Path) -> Attempt:
+    """Images, animations, videos and noise files."""
     whole = samples(folder)
     names = sorted(whole)
-    for number in range(count):
-        name = names[number % len(names)]
+
+    def attempt(rng: random.Random) -> None:
+        name = rng.choice(names)
         path = folder / f"input{Path(name).suffix}"
         path.write_bytes(mutated(whole[name], rng))
-        watch()
-        found[f"{name} {read(path)}"] += 1
-        path.unlink()
-    return found
+        read(path)
 
-
-def _used() -> int:
-    """The most memory that this process has had, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-@ltxrt_command("mutated-media")
-@click.option("--count", type=click.IntRange(1, 10**9), default=10_000, show_default=True, help="Inputs.")
-@click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True)
-def main(count: int, seed: int) -> None:
-    """Read damaged media files; print how often they were read and refused."""
-    folder, start = Path(tempfile.mkdtemp(prefix="mutated-media-")), _used()
-
-    def watch() -> None:
-        # Ends the process with a traceback, inside a decoder too, where no signal handler of Python's runs.
-        faulthandler.dump_traceback_later(SECONDS, exit=True)
-        if _used() - start > MEMORY:
-            raise MemoryError(f"the input before took {(_used() - start) >> 20} MiB")
-
-    click.echo(f"the input that is read is in {folder}", err=True)
-    try:
-        found = run(folder, count, seed, watch)
-    except Exception as error:
-        raise LtxrtError(f"{type(error).__name__}: {error}; the input is in {folder}") from error
-    faulthandler.cancel_dump_traceback_later()
-    shutil.rmtree(folder)
-    for name, number in sorted(found.items()):
-        click.echo(f"{name}: {number}")
-
-
-if __name__ == "__main__":
-    main()
+    with Path(os.devnull).open("wb") as nowhere:  # libtiff prints every damage that it finds
+        os.dup2(nowhere.fileno(), 2)
+    return attempt
