@@ -2,8 +2,9 @@
 
 All checks against the contract are here, once; a backend only uploads and runs. A backend is a row in
 BACKENDS, whose module has `PRECISIONS` (per backend, the order of preference) and `load(path, options) ->
-Session`; one that runs another file than the graph has `locate(bundle, backend, component, precision) ->
-Path` too, and `needs_graph(path) -> bool`: whether it reads the graph as well.
+Session`; one that runs other files than the graph has `locate(bundle, backend, component, precision, device)
+-> tuple[Path, ...]` too, the first of which is the path and the others its alternatives, and
+`needs_graph(path) -> bool`: whether it reads the graph as well.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Options:
     """What a backend is told beside the file's path.
 
     `threads` None leaves the number to the backend; `graph` is what the file was built from, where it was;
-    `calls` is how often it will be called, about: loading may take longer where calls win it back.
+    `calls` is how often it will be called, about: loading may take longer where calls win it back;
+    `device` is the number of the GPU; `others` are engines of the same component for other sizes.
     """
 
     contract: Contract
@@ -46,6 +48,8 @@ class Options:
     backend: str = "onnxruntime"
     graph: Path | None = None
     calls: int = 1
+    device: int = 0
+    others: tuple[Path, ...] = ()
 
 
 class Session(Protocol):
@@ -151,8 +155,10 @@ def choose(bundle: Bundle, component: str, backend: str, wanted: str | None = No
     )
 
 
-def files(bundle: Bundle, component: str, backend: str, precision: str | None = None) -> list[Path]:
-    """What `load_engine` will read: the graph and its weights, or the engine.
+def files(
+    bundle: Bundle, component: str, backend: str, precision: str | None = None, device: int = 0
+) -> list[Path]:
+    """What `load_engine` will read: the graph and its weights, or the engine, one of several where there are.
 
     Raises InputError and MissingPackageError as `load_engine`; no file is read.
     """
@@ -160,11 +166,11 @@ def files(bundle: Bundle, component: str, backend: str, precision: str | None = 
     graph = bundle.components[component][chosen]
     module = importlib.import_module(BACKENDS[backend])
     if hasattr(module, "locate"):
-        return [module.locate(bundle, backend, component, chosen)]
+        return list(module.locate(bundle, backend, component, chosen, device))
     return [bundle.path(file) for file in (graph.file, *graph.data)]
 
 
-def check_files(bundle: Bundle, component: str, backend: str, precision: str) -> None:
+def check_files(bundle: Bundle, component: str, backend: str, precision: str, device: int = 0) -> None:
     """Raise BundleError where the graph or its weights are not as recorded. A backend that runs another file
     checks that one when it loads it.
 
@@ -172,7 +178,8 @@ def check_files(bundle: Bundle, component: str, backend: str, precision: str) ->
     """
     graph = bundle.components[component][precision]
     module = importlib.import_module(BACKENDS[backend])
-    if not hasattr(module, "locate") or module.needs_graph(files(bundle, component, backend, precision)[0]):
+    engines = files(bundle, component, backend, precision, device) if hasattr(module, "locate") else []
+    if not engines or any(map(module.needs_graph, engines)):
         integrity.check(bundle.root, (graph.file, *graph.data))
 
 
@@ -184,12 +191,13 @@ def load_engine(
     precision: str | None = None,
     threads: int | None = None,
     calls: int = 1,
+    device: int = 0,
 ) -> Engine:
     """Load `component` of `bundle` with `backend`.
 
     `precision` None takes the only one there is, or the one the backend prefers; `threads` None leaves the
     number of CPU threads to the backend; `calls` is about how often the engine will be called, for a backend
-    that may load slower and run faster.
+    that may load slower and run faster; `device` is the number of the GPU, for backends on one.
 
     Raises InputError for a component, precision or backend there is not, MissingPackageError for a backend
     that is not installed, BundleError for a graph that export does not write or files that are not as
@@ -202,8 +210,9 @@ def load_engine(
     chosen = choose(bundle, component, backend, precision)
     contract = bundle.contract(component)
     graph = bundle.components[component][chosen]
-    path = files(bundle, component, backend, chosen)[0]
+    path, *rest = files(bundle, component, backend, chosen, device)
     check_graph(bundle, component, chosen)
-    check_files(bundle, component, backend, chosen)
-    options = Options(contract, threads, backend, bundle.path(graph.file), calls)
+    check_files(bundle, component, backend, chosen, device)
+    others = tuple(rest) if hasattr(module, "locate") else ()
+    options = Options(contract, threads, backend, bundle.path(graph.file), calls, device, others)
     return Engine(contract, module.load(path, options))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import mmap
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,12 +31,13 @@ from ltxrt.engines.graph_check import check_graph
 from ltxrt.engines.profiles import Profile, check, to_json
 
 SCHEMA = 1
+_CHANGED = "its content is not what was built; delete it and build it again"
 RECORD_LIMIT = 1 << 20  # bytes
 FOLDER = "engines"
 TIMINGS = "timing.cache"  # of one target's kernels; TensorRT itself checks that it fits
 _NAME = re.compile(
     rf"(?P<temporary>\.)?({'|'.join(COMPONENTS)})\.[a-z0-9-]+\.[0-9a-f]{{16}}"
-    r"(?(temporary)\.[0-9a-f]{8})\.(engine|json)"
+    r"(?(temporary)\.[0-9a-f]{8})\.(engine|json|runtime)"
 )
 _DECISIVE = (
     "schema", "component", "precision", "backend", "backend_version", "target", "graph", "data", "profiles",
@@ -145,9 +147,11 @@ def build(bundle: Bundle, order: Order) -> Found:
     return Found(path, made, "")
 
 
-def find(bundle: Bundle, backend: str, target: str, component: str, precision: str) -> Found:
-    """The newest engine that fits, not hashed: `read` does that. InputError says what there is instead and
-    how to build one.
+def find(bundle: Bundle, backend: str, target: str, component: str, precision: str) -> list[Found]:
+    """The engines that fit, newest first, not hashed: `read` does that. InputError says what there is instead
+    and how to build one.
+
+    Each may have profiles that the others lack.
     """
     version = trt.version(backend)
     everything = [
@@ -156,23 +160,32 @@ def find(bundle: Bundle, backend: str, target: str, component: str, precision: s
     fitting = [
         f
         for f in everything
-        if f.record and not f.problem and (f.record.target, f.record.precision) == (target, precision)
+        if f.record
+        and not f.problem
+        and (f.record.backend, f.record.target, f.record.precision) == (backend, target, precision)
     ]
     if fitting:
-        return max(fitting, key=lambda f: f.path.stat().st_mtime)
+        return sorted(fitting, key=lambda f: f.path.stat().st_mtime_ns, reverse=True)
     others = "; ".join(_described(f) for f in everything) or "none"
+    which = "" if trt.flavour_of(backend).targets is None else f" --target {target}"
     raise InputError(
         f"{bundle.root}: no {backend} engine of {component} {precision} for {target} (there are: {others}); "
-        f"build one with ltx-export build-engines --backend {backend} --target {target}"
+        f"build one with ltx-export build-engines --backend {backend}{which}"
     )
 
 
-def read(path: Path) -> tuple[Record, bytes]:
-    """An engine's record and bytes, read and hashed once; EngineError where they are not what was built."""
-    record, data = read_record(path), path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != record.sha256:
-        raise EngineError(f"{path}: its content is not what was built; delete it and build it again")
-    return record, data
+def read(path: Path) -> tuple[Record, mmap.mmap]:
+    """An engine's record and its content; EngineError where it is not what was built.
+
+    It is hashed where it was not before in its present state, and mapped, not copied: it may be larger than
+    the memory that is free. The caller closes it.
+    """
+    record = read_record(path)
+    root = path.parents[3]  # of engines/<backend>/<target>/<name>
+    if integrity.digest(path, root) != record.sha256 or path.stat().st_size == 0:
+        raise EngineError(f"{path}: {_CHANGED}")
+    with path.open("rb") as file:
+        return record, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def engines(bundle: Bundle, versions: dict[str, str | None]) -> list[Found]:
@@ -194,8 +207,8 @@ def verify(bundle: Bundle, versions: dict[str, str | None]) -> list[Found]:
 
 
 def prune(bundle: Bundle, found: Sequence[Found]) -> list[Path]:
-    """Delete the engines of `found` that have a problem, records without engine, and what interrupted builds
-    left; what was deleted.
+    """Delete the engines of `found` that have a problem, what has no engine beside it, and what interrupted
+    builds left; what was deleted.
 
     Only regular files with the names that `build` gives, in its folders: nothing else can be told to be ours,
     and through a link lies what is not the bundle's. Raises BundleError where the bundle is in use.
@@ -212,8 +225,8 @@ def _is_left_over(path: Path, bad: Collection[Path]) -> bool:
     name = _NAME.fullmatch(path.name)
     if name is None:
         return False
-    engine, record = path.with_suffix(".engine"), path.with_suffix(".json")
-    return bool(name["temporary"]) or engine in bad or (path == record and not engine.exists())
+    engine = path.with_suffix(".engine")
+    return bool(name["temporary"]) or engine in bad or not engine.exists()
 
 
 def _files(bundle: Bundle) -> list[Path]:

@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ltxrt.engines.errors import EngineError, MissingPackageError
+from ltxrt.engines.errors import EngineError, InputError, MissingPackageError
+
+SMALLER = "use fewer frames, a smaller size or a smaller precision"
 
 
 class CudaDevice:
-    """The first GPU, with one stream on which everything happens in order."""
+    """A GPU, by its number, with one stream on which everything happens in order."""
 
-    def __init__(self, extra: str = "tensorrt") -> None:
+    def __init__(self, extra: str = "tensorrt", index: int = 0) -> None:
         try:
             self._cuda: Any = importlib.import_module("cuda.bindings.runtime")
         except ImportError as error:
@@ -27,11 +29,24 @@ class CudaDevice:
             raise EngineError(
                 "no NVIDIA GPU is visible; run on a machine with one, or use --backend onnxruntime"
             )
+        if not 0 <= index < count:
+            raise InputError(f"--device {index}: this machine has {count} GPUs, numbered from 0")
+        self.index = index
+        self.use()
         self.stream = self._call("cudaStreamCreate")
 
+    def use(self) -> None:
+        """Make it the calling thread's GPU: CUDA keeps one for each thread, the first unless told."""
+        self._call("cudaSetDevice", self.index)
+
+    def free_memory(self) -> int:
+        """Bytes that can still be allocated."""
+        return int(self._call("cudaMemGetInfo"))
+
     def allocate(self, size: int) -> int:
-        """The address of `size` new bytes."""
-        return int(self._call("cudaMalloc", size, missing=f"{size / 2**30:.2f} GiB of GPU memory"))
+        """The address of `size` new bytes. Raises EngineError where they are not there."""
+        missing = f"no {size / 2**30:.2f} GiB left in the GPU's memory; {SMALLER}"
+        return int(self._call("cudaMalloc", size, missing=missing))
 
     def free(self, address: int) -> None:
         self._call("cudaFree", address)

@@ -72,15 +72,16 @@ def _memory(profile: Profile, contract: Contract, bytes_per_cell: float | None) 
 
 def _built(found: Found, record: Record) -> Iterator[str]:
     """The layers of the engine itself; a line that says why not where it cannot be loaded here."""
-    from ltxrt.engines import trt_session
+    from ltxrt.engines import trt_machine
 
     try:
-        machine = trt_session.Machine.of(record.backend)
+        machine = trt_machine.Machine.of(record.backend)
     except LtxrtError as error:
         yield f"the built layers are seen on a machine with its GPU only: {error}"
         return
     _, data = cache.read(found.path)
-    engine = machine.runtime.deserialize_cuda_engine(data)
+    with data, machine.turn():
+        engine = machine.runtime.deserialize_cuda_engine(data)
     if engine is None:
         yield f"the built layers are not seen: this machine's {record.backend} does not load the engine"
         return

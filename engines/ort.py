@@ -27,6 +27,7 @@ DEVICES = {"onnxruntime": "cpu", "onnxruntime_cuda": "cuda"}
 CUDA: dict[str, str] = {
     "arena_extend_strategy": "kSameAsRequested",  # doubling would take twice what a video needs
     "use_tf32": "0",  # fp32 islands are there for their precision
+    "cudnn_conv_algo_search": "HEURISTIC",  # trying them all, the default, makes the first decode slow
 }
 OLDEST = (1, 24)
 # Prepacking rearranges every matrix while loading. For the 2B transformer on 2 cores it cost 18 to 27 s of
@@ -45,17 +46,17 @@ _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory", "o
 class OrtSession:
     """A graph in ONNX Runtime; handles are OrtValues on `device`."""
 
-    def __init__(self, session: Any, contract: Contract, device: str) -> None:
+    def __init__(self, session: Any, contract: Contract, device: str, index: int = 0) -> None:
         import onnxruntime
 
         self._session = session
         self._component = contract.component
         (self._output,) = (t.name for t in contract.outputs)
-        self._device = device
+        self._device = (device, index)
         self._value = onnxruntime.OrtValue.ortvalue_from_numpy  # on the CPU it shares the array's memory
 
     def upload(self, name: str, array: np.ndarray) -> Any:
-        return self._value(array.copy(), self._device)
+        return self._value(array.copy(), *self._device)
 
     def run(self, feeds: Mapping[str, Any]) -> np.ndarray:
         if self._session is None:
@@ -63,7 +64,7 @@ class OrtSession:
         try:
             binding = self._session.io_binding()
             for name, value in feeds.items():
-                on_device = self._value(value, self._device) if isinstance(value, np.ndarray) else value
+                on_device = self._value(value, *self._device) if isinstance(value, np.ndarray) else value
                 binding.bind_ortvalue_input(name, on_device)
             binding.bind_output(self._output, "cpu")
             self._session.run_with_iobinding(binding)
@@ -76,8 +77,8 @@ class OrtSession:
         self._session = None
 
 
-def available(backend: str) -> list[Any]:
-    """The providers that run `backend`'s graphs; raises where it cannot run here."""
+def available(backend: str, index: int = 0) -> list[Any]:
+    """The providers that run `backend`'s graphs, on the GPU `index`; raises where it cannot run here."""
     device = DEVICES[backend]
     try:
         import onnxruntime
@@ -89,12 +90,17 @@ def available(backend: str) -> list[Any]:
             f"pip install 'ltxrt[{device}]'"
         ) from error
     _refuse_old(onnxruntime.__version__)
-    return _providers(onnxruntime, device)
+    return _providers(onnxruntime, device, index)
 
 
 def load(path: Path, options: Options) -> OrtSession:
     """Load the graph at `path`; its inputs and outputs must be the contract's."""
-    device, providers = DEVICES[options.backend], available(options.backend)
+    device = DEVICES[options.backend]
+    if options.device < 0 or (options.device and device == "cpu"):
+        raise InputError(
+            f"--device {options.device}: must be the number of a GPU, from 0, for a backend that runs on one"
+        )
+    providers = available(options.backend, options.device)
     import onnxruntime
 
     component = options.contract.component
@@ -111,7 +117,7 @@ def load(path: Path, options: Options) -> OrtSession:
             "ltx-run doctor, or choose --backend onnxruntime"
         )
     _check_signature(session, options.contract)
-    return OrtSession(session, options.contract, device)
+    return OrtSession(session, options.contract, device, options.device)
 
 
 def _refuse_other_encodings(path: Path) -> None:
@@ -122,14 +128,14 @@ def _refuse_other_encodings(path: Path) -> None:
         raise InputError(f"{path}: onnxruntime opens no path that is not UTF-8; rename the folder") from error
 
 
-def _providers(onnxruntime: Any, device: str) -> list[Any]:
+def _providers(onnxruntime: Any, device: str, index: int) -> list[Any]:
     """What runs the graph, in order of preference; on a GPU the CPU keeps only shapes and indices."""
     if device == "cpu":
         return ["CPUExecutionProvider"]
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise MissingPackageError("onnxruntime-gpu", "cuda")
     onnxruntime.preload_dlls()
-    return [("CUDAExecutionProvider", CUDA), "CPUExecutionProvider"]
+    return [("CUDAExecutionProvider", {**CUDA, "device_id": str(index)}), "CPUExecutionProvider"]
 
 
 def _session_options(component: str, threads: int | None, calls: int) -> Any:

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ltxrt.engines import trt_log
 from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import EngineError, InputError, MissingPackageError
 from ltxrt.engines.files import atomic_write
 from ltxrt.engines.profiles import Profile
+from ltxrt.engines.trt_build import Interruption, monitor, write_engine
 
 FUSED_HEADS = range(16, 257, 8)  # head sizes that attention kernels are made for
-_ERRORS_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,19 @@ class Flavour:
 
 FLAVOURS = {
     "tensorrt": Flavour("tensorrt", "tensorrt", None),
-    "tensorrt_rtx": Flavour(
-        "tensorrt_rtx", "tensorrt-rtx", ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
-    ),
+    "tensorrt_rtx": Flavour("tensorrt_rtx", "tensorrt-rtx", ("sm80", "sm86", "sm89", "sm120", "sm121")),
 }
 THIS_GPU = "this-gpu"
 # What a target cannot compute, and why.
-UNSUPPORTED = {
-    "bf16": (("sm75",), "bf16 needs an Ampere GPU or a later one (sm80)"),
-    "fp8": (("sm75", "sm80", "sm86"), "fp8 needs an Ada GPU or a later one (sm89)"),
-    "fp8-fp16": (("sm75", "sm80", "sm86"), "fp8 needs an Ada GPU or a later one (sm89)"),
+UNSUPPORTED = {"fp8": (("sm80", "sm86"), "fp8 needs an Ada GPU or a later one (sm89)")}
+_REFUSED_TARGETS = {
+    "sm75": "; on Turing it has no 3-D convolutions, and fp32 products give zeros without an error",
 }
+_REFUSED_PRECISIONS = {
+    "fp8-fp16": "its products leave FP8 unscaled in fp16, where they overflow; take fp8, whose base is bf16",
+}
+RESIZE = "RUNTIME_ACTIVATION_RESIZE_10_10"
+RECIPE = 2  # raised where the same options build another engine than before
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,14 @@ class BuildOptions:
 
     optimisation_level 0..5 (TensorRT only: RTX does not measure kernels); weight_streaming lets the runtime
     keep weights in host memory; strip leaves the weights out, which are then read from the graph's own file
-    when the engine is loaded (TensorRT only: RTX wants a driver for it).
+    when the engine is loaded (TensorRT only: RTX wants a driver for it). recipe is not to be chosen: engines
+    of an older one still run, and are built anew when asked for.
     """
 
     optimisation_level: int | None = None
     weight_streaming: bool = False
     strip: bool = False
+    recipe: int = RECIPE
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,10 @@ def check_target(backend: str, target: str, precision: str) -> None:
     """Refuse a target that the backend does not know, or that cannot compute in this precision."""
     known = flavour_of(backend).targets or (THIS_GPU,)
     if target not in known:
-        raise InputError(f"--target {target!r}: {backend} builds for {', '.join(known)}")
+        why = _REFUSED_TARGETS.get(target, "")
+        raise InputError(f"--target {target!r}: {backend} builds for {', '.join(known)}{why}")
+    if precision in _REFUSED_PRECISIONS:
+        raise InputError(f"{precision} is not for {backend}: {_REFUSED_PRECISIONS[precision]}")
     targets, reason = UNSUPPORTED.get(precision, ((), ""))
     if target in targets:
         raise InputError(f"--target {target}: {reason}; build another precision or target")
@@ -112,29 +120,29 @@ def build(
     `output`.
 
     What TensorRT measured of its kernels is kept in `timing_cache` for the next build; RTX measures nothing.
-    Raises EngineError with the parser's or builder's reason, in one sentence.
+    Raises EngineError with the parser's or builder's reason, in one sentence. An interruption ends it.
     """
     trt = package(backend)
-    log = _logger(trt)
-    builder = trt.Builder(log)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(str(graph)):
-        raise EngineError(
-            f"{contract.component}: {backend} does not read {graph.name}: {_parser_errors(parser)}"
-        )
-    built = _allow_decomposition(trt, network)
-    config = builder.create_builder_config()
-    _configure(trt, config, target, options)
-    timings = None if timing_cache is None else _read_timings(config, timing_cache)
-    for profile in profiles:
-        config.add_optimization_profile(_optimisation_profile(builder, profile.shapes(contract)))
-    engine = builder.build_serialized_network(network, config)
-    if engine is None:
-        reason = "; ".join(log.errors[:_ERRORS_SHOWN]) or "it gave no reason"
-        raise EngineError(f"{contract.component}: {backend} could not build for {target}: {reason}")
-    with output.open("wb") as file:
-        file.write(memoryview(engine))
+    log = trt_log.collecting(trt)
+    with Interruption() as interruption:
+        builder = trt.Builder(log)
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = trt.OnnxParser(network, log)
+        if not parser.parse_from_file(str(graph)):
+            raise EngineError(
+                f"{contract.component}: {backend} does not read {graph.name}: {_parser_errors(parser)}"
+            )
+        built = _allow_decomposition(trt, network)
+        config = builder.create_builder_config()
+        _configure(trt, config, target, options)
+        watch = monitor(trt, interruption)  # must live as long as the build
+        config.progress_monitor = watch
+        timings = None if timing_cache is None else _read_timings(config, timing_cache)
+        for profile in profiles:
+            config.add_optimization_profile(_optimisation_profile(builder, profile.shapes(contract)))
+        if not write_engine(trt, builder, network, config, output):
+            reason = trt_log.reason(log.take())
+            raise EngineError(f"{contract.component}: {backend} could not build for {target}: {reason}")
     if timings is not None and timing_cache is not None:
         with atomic_write(timing_cache) as temporary:
             temporary.write_bytes(memoryview(timings.serialize()))
@@ -150,23 +158,8 @@ def _read_timings(config: Any, path: Path) -> Any:
     return cache
 
 
-def _logger(trt: Any) -> Any:
-    class Log(trt.ILogger):
-        """Keeps errors for the exception; the packages print them otherwise."""
-
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(" ".join(message.split())[:300])
-
-    return Log()
-
-
 def _parser_errors(parser: Any) -> str:
-    errors = [parser.get_error(i) for i in range(min(parser.num_errors, _ERRORS_SHOWN))]
+    errors = [parser.get_error(i) for i in range(min(parser.num_errors, trt_log.SHOWN))]
     shown = [
         f"{e.node_name() or 'graph'} ({e.node_operator()}): {' '.join(e.desc().split())[:200]}"
         for e in errors
@@ -206,11 +199,17 @@ def _layers(layers: Sequence[Any]) -> dict[str, dict[str, int]]:
 def _configure(trt: Any, config: Any, target: str, options: BuildOptions) -> None:
     if target != THIS_GPU:
         config.num_compute_capabilities = 1
-        config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), 0)
+        if not config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), 0):
+            raise EngineError(f"{trt.__name__} {trt.__version__} does not build for {target}; upgrade it")
     if options.optimisation_level is not None:
         config.builder_optimization_level = options.optimisation_level
     if options.weight_streaming:
         config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
+    elif hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # streaming allocates while it runs
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    if hasattr(trt.PreviewFeature, RESIZE):
+        # Unless it is set, the scratch memory is that of a profile's largest size, whatever runs.
+        config.set_preview_feature(getattr(trt.PreviewFeature, RESIZE), True)
     if options.strip:
         config.set_flag(trt.BuilderFlag.STRIP_PLAN)
     config.clear_flag(trt.BuilderFlag.TF32)  # fp32 islands are there for their precision
@@ -240,14 +239,14 @@ def installed() -> dict[str, str | None]:
     return found
 
 
-def gpu_name(backend: str) -> str:
-    """What an engine for this machine's GPU is tied to: its name and compute capability."""
+def gpu_name(backend: str, device: int = 0) -> str:
+    """What an engine for a GPU of this machine is tied to: its name and compute capability."""
     package(backend)
     try:
         from cuda.bindings import runtime as cuda
     except ImportError as error:
         raise MissingPackageError("cuda-bindings", flavour_of(backend).extra) from error
-    status, properties = cuda.cudaGetDeviceProperties(0)
+    status, properties = cuda.cudaGetDeviceProperties(device)
     if int(status) != 0:
         raise EngineError(f"{backend} builds for the GPU of this machine, and CUDA finds none ({status})")
     name = properties.name.decode().strip("\0 ").replace(" ", "-").lower()

@@ -2,16 +2,18 @@
 
 One code path for TensorRT and TensorRT for RTX. Buffers are allocated once and grow; inputs that were bound
 are uploaded once; scratch memory is one allocation that every engine of a process shares, since engines run
-one after another; a call whose shapes and buffers are those of the call before is replayed as a CUDA graph.
+one after another. Threads may share sessions: each call takes its turn.
 
 Not run on a GPU here: see the README's table.
 """
 
 from __future__ import annotations
 
+import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,164 +23,156 @@ from ltxrt.engines import cache, trt
 from ltxrt.engines.backend import Options
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.contract import DTYPES, Contract
-from ltxrt.engines.device import CudaDevice, Memory
-from ltxrt.engines.errors import EngineError
+from ltxrt.engines.device import Memory
+from ltxrt.engines.errors import EngineError, InputError
 from ltxrt.engines.profiles import Profile, from_json, pick
+from ltxrt.engines.trt_engine import LoadedEngine, open_engine
+from ltxrt.engines.trt_machine import Machine
 
-PRECISIONS = dict.fromkeys(trt.FLAVOURS, ("fp8", "bf16", "fp16", "fp8-fp16", "fp32"))
+# No fp8-fp16: RTX keeps an FP8 product in the base's type before it is scaled, and fp16 ends at 65504.
+PRECISIONS = dict.fromkeys(trt.FLAVOURS, ("fp8", "bf16", "fp16", "fp32"))
+GRAPHS = "LTXRT_CUDA_GRAPHS"  # environment: 1 repeats equal calls as CUDA graphs
+TEXT = "T"  # text tokens, the one symbol whose padding a mask hides
+TEXT_STEP = 64
 
 
 @dataclass(frozen=True)
 class Uploaded:
-    """An input that stays on the device."""
+    """An input that stays on the device; `shape` is the one that was given, before padding."""
 
     memory: Memory
     shape: tuple[int, ...]
 
 
-class Machine:
-    """What the engines of a process share: the device, the scratch memory and the package's runtime."""
+@dataclass(frozen=True)
+class Choice:
+    """An engine that is there: its profiles, and how it is loaded."""
 
-    _shared: dict[str, Machine] = {}  # noqa: RUF012  # one per backend and process
-
-    def __init__(self, backend: str, device: Any, package: Any) -> None:
-        self.backend, self.device, self.package = backend, device, package
-        self.scratch = Memory(device)
-        self.runtime = package.Runtime(package.Logger(package.Logger.ERROR))
-
-    @classmethod
-    def of(cls, backend: str) -> Machine:
-        if backend not in cls._shared:
-            package = trt.package(backend)
-            cls._shared[backend] = cls(backend, CudaDevice(trt.flavour_of(backend).extra), package)
-        return cls._shared[backend]
+    profiles: tuple[Profile, ...]
+    load: Callable[[], LoadedEngine]
 
 
 class TrtSession:
-    """A deserialized engine; an `ltxrt.engines.backend.Session` whose handles are `Uploaded`."""
+    """A component's engines, one of them loaded; an `ltxrt.engines.backend.Session` whose handles are
+    `Uploaded`.
 
-    def __init__(
-        self, machine: Machine, engine: Any, contract: Contract, profiles: tuple[Profile, ...]
-    ) -> None:
-        self._machine, self._engine, self._contract, self._profiles = machine, engine, contract, profiles
-        managed = machine.package.ExecutionContextAllocationStrategy.USER_MANAGED
-        self._context: Any = engine.create_execution_context(managed)
-        if self._context is None:
-            raise EngineError(
-                f"{contract.component}: {machine.backend} could not make a context of the engine"
-            )
+    Where there are several engines, built for other sizes, the first call says which is loaded, and a later
+    one that it does not hold loads another in its place. Text is padded to multiples of 64 tokens, for which
+    kernels are then there already when the next prompt comes: a masked token weighs exactly nothing.
+    """
+
+    def __init__(self, machine: Machine, contract: Contract, choices: Sequence[Choice]) -> None:
+        self._machine, self._contract, self._choices = machine, contract, tuple(choices)
         self._buffers: dict[str, Memory] = {}
         self._uploaded: weakref.WeakSet[Uploaded] = weakref.WeakSet()
-        self._profile = -1
-        self._plan: object = None  # shapes and addresses of the last call
-        self._graph: Any = None
+        self._chosen: Choice | None = None
+        self._loaded: LoadedEngine | None = None
+        self._open = True
+        machine.join(self)
+        if len(self._choices) == 1:
+            with machine.turn():
+                self._take(self._choices[0])
 
     def upload(self, name: str, array: np.ndarray) -> Uploaded:
-        memory = Memory(self._machine.device)
-        memory.at_least(array.nbytes)
-        self._machine.device.upload(memory.address, array)
-        self._machine.device.wait()  # before the caller's array may change
-        handle = Uploaded(memory, array.shape)
-        weakref.finalize(handle, memory.release)  # a step that binds other inputs lets go of the old ones
-        self._uploaded.add(handle)
-        return handle
+        machine = self._machine
+        with machine.turn():
+            memory, padded = Memory(machine.device), self._padded(name, array)
+            memory.at_least(padded.nbytes)
+            machine.device.upload(memory.address, padded)
+            machine.device.wait()  # before the array may change
+            handle = Uploaded(memory, array.shape)
+            weakref.finalize(
+                handle, machine.drop, memory
+            )  # a step that binds other inputs lets go of the old
+            self._uploaded.add(handle)
+            return handle
 
     def run(self, feeds: Mapping[str, Any]) -> np.ndarray:
-        if self._context is None:
-            raise EngineError(f"{self._contract.component}: the engine is closed")
-        device = self._machine.device
-        shapes = {name: tuple(value.shape) for name, value in feeds.items()}
-        output = self._output(shapes)
-        addresses = self._addresses(feeds, output)
-        for name, value in feeds.items():
-            if isinstance(value, np.ndarray):
-                device.upload(addresses[name], value)
-        self._execute(shapes, addresses)
-        device.download(output, addresses[self._contract.outputs[0].name])
-        device.wait()
-        return output
+        with self._machine.turn():
+            if not self._open:
+                raise EngineError(f"{self._contract.component}: the engine is closed")
+            given = self._sizes({name: tuple(value.shape) for name, value in feeds.items()})
+            sizes = {**given, **({TEXT: self._text(given[TEXT])} if TEXT in given else {})}
+            output = self._run(feeds, sizes)
+            shape = self._contract.outputs[0].resolve(given)
+            return np.ascontiguousarray(output[tuple(map(slice, shape))])
 
     def close(self) -> None:
-        self._drop_graph()
-        for memory in (*self._buffers.values(), *(handle.memory for handle in self._uploaded)):
-            memory.release()
-        self._buffers = {}
-        self._context = self._engine = None
+        with self._machine.turn():
+            self._unload()
+            for memory in (*self._buffers.values(), *(handle.memory for handle in self._uploaded)):
+                memory.release()
+            self._buffers, self._open = {}, False
+            self._machine.leave(self)
 
-    def _output(self, shapes: Mapping[str, tuple[int, ...]]) -> np.ndarray:
-        """The array for the output, of the size that the contract gives."""
+    def _run(self, feeds: Mapping[str, Any], sizes: Mapping[str, int]) -> np.ndarray:
+        device, (tensor,) = self._machine.device, self._contract.outputs
+        loaded, profile = self._holding(sizes)
+        output = np.empty(tensor.resolve(sizes), DTYPES[tensor.dtype])
+        arrays = {n: self._padded(n, v) for n, v in feeds.items() if isinstance(v, np.ndarray)}
+        fixed = {n: v.memory.address for n, v in feeds.items() if isinstance(v, Uploaded)}
+        places = {n: self._place(n, a.nbytes) for n, a in {**arrays, tensor.name: output}.items()}
+        for name, array in arrays.items():
+            device.upload(places[name], array)
+        shapes = {name: self._contract.input(name).resolve(sizes) for name in feeds}
+        loaded.start(profile, shapes, {**fixed, **places})
+        device.download(output, places[tensor.name])
+        device.wait()
+        loaded.finish()
+        return output
+
+    def _sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+        """The symbols' values in a call with inputs of these shapes."""
         sizes: dict[str, int] = {}
         for tensor in self._contract.inputs:
             empty = np.lib.stride_tricks.as_strided(np.zeros(1, DTYPES[tensor.dtype]), shapes[tensor.name],
                                                     (0,) * len(shapes[tensor.name]))  # fmt: skip
             self._contract.bind(tensor, empty, sizes)
-        self._sizes = sizes
-        (tensor,) = self._contract.outputs
-        return np.empty(tensor.resolve(sizes), DTYPES[tensor.dtype])
+        return sizes
 
-    def _addresses(self, feeds: Mapping[str, Any], output: np.ndarray) -> dict[str, int]:
-        found = {}
-        for name, value in {**feeds, self._contract.outputs[0].name: output}.items():
-            if isinstance(value, Uploaded):
-                found[name] = value.memory.address
-            else:
-                found[name] = self._buffers.setdefault(name, Memory(self._machine.device)).at_least(
-                    value.nbytes
-                )
-        return found
+    def _text(self, length: int) -> int:
+        """The next multiple of 64, or the largest that all profiles take which take `length`."""
+        most = [p.ranges[TEXT][2] for choice in self._choices for p in choice.profiles]
+        larger = [m for m in most if m >= length]
+        return min(-(-length // TEXT_STEP) * TEXT_STEP, *larger) if larger else length
 
-    def _execute(self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> None:
-        """Run, as a graph from the second call of one plan on."""
-        device = self._machine.device
-        plan = (
-            tuple(sorted(shapes.items())),
-            tuple(sorted(addresses.items())),
-            self._machine.scratch.address,
-        )
-        if plan == self._plan and self._graph is not None:
-            device.launch(self._graph)
-            return
-        if plan != self._plan:
-            self._drop_graph()
-            self._prepare(shapes, addresses)
-            self._enqueue()
-            self._plan = (*plan[:2], self._machine.scratch.address)
-            return
-        device.begin_graph()
-        self._enqueue()
-        self._graph = device.end_graph()
-        device.launch(self._graph)
+    def _padded(self, name: str, array: np.ndarray) -> np.ndarray:
+        """With zeros behind the text: T5's padding token, False and 0 in the masks."""
+        shape = self._contract.input(name).shape
+        if TEXT not in shape:
+            return array
+        more = [(0, self._text(n) - n if d == TEXT else 0) for d, n in zip(shape, array.shape)]
+        return np.pad(array, more) if any(after for _, after in more) else array
 
-    def _prepare(self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> None:
-        context, device = self._context, self._machine.device
-        index = pick(self._profiles, self._contract, self._sizes)
-        if index != self._profile:
-            self._checked(context.set_optimization_profile_async(index, device.stream), "take the profile")
-            self._profile = index
-        for name, shape in shapes.items():
-            self._checked(context.set_input_shape(name, shape), f"take {name} of {shape}")
-        needed = context.update_device_memory_size_for_shapes()
-        context.set_device_memory(self._machine.scratch.at_least(needed), needed)
-        for name, address in addresses.items():
-            self._checked(context.set_tensor_address(name, address), f"take the address of {name}")
+    def _place(self, name: str, size: int) -> int:
+        return self._buffers.setdefault(name, Memory(self._machine.device)).at_least(size)
 
-    def _enqueue(self) -> None:
-        self._checked(self._context.execute_async_v3(self._machine.device.stream), "run")
+    def _holding(self, sizes: Mapping[str, int]) -> tuple[LoadedEngine, int]:
+        """An engine that holds a call, loaded, and which of its profiles does: rather the one that is there
+        than a narrower one."""
+        there = self._chosen
+        if there is None or not any(p.holds(self._contract, sizes) for p in there.profiles):
+            rows = [(choice, profile) for choice in self._choices for profile in choice.profiles]
+            there = rows[pick([profile for _, profile in rows], self._contract, sizes)][0]
+        return self._take(there), pick(there.profiles, self._contract, sizes)
 
-    def _checked(self, done: bool, what: str) -> None:
-        if not done:
-            raise EngineError(f"{self._contract.component}: {self._machine.backend} could not {what}")
+    def _take(self, choice: Choice) -> LoadedEngine:
+        if self._loaded is None or choice is not self._chosen:
+            self._unload()
+            self._loaded, self._chosen = choice.load(), choice
+        return self._loaded
 
-    def _drop_graph(self) -> None:
-        if self._graph is not None:
-            self._machine.device.wait()
-            self._machine.device.free_graph(self._graph)
-        self._graph = None
+    def _unload(self) -> None:
+        if self._loaded is not None:
+            self._loaded.close()
+        self._loaded = self._chosen = None
 
 
-def locate(bundle: Bundle, backend: str, component: str, precision: str) -> Path:
-    """The engine to load: for TensorRT the one built for this GPU, for RTX the one of its architecture."""
-    return cache.find(bundle, backend, target(backend), component, precision).path
+def locate(bundle: Bundle, backend: str, component: str, precision: str, device: int = 0) -> tuple[Path, ...]:
+    """The engines to load, newest first: for TensorRT those built for this GPU, for RTX those of its
+    architecture."""
+    found = cache.find(bundle, backend, target(backend, device), component, precision)
+    return tuple(f.path for f in found)
 
 
 def needs_graph(path: Path) -> bool:
@@ -186,38 +180,27 @@ def needs_graph(path: Path) -> bool:
     return bool(cache.read_record(path).options.get("strip"))
 
 
-def target(backend: str) -> str:
-    """What engines of this machine are built for."""
-    name = trt.gpu_name(backend)
-    return name if trt.flavour_of(backend).targets is None else name.rpartition("-")[2]
+def target(backend: str, device: int = 0) -> str:
+    """What engines of this machine are built for. InputError where the backend builds for no such GPU."""
+    name, known = trt.gpu_name(backend, device), trt.flavour_of(backend).targets
+    if known is None:
+        return name
+    if (architecture := name.rpartition("-")[2]) not in known:
+        raise InputError(
+            f"this GPU is {name}, and {backend} builds for {', '.join(known)} only; use --backend tensorrt"
+        )
+    return architecture
 
 
 def load(path: Path, options: Options) -> TrtSession:
-    """Load the engine at `path`, whose record lies beside it."""
-    machine = Machine.of(options.backend)
-    record, data = cache.read(path)
-    profiles = tuple(map(from_json, record.profiles))
-    engine = machine.runtime.deserialize_cuda_engine(data)
-    if engine is None:
-        raise EngineError(
-            f"{options.contract.component}: {options.backend} does not load {path.name}; it is of another "
-            "version or GPU: build it again with ltx-export build-engines"
-        )
-    if record.options.get("strip"):
-        _give_weights(machine, engine, options)
-    if record.options.get("weight_streaming"):
-        # Before a context is made. Unless it is set, all weights go to the GPU like those of other engines.
-        engine.weight_streaming_budget_v2 = engine.get_weight_streaming_automatic_budget()
-    return TrtSession(machine, engine, options.contract, profiles)
+    """A session of the engine at `path`, whose record lies beside it, and of those that `options` names too.
 
-
-def _give_weights(machine: Machine, engine: Any, options: Options) -> None:
-    """Fill a stripped engine with the weights of the graph that it was built from."""
-    log = machine.package.Logger(machine.package.Logger.ERROR)
-    refitter = machine.package.Refitter(engine, log)
-    parser = machine.package.OnnxParserRefitter(refitter, log)
-    if not parser.refit_from_file(str(options.graph)) or not refitter.refit_cuda_engine():
-        raise EngineError(
-            f"{options.contract.component}: {options.backend} could not fill the stripped engine with the "
-            f"weights of {options.graph}; build it again, without --strip"
-        )
+    One alone is loaded at once; of several, the one that the first call takes.
+    """
+    machine = Machine.of(options.backend, options.device)
+    graphs = os.environ.get(GRAPHS) == "1"
+    choices = []
+    for one in (path, *options.others):
+        profiles = tuple(map(from_json, cache.read_record(one).profiles))
+        choices.append(Choice(profiles, partial(open_engine, machine, one, options, profiles, graphs)))
+    return TrtSession(machine, options.contract, choices)

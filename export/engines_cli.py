@@ -27,7 +27,7 @@ BUNDLE = click.option(
 @click.option(
     "--target",
     metavar="SM,…",
-    help="For tensorrt_rtx: sm75, sm80, sm86, sm89, sm120, sm121. tensorrt takes this machine's GPU.",
+    help="For tensorrt_rtx: sm80, sm86, sm89, sm120, sm121. tensorrt takes this machine's GPU.",
 )
 @click.option(
     "--profile",

@@ -57,6 +57,7 @@ FROM_PRESET: tuple[tuple[str, Any, str], ...] = (
     ("--decode-noise-scale", float, "Noise mixed in for the decoder to remove."),
     ("--max-tokens", int, "Length at which a prompt is cut."),
 )
+WAITING = 16  # decoded frames that wait for the encoder, each at most some megabytes
 LISTS = ("timesteps", "guidance_scale", "stg_scale", "rescaling_scale", "guidance_timesteps")
 
 
@@ -128,6 +129,7 @@ def _preset_options(command: Any) -> Any:
 )
 @click.option("--precision", metavar="P | COMPONENT=P,…", help="Which of the bundle's precisions to run.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="What runs the engines.")
+@click.option("--device", type=int, default=0, show_default=True, help="Number of the GPU.")
 @click.option("--threads", type=int, help="CPU threads. [default: all cores]")
 @click.option("--keep-loaded", is_flag=True, help="Keep engines between passes; all stand in memory then.")
 @click.option("--list-presets", is_flag=True, help="Show the bundle's presets and stop.")
@@ -184,7 +186,7 @@ def _generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:
     from ltxrt.runtime.video import check_not_read, check_output
 
     check_output(output)
-    where = {key: options.pop(key) for key in ("backend", "threads", "keep_loaded")}
+    where = {key: options.pop(key) for key in ("backend", "device", "threads", "keep_loaded")}
     precision = precisions(options.pop("precision"), COMPONENTS)
     pipeline = Pipeline(read_bundle(bundle), precision=precision, **where)
     request, first = _request(options)
@@ -294,14 +296,18 @@ def _shown(value: Any) -> str:
 
 def _write(stream: Stream, output: Path, metadata: dict[str, str]) -> int:
     """The frames as they come; how many there were."""
+    from ltxrt.runtime.overlap import behind
     from ltxrt.runtime.video import VideoWriter
 
     preset = stream.settings.preset
-    with VideoWriter(output, preset.height, preset.width, preset.frame_rate, metadata) as writer:
+    with (
+        VideoWriter(output, preset.height, preset.width, preset.frame_rate, metadata) as writer,
+        behind(writer.write, WAITING) as write,
+    ):
         for chunk in stream.frames:
             check_interrupted()
             for frame in chunk:
-                writer.write(frame)
+                write(frame)
     return writer.count
 
 

@@ -82,6 +82,7 @@ class Pipeline:
     the backend prefers. `keep_loaded` keeps every engine for the next video, for servers with the memory for
     all of them; `close`, or the end of a `with` block, frees them. Kept engines are loaded for many calls, in
     which a backend may sum in another order: frames can differ by a rounding from those of a single run.
+    `device` is the number of the GPU, for backends on one.
     """
 
     def __init__(
@@ -92,12 +93,14 @@ class Pipeline:
         precision: Mapping[str, str] | None = None,
         threads: int | None = None,
         keep_loaded: bool = False,
+        device: int = 0,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
         self.backend = backend
         self.precision = dict(precision or {})
         self.threads = threads
         self.keep_loaded = keep_loaded
+        self.device = device
         self._kept: dict[str, Engine] = {}
         self._report = evidence.read(self.bundle)  # before any work, which its state must not cost
         facts = self.bundle.facts
@@ -150,7 +153,7 @@ class Pipeline:
             self._files(component)  # what the last stage lacks is said before the first one's work
         tokens = self._tokens(settings)
         for component in (c for c in self._needed(settings) if c not in self._kept):  # before the others work
-            check_files(self.bundle, component, self.backend, self._precision(component))
+            check_files(self.bundle, component, self.backend, self._precision(component), self.device)
         watch(Event("text encoder"))
         with self._reading("transformer"):
             text = self.encode_text(settings, tokens)
@@ -345,6 +348,7 @@ class Pipeline:
             precision=precision,
             threads=self.threads,
             calls=calls,
+            device=self.device,
         )
 
     @contextmanager
@@ -370,7 +374,7 @@ class Pipeline:
 
     def _files(self, component: str) -> list[Path]:
         """What loading `component` will read; raises where it cannot be loaded."""
-        return files(self.bundle, component, self.backend, self._precision(component))
+        return files(self.bundle, component, self.backend, self._precision(component), self.device)
 
     def _tokens(self, settings: Settings) -> list[Tokens]:
         if self.bundle.tokenizer is None:

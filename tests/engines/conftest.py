@@ -1,15 +1,24 @@
-"""A tiny bundle of hand-written graphs that fit their contracts; real files, real external data, no model."""
+"""A tiny bundle of hand-written graphs that fit their contracts; real files, real external data, no model.
+
+And a GPU with TensorRT that records what it is asked: `machines`, `sessions`.
+"""
 
 from __future__ import annotations
 
+import threading
+import types
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import tensorrt_rtx
 
 from ltxrt.engines import contract as contracts
+from ltxrt.engines import profiles, trt_engine, trt_machine, trt_session
+from ltxrt.engines.backend import Engine
 from ltxrt.engines.bundle import FAMILY, SCHEMA, Bundle, Graph, Manifest, record, write_bundle
+from ltxrt.engines.errors import EngineError
 from ltxrt.engines.facts import (
     Facts,
     Pass,
@@ -149,3 +158,198 @@ def feed(facts) -> dict[str, np.ndarray]:
     """A valid feed of the transformer: B=2, N=6, K=2, T=5."""
     sizes = {"B": 2, "N": 6, "K": 2, "T": 5}
     return contracts.derive("transformer", facts).sample(sizes, np.random.default_rng(0))
+
+
+class FakeDevice:
+    """Memory is bytes by address; everything that is asked is noted."""
+
+    def __init__(self):
+        self.calls, self.memory, self.next, self.stream, self.free_bytes = [], {}, 4096, 7, 1 << 30
+        self.recording = self.spoilt = False
+
+    def use(self):
+        self.thread = threading.get_ident()
+
+    def free_memory(self):
+        return self.free_bytes
+
+    def allocate(self, size):
+        self.next += 1 << 20
+        self.memory[self.next] = bytearray(size)
+        self.calls.append(("allocate", size))
+        return self.next
+
+    def free(self, address):
+        del self.memory[address]
+        self.calls.append(("free",))
+
+    def upload(self, address, array):
+        assert len(self.memory[address]) >= array.nbytes
+        self.memory[address][: array.nbytes] = array.tobytes()
+        self.calls.append(("upload", array.nbytes))
+
+    def download(self, array, address):
+        array.ravel().view(np.uint8)[:] = np.frombuffer(bytes(self.memory[address][: array.nbytes]), np.uint8)
+        self.calls.append(("download", array.nbytes))
+
+    def wait(self):
+        assert not self.recording, "waiting for a stream that records is an error"
+        self.calls.append(("wait",))
+
+    def begin_graph(self):
+        assert not self.recording
+        self.recording = True
+        self.calls.append(("begin graph",))
+
+    def end_graph(self):
+        assert self.recording, "it is ended once"
+        self.recording = False
+        self.calls.append(("end graph",))
+        if self.spoilt:
+            raise EngineError("CUDA: cudaStreamEndCapture failed with cudaErrorStreamCaptureInvalidated")
+        return "graph"
+
+    def launch(self, graph):
+        assert not self.recording
+        self.calls.append(("launch", graph))
+
+    def free_graph(self, graph):
+        self.calls.append(("free graph",))
+
+
+class FakeContext:
+    """Doubles the latents where it runs, whatever the component; `says` is put into the log as it does."""
+
+    def __init__(self, device, settings):
+        self.device, self.settings, self.shapes, self.addresses = device, settings, {}, {}
+
+    def set_optimization_profile_async(self, index, stream):
+        self.device.calls.append(("profile", index))
+        return stream == self.device.stream
+
+    def set_input_shape(self, name, shape):
+        self.shapes[name] = shape
+        return name != self.settings.get("refuses")
+
+    def update_device_memory_size_for_shapes(self):
+        return self.settings.get("scratch", int(np.prod(self.shapes["latents"])))
+
+    def set_device_memory(self, address, size):
+        assert len(self.device.memory[address]) >= size
+        self.device.calls.append(("scratch", size))
+
+    def set_tensor_address(self, name, address):
+        self.addresses[name] = address
+        return address in self.device.memory
+
+    def is_stream_capturable(self, stream):
+        return self.settings.get("capturable", True)
+
+    def execute_async_v3(self, stream):
+        self.device.calls.append(("execute",))
+        for message in self.settings.get("says", ()):
+            self.settings["log"].log(tensorrt_rtx.ILogger.ERROR, message)
+        if self.device.recording and self.settings.get("fails recorded"):
+            self.device.spoilt = True
+            return False
+        count = 4 * int(np.prod(self.shapes["latents"]))
+        source = self.device.memory[self.addresses["latents"]][:count]
+        doubled = 2 * np.frombuffer(bytes(source), np.float32)
+        self.device.memory[self.addresses["velocity"]][:count] = doubled.tobytes()
+        return True
+
+
+class FakeConfig:
+    """A runtime configuration of TensorRT for RTX, and its cache of compiled kernels."""
+
+    def __init__(self):
+        self.cuda_graph_strategy = self.strategy = self.cache = None
+
+    def set_execution_context_allocation_strategy(self, strategy):
+        self.strategy = strategy
+
+    def create_runtime_cache(self):
+        return FakeCache()
+
+    def set_runtime_cache(self, cache):
+        self.cache = cache
+        return True
+
+
+class FakeCache:
+    content = b"compiled here"
+
+    def deserialize(self, data):
+        if data.startswith(b"compiled"):
+            self.content = data
+        return data.startswith(b"compiled")
+
+    def serialize(self):
+        return self.content
+
+
+class FakeEngine:
+    def __init__(self, device, **settings):
+        self.device, self.settings, self.contexts, self.made = device, settings, [], []
+
+    def create_runtime_config(self):
+        return FakeConfig()
+
+    def create_execution_context(self, given):
+        strategy = given.strategy if isinstance(given, FakeConfig) else given
+        assert strategy == tensorrt_rtx.ExecutionContextAllocationStrategy.USER_MANAGED
+        self.contexts.append(given)
+        self.made.append(FakeContext(self.device, self.settings))
+        return self.made[-1]
+
+    def get_device_memory_size_for_profile_v2(self, index):
+        return 1000 * (index + 1)
+
+
+def make_machine(backend="tensorrt"):
+    """A machine on the fake device. TensorRT proper is RTX's package without what only RTX has."""
+    names = {n: getattr(tensorrt_rtx, n) for n in dir(tensorrt_rtx) if not n.startswith("_")}
+    if backend == "tensorrt":
+        del names["CudaGraphStrategy"]
+    names["Runtime"] = lambda log: types.SimpleNamespace(log=log)
+    return trt_machine.Machine(backend, FakeDevice(), types.SimpleNamespace(**names))
+
+
+PROFILES = ("64x96x9", "64..128x96..192x9..33")
+
+
+@pytest.fixture
+def parsed(facts):
+    return tuple(profiles.parse(text, facts.vae) for text in PROFILES)
+
+
+@pytest.fixture
+def transformer(facts):
+    return contracts.derive("transformer", facts)
+
+
+@pytest.fixture
+def sessions(transformer, parsed):
+    """A function that makes a session of one engine of the transformer, with two profiles."""
+
+    def session(machine, graphs=False, jit=None, chosen=parsed, **settings):
+        fake_engine = FakeEngine(machine.device, log=machine.log, **settings)
+        choice = trt_session.Choice(
+            chosen,
+            lambda: trt_engine.LoadedEngine(machine, fake_engine, transformer.component, graphs, jit),
+        )
+        made = trt_session.TrtSession(machine, transformer, [choice])
+        return Engine(transformer, made), fake_engine
+
+    return session
+
+
+@pytest.fixture
+def machines():
+    """A function that makes a machine on the recording device, by its backend's name."""
+    return make_machine
+
+
+@pytest.fixture
+def engine_class():
+    return FakeEngine

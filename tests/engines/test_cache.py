@@ -39,9 +39,18 @@ def test_an_engine_is_built_once_and_then_found(bundle):
     stamp = built.path.stat().st_mtime_ns
     assert built.path.parent.relative_to(bundle.root).as_posix() == "engines/tensorrt_rtx/sm89"
     assert cache.build(bundle, order(bundle)).path.stat().st_mtime_ns == stamp
-    found = cache.find(bundle, "tensorrt_rtx", "sm89", "latent_upsampler", "fp32")
+    (found,) = cache.find(bundle, "tensorrt_rtx", "sm89", "latent_upsampler", "fp32")
     assert (found.path, found.record.sha256) == (built.path, built.record.sha256)
     assert sorted(p.suffix for p in built.path.parent.iterdir()) == [".engine", ".json"]
+
+
+def test_every_engine_that_fits_is_found_the_newest_first(bundle):
+    """A second build for other sizes hid the first."""
+    first, second = cache.build(bundle, order(bundle)), cache.build(bundle, order(bundle, texts=TEXTS[:1]))
+    for stamp, built in enumerate((second, first)):
+        os.utime(built.path, (stamp, stamp))
+    found = cache.find(bundle, "tensorrt_rtx", "sm89", "latent_upsampler", "fp32")
+    assert [f.path for f in found] == [first.path, second.path]
 
 
 @pytest.mark.parametrize(
@@ -93,11 +102,12 @@ def deepen(record):
 )
 def test_damage_is_named_never_loaded_and_pruned(bundle, spoil, problem):
     path = cache.build(bundle, order(bundle)).path
+    path.with_suffix(".runtime").write_bytes(b"what a GPU's run left beside it")
     spoil(path)
     (found,) = cache.verify(bundle, INSTALLED)
     assert problem in found.problem
     with pytest.raises((InputError, EngineError), match="build"):
-        cache.read(cache.find(bundle, "tensorrt_rtx", "sm89", "latent_upsampler", "fp32").path)
+        cache.read(cache.find(bundle, "tensorrt_rtx", "sm89", "latent_upsampler", "fp32")[0].path)
     assert cache.prune(bundle, [found])
     assert list(path.parent.iterdir()) == []
     assert cache.build(bundle, order(bundle)).problem == ""
@@ -119,7 +129,7 @@ def test_another_version_or_graph_is_recognised(bundle):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"target": "sm90"}, "--target 'sm90': tensorrt_rtx builds for sm75, sm80"),
+        ({"target": "sm90"}, "--target 'sm90': tensorrt_rtx builds for sm80, sm86"),
         ({"texts": ()}, "no --profile was given"),
     ],
 )
@@ -129,7 +139,7 @@ def test_wrong_orders_are_refused_before_any_work(bundle, change, message):
     assert not (bundle.root / "engines").exists()
 
 
-@pytest.mark.parametrize(("precision", "target"), [("fp8", "sm80"), ("fp8", "sm86"), ("bf16", "sm75")])
+@pytest.mark.parametrize(("precision", "target"), [("fp8", "sm80"), ("fp8", "sm86")])
 def test_precisions_that_a_target_lacks_are_refused(precision, target):
     with pytest.raises(InputError, match=f"--target {target}: {precision} needs"):
         trt.check_target("tensorrt_rtx", target, precision)
@@ -253,7 +263,7 @@ def test_the_commands_build_list_verify_and_prune(bundle):
     assert f"deleted {victim.relative_to(bundle.root)}" in run("engines", "prune").stdout
     assert run("engines", "prune").stdout.strip() == "nothing to delete"
     for options, message in (
-        (["--profile", TEXTS[0]], "--target is missing; tensorrt_rtx builds for sm75"),
+        (["--profile", TEXTS[0]], "--target is missing; tensorrt_rtx builds for sm80"),
         (["--target", "sm90", "--profile", TEXTS[0]], "--target 'sm90'"),
         (["--target", "sm89", "--profile", "704..256x96x9"], "must rise from the smallest"),
         (["--target", "sm89"], "Missing option '--profile'"),

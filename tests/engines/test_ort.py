@@ -205,18 +205,25 @@ def test_cuda_gets_its_options_and_device_inputs(bundle, monkeypatch):
         monkeypatch.setattr(made, "get_providers", lambda: ["CUDAExecutionProvider"])
         return made
 
-    def on_device(array, device="cpu"):
-        devices.append(device)
+    def on_device(array, device="cpu", index=0):
+        devices.append((device, index))
         return value(array)
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_numpy", on_device)
-    with load_engine(bundle, "text_encoder", backend="onnxruntime_cuda") as engine:
+    with load_engine(bundle, "text_encoder", backend="onnxruntime_cuda", device=1) as engine:
         engine(input_ids=IDS, attention_mask=IDS)
-    assert told == [("CUDAExecutionProvider", ort.CUDA), "CPUExecutionProvider"]
-    assert devices == ["cuda", "cuda"]
+    assert told == [("CUDAExecutionProvider", {**ort.CUDA, "device_id": "1"}), "CPUExecutionProvider"]
+    assert ort.CUDA["cudnn_conv_algo_search"] == "HEURISTIC", "the default tries every algorithm first"
+    assert devices == [("cuda", 1), ("cuda", 1)]
+
+
+@pytest.mark.parametrize(("backend", "number"), [("onnxruntime", 1), ("onnxruntime_cuda", -1)])
+def test_a_gpu_that_cannot_be_meant_is_refused(bundle, backend, number):
+    with pytest.raises(InputError, match=f"--device {number}: must be the number of a GPU, from 0"):
+        load_engine(bundle, "text_encoder", backend=backend, device=number)
 
 
 @pytest.mark.parametrize(
