@@ -90,11 +90,9 @@ def _why_unknown(key: object, dashless: str, allowed: Iterable[str]) -> str:
         return f"{key} belongs at the top level of the file, not in a pass"
     known = [*allowed, *(alias for alias, name in _ALIASES.items() if name in allowed)]
     near = difflib.get_close_matches(dashless, known, 1)
-    if near:
-        return f"unknown key {str(key)!r:.60}; the nearest known one is {near[0]}"
-    return (
-        f"unknown key {str(key)!r:.60}; known here are {', '.join(n for n in allowed if n not in _IGNORED)}"
-    )
+    names = ", ".join(name for name in allowed if name not in _IGNORED)
+    hint = f"the nearest known one is {near[0]}" if near else f"known here are {names}"
+    return f"unknown key {str(key)!r:.60}; {hint}"
 
 
 def _apply(keys: Mapping[str, _Entry], names: Iterable[str]) -> dict[str, object]:

@@ -59,6 +59,9 @@ def test_makes_a_video(tiny_bundle, tmp_path, name):
     found = {k.lower(): v for k, v in read_metadata(tmp_path / name).items()}
     assert (found["prompt"], found["seed"]) == ("fog over a lake", "3")
     assert [one["steps"] for one in json.loads(found["passes"])] == [2]
+    settings = json.loads(found["settings"])
+    assert (settings["generator"], settings["height"], settings["decode_timestep"]) == ("cpu", 64, 0.05)
+    assert json.loads(found["components"])["transformer"]["precision"] == "fp32"
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
