@@ -107,8 +107,8 @@ def _check_whole(condition: Condition, settings: Settings, vae: VaeFacts) -> Non
     found = _expected(condition, settings, vae).frames
     if found < wanted:
         raise InputError(
-            f"{condition.label}: has {found} usable frames and --num-frames is {wanted}; "
-            f"give a longer one, or --num-frames {found}"
+            f"{condition.label}: has {found} usable frame{'s' if found > 1 else ''} and --num-frames is "
+            f"{wanted}; give a longer one, or --num-frames {found}"
         )
 
 

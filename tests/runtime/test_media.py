@@ -1,5 +1,7 @@
 """Images and videos that users give: named, looked at, read."""
 
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -139,6 +141,25 @@ def test_photos_with_a_preview_are_images(tmp_path):
     assert media.count(Condition(tmp_path / "phone.jpg"), 9) == 1
     assert read(tmp_path / "phone.jpg").shape == (3, 1, 64, 96)
     assert media.read_image(tmp_path / "phone.jpg", "x").shape == (96, 64, 3), "upright"
+
+
+@pytest.mark.parametrize(
+    ("degrees", "matrix"), [(90, (0, 1, -1, 0)), (180, (-1, 0, 0, -1)), (270, (0, -1, 1, 0))]
+)
+def test_a_video_is_turned_as_its_container_says(clip, degrees, matrix):
+    """What a phone held upright writes; `degrees` are clockwise."""
+    with VideoWriter(clip, 64, 96, 24, {}) as writer:
+        for _ in range(9):
+            writer.write(np.tile(np.linspace(0, 255, 96).astype(np.uint8)[:, None], (64, 1, 3)))
+    data = bytearray(clip.read_bytes())
+    there = data.index(b"tkhd") + 4 + 4 + 5 * 4 + 2 * 8  # its matrix: 16.16, the last column 2.30
+    a, b, c, d = (one << 16 for one in matrix)
+    data[there : there + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    clip.write_bytes(data)
+    height, width = (64, 96) if degrees == 180 else (96, 64)
+    pixels = read(clip, num_frames=9, height=height, width=width)[:, 0].mean(axis=0)
+    upright = np.rot90(pixels, degrees // 90)  # back, counterclockwise
+    np.testing.assert_allclose(upright, np.tile(np.linspace(-1, 1, 96), (64, 1)), atol=0.05)
 
 
 def test_names_that_no_file_can_have(tmp_path):
