@@ -249,6 +249,8 @@ class FakeContext:
         self.device.calls.append(("execute",))
         for message in self.settings.get("says", ()):
             self.settings["log"].log(tensorrt_rtx.ILogger.ERROR, message)
+        if self.device.recording and self.settings.get("raises recorded"):
+            raise RuntimeError("from the package")
         if self.device.recording and self.settings.get("fails recorded"):
             self.device.spoilt = True
             return False

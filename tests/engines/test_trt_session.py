@@ -76,6 +76,18 @@ def test_what_cannot_be_recorded_is_enqueued(machines, sessions, transformer, se
     assert seen == [["execute"], second, ["execute"], ["execute"]]
 
 
+def test_whatever_is_raised_while_recording_the_recording_ends(machines, sessions, transformer):
+    machine = machines()
+    engine, made = sessions(machine, graphs=True, **{"raises recorded": True})
+    inputs = feed(transformer, 12)
+    engine(**inputs)
+    with pytest.raises(RuntimeError, match="from the package"):
+        engine(**inputs)
+    assert not machine.device.recording
+    made.settings.clear()
+    np.testing.assert_array_equal(engine(**inputs), 2 * inputs["latents"])
+
+
 @pytest.mark.parametrize("graphs", [False, True])
 def test_rtx_makes_its_own_graphs(machines, sessions, transformer, graphs):
     machine = machines("tensorrt_rtx")

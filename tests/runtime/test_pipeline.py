@@ -308,11 +308,11 @@ def test_a_missing_engine_of_the_last_stage_is_said_before_the_first_one_s_work(
     """As on a machine with a GPU where one component was not built."""
     looked, real = [], pipeline_module.files
 
-    def files(bundle, component, backend, precision):
+    def files(bundle, component, *where):
         looked.append(component)
         if component == "vae_decoder":
             raise InputError("no engine of vae_decoder; build one")
-        return real(bundle, component, backend, precision)
+        return real(bundle, component, *where)
 
     monkeypatch.setattr(pipeline_module, "files", files)
     monkeypatch.setattr(pipeline_module, "load_engine", None)
@@ -320,6 +320,12 @@ def test_a_missing_engine_of_the_last_stage_is_said_before_the_first_one_s_work(
     with pytest.raises(InputError, match="no engine of vae_decoder"):
         pipeline.stream(Request(PROMPT, **SMALL), events.append)
     assert looked == ["text_encoder", "transformer", "vae_decoder"] and events == []
+
+
+def test_the_gpu_s_number_reaches_the_engines(pipeline, monkeypatch):
+    chosen = Pipeline(pipeline.bundle, device=1)
+    with pytest.raises(InputError, match="--device 1: must be the number of a GPU, from 0, for a backend"):
+        chosen.generate(Request(PROMPT, **SMALL))
 
 
 def test_the_library_s_names():
