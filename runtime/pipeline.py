@@ -393,12 +393,8 @@ class Pipeline:
 
     def _initial(self, settings: Settings, number: int, start: Array | None, noise: Noise) -> Array:
         """Noise (1,C,f,h,w), the request's own in the first pass, mixed into `start` where there is one."""
-        shape, own = self.shape(settings, number), self._noise(settings) if number == 0 else None
-        if own is not None:
-            drawn = own
-        else:
+        shape, drawn = self.shape(settings, number), self._noise(settings) if number == 0 else None
+        if drawn is None:
             tokens = settings.reference.initial_noise(noise, self.vae.latent_channels, shape)
             drawn = unpack(tokens, shape)
-        if start is None:
-            return drawn
-        return upscale.renoise(start, drawn, float(self.sigmas(settings, number)[0]))
+        return drawn if start is None else upscale.renoise(start, drawn, self.sigmas(settings, number)[0])
