@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ltxrt.engines import trt_log
 from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import EngineError, InputError, MissingPackageError
@@ -20,6 +22,8 @@ from ltxrt.engines.files import atomic_write
 from ltxrt.engines.profiles import Profile
 from ltxrt.engines.trt_build import Interruption, monitor, write_engine
 
+FP8_LARGEST = 448.0  # of E4M3
+FP8_TOKENS = 32  # what attention's FP8 kernels begin at: with 31 TensorRT for RTX 1.7 builds no engine
 FUSED_HEADS = range(16, 257, 8)  # head sizes that attention kernels are made for
 
 
@@ -46,7 +50,7 @@ _REFUSED_PRECISIONS = {
     "fp8-fp16": "its products leave FP8 unscaled in fp16, where they overflow; take fp8, whose base is bf16",
 }
 RESIZE = "RUNTIME_ACTIVATION_RESIZE_10_10"
-RECIPE = 2  # raised where the same options build another engine than before
+RECIPE = 3  # raised where the same options build another engine than before
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,9 @@ def build(
             raise EngineError(
                 f"{contract.component}: {backend} does not read {graph.name}: {_parser_errors(parser)}"
             )
-        built = _allow_decomposition(trt, network)
+        fewest = min((profile.ranges["N"][0] for profile in profiles if "N" in contract.symbols), default=0)
+        # Constants must live as long as the build: a network does not copy them.
+        built, constants = _settle_attention(trt, network, fewest)
         config = builder.create_builder_config()
         _configure(trt, config, target, options)
         watch = monitor(trt, interruption)  # must live as long as the build
@@ -140,7 +146,9 @@ def build(
         timings = None if timing_cache is None else _read_timings(config, timing_cache)
         for profile in profiles:
             config.add_optimization_profile(_optimisation_profile(builder, profile.shapes(contract)))
-        if not write_engine(trt, builder, network, config, output):
+        done = write_engine(trt, builder, network, config, output)
+        del constants
+        if not done:
             reason = trt_log.reason(log.take())
             raise EngineError(f"{contract.component}: {backend} could not build for {target}: {reason}")
     if timings is not None and timing_cache is not None:
@@ -167,22 +175,51 @@ def _parser_errors(parser: Any) -> str:
     return "; ".join(shown) or "it gave no reason"
 
 
-def _allow_decomposition(trt: Any, network: Any) -> Built:
-    """Let attentions without a fused kernel be computed as matrix products; the builder fails on them
-    otherwise.
+def _settle_attention(trt: Any, network: Any, tokens: int) -> tuple[Built, list[np.ndarray]]:
+    """What the graph cannot say of its attentions: which may be decomposed, and which compute in FP8.
 
-    Those that have one stay whole, so that a failure to fuse is an error and not a slow engine.
+    Without a fused kernel they are computed as matrix products where that is allowed; the builder fails on
+    them otherwise. Those that have one stay whole, so that a failure to fuse is an error and not a slow
+    engine. Those whose inputs are dequantised become FP8 products; `tokens` is the fewest of all profiles.
+    Also returns the arrays that must live until the engine is built.
     """
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     inputs = [layer for layer in layers if layer.type == trt.LayerType.ATTENTION_INPUT]
-    decomposed = 0
+    makers = {layer.get_output(0).name: layer for layer in layers if layer.num_outputs}
+    decomposed, constants = 0, []
     for layer in inputs:
         layer.__class__ = trt.IAttentionInputLayer  # get_layer returns the base class
         query = layer.get_input(0)
         if query.dtype == trt.DataType.FLOAT or query.shape[-1] not in FUSED_HEADS:
             layer.attention.decomposable = True
             decomposed += 1
-    return Built(decomposed, len(inputs), _layers(layers))
+        elif all(_is_restored(trt, makers, layer.get_input(i)) for i in range(3)):
+            constants.append(_quantise_softmax(trt, network, layer.attention))
+    if constants and tokens < FP8_TOKENS:
+        raise InputError(
+            f"attention in FP8 takes {FP8_TOKENS} tokens or more, and a profile begins at {tokens}; give a "
+            "larger smallest size, or export without --fp8-attention"
+        )
+    return Built(decomposed, len(inputs), _layers(layers)), constants
+
+
+def _is_restored(trt: Any, makers: Mapping[str, Any], tensor: Any) -> bool:
+    """Whether DequantizeLinear made an attention's input, also behind the product with the scale's root that
+    the parser puts there (TensorRT moves it behind the product of queries and keys)."""
+    maker = makers.get(tensor.name)
+    if maker is not None and maker.type == trt.LayerType.ELEMENTWISE:
+        maker = makers.get(maker.get_input(0).name)
+    return maker is not None and maker.type == trt.LayerType.DEQUANTIZE
+
+
+def _quantise_softmax(trt: Any, network: Any, attention: Any) -> np.ndarray:
+    """Let the softmax's result, 0 to 1, be FP8 with the scale returned. Unless it is, both products of an
+    attention with FP8 inputs are computed in their base type.
+    """
+    scale = np.array(1 / FP8_LARGEST, np.float32)
+    attention.normalization_quantize_scale = network.add_constant((), scale).get_output(0)
+    attention.normalization_quantize_to_type = trt.DataType.FP8
+    return scale
 
 
 def _layers(layers: Sequence[Any]) -> dict[str, dict[str, int]]:
