@@ -258,6 +258,10 @@ def _quantised(plan: Plan, traced: Traced, config: TransformerConfig, base: str)
         scales = quantise.uncalibrated([*wanted, *attentions])
     else:
         scales = quantise.read_scales(plan.scales, [*wanted, *attentions])
+    factors = {
+        name: quantise.unscaled(name, node, config.head_size) for name, (node, _) in attentions.items()
+    }
+    scales = quantise.Scales({name: amax / factors.get(name, 1.0) for name, amax in scales.amax.items()})
     found = quantise.insert(traced.model, scales, IR_DTYPES[PRECISIONS[base]], attentions)
     if set(found) != set(wanted):
         raise LtxrtError(f"{len(wanted) - len(found)} projections were not found in the transformer's graph")

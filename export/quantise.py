@@ -69,6 +69,16 @@ def attention_inputs(graph: ir.Graph, layers: int) -> dict[str, tuple[ir.Node, i
     return found
 
 
+def unscaled(name: str, node: ir.Node, head_size: int) -> float:
+    """What the operator's input is to be multiplied by to be the `name` of a scales file, which holds queries
+    without attention's scale. A graph multiplies them by it before the operator, or leaves that to it.
+    """
+    if not name.endswith(".q"):
+        return 1.0
+    scale = node.attributes.get("scale")
+    return math.sqrt(head_size) * (scale.as_float() if scale is not None else head_size**-0.5)
+
+
 def _projection_of(value: ir.Value | None) -> str:
     """The name of the weight whose product `value` is, behind its bias and what moves it into heads."""
     node = value.producer() if value is not None else None

@@ -22,6 +22,7 @@ from onnx import TensorProto, helper
 from ltxrt.engines.backend import Engine
 from ltxrt.engines.bundle import Bundle, Graph, adding
 from ltxrt.engines.errors import InputError
+from ltxrt.engines.facts import TransformerFacts
 from ltxrt.engines.files import atomic_write
 from ltxrt.export import quantise
 from ltxrt.parity.emulation import beside
@@ -136,21 +137,26 @@ def _prompts(path: Path) -> list[str]:
 def _names(bundle: Bundle) -> list[str]:
     if bundle.facts.transformer is None:
         raise InputError(f"{bundle.root}: has no transformer to calibrate; export it")
-    graph, layers = _model(bundle), bundle.facts.transformer.layers
-    projections = quantise.projections({i.name: i for i in graph.graph.initializer}, layers)
+    graph, facts = _model(bundle), bundle.facts.transformer
+    projections = quantise.projections({i.name: i for i in graph.graph.initializer}, facts.layers)
     if not projections:
         raise InputError(
-            f"{bundle.root}: a transformer of {layers} layers has none that FP8 quantises, which leaves the "
+            f"{bundle.root}: a transformer of {facts.layers} layers has none that FP8 quantises, which leaves the "
             "outer ones as they are; calibrate a larger model"
         )
-    return [*projections, *_attentions(graph, layers)]
+    return [*projections, *_attentions(graph, facts)]
 
 
-def _attentions(model: onnx.ModelProto, layers: int) -> dict[str, str]:
-    """Queries, keys and values that FP8 attention quantises → the graph's tensor."""
-    found = quantise.attention_inputs(ir.from_proto(model).graph, layers)
-    values = {name: node.inputs[i] for name, (node, i) in found.items()}
-    return {name: value.name or "" for name, value in values.items() if value is not None}
+def _attentions(model: onnx.ModelProto, facts: TransformerFacts) -> dict[str, tuple[str, float]]:
+    """Queries, keys and values that FP8 attention quantises → the graph's tensor, and what to multiply its
+    magnitude by."""
+    found = quantise.attention_inputs(ir.from_proto(model).graph, facts.layers)
+    values = {name: (node, node.inputs[i]) for name, (node, i) in found.items()}
+    return {
+        name: (value.name or "", quantise.unscaled(name, node, facts.head_size))
+        for name, (node, value) in values.items()
+        if value is not None
+    }
 
 
 def _graph(bundle: Bundle) -> Graph:
@@ -207,18 +213,25 @@ def _instrumented(bundle: Bundle, names: list[str]) -> Iterator[Path]:
     original = bundle.path(_graph(bundle).file)
     model = _model(bundle)
     graph = model.graph
-    inputs = {node.input[1]: node.input[0] for node in graph.node if node.op_type == "MatMul"}
+    inputs = {node.input[1]: (node.input[0], 1.0) for node in graph.node if node.op_type == "MatMul"}
     facts = bundle.facts.transformer
-    inputs.update(_attentions(model, facts.layers) if facts is not None else {})
+    inputs.update(_attentions(model, facts) if facts is not None else {})
     added = [helper.make_node("Constant", [], ["calibration_one"], value_ints=[1])]
     for i, name in enumerate(names):
+        value, factor = inputs[name]
         added += [
-            helper.make_node("Abs", [inputs[name]], [f"calibration_{i}_abs"]),
+            helper.make_node("Abs", [value], [f"calibration_{i}_abs"]),
             helper.make_node("ReduceMax", [f"calibration_{i}_abs"], [f"calibration_{i}_max"], keepdims=0),
             helper.make_node(
                 "Reshape", [f"calibration_{i}_max", "calibration_one"], [f"calibration_{i}_row"]
             ),
-            helper.make_node("Cast", [f"calibration_{i}_row"], [f"calibration_{i}"], to=TensorProto.FLOAT),
+            helper.make_node(
+                "Cast", [f"calibration_{i}_row"], [f"calibration_{i}_float"], to=TensorProto.FLOAT
+            ),
+            helper.make_node("Constant", [], [f"calibration_{i}_factor"], value_float=factor),
+            helper.make_node(
+                "Mul", [f"calibration_{i}_float", f"calibration_{i}_factor"], [f"calibration_{i}"]
+            ),
         ]
     added.append(helper.make_node("Concat", [f"calibration_{i}" for i in range(len(names))], [AMAX], axis=0))
     graph.node.extend(added)

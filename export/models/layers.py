@@ -29,16 +29,16 @@ class Linear(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x²) + eps) · weight over the last axis, in fp32, cast back to the input's dtype."""
+    """x / sqrt(mean(x²) + eps) · weight · factor over the last axis, in fp32, cast to the input's dtype."""
 
-    def __init__(self, width: int, eps: float) -> None:
+    def __init__(self, width: int, eps: float, factor: float = 1.0) -> None:
         super().__init__()
-        self.eps = eps
+        self.eps, self.factor = eps, factor
         self.weight = nn.Parameter(torch.empty(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = functional.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps)
-        return y.to(x.dtype)
+        weight = self.weight.float() if self.factor == 1.0 else self.weight.float() * self.factor
+        return functional.rms_norm(x.float(), self.weight.shape, weight, self.eps).to(x.dtype)
 
 
 def rms_norm(x: Tensor, ones: Tensor, eps: float) -> Tensor:

@@ -21,9 +21,15 @@ ATTENTION_VALUES, ATTENTION_SKIP, WHOLE_BLOCK = range(3)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Interleaved rotation of the full width, before the head split, in fp32; x (B,N,D), tables (B,N,D/2)."""
-    rotated = torch.onnx.ops.rotary_embedding(x.float().unsqueeze(1), cos, sin, interleaved=True)
-    return rotated.squeeze(1).to(x.dtype)
+    """Interleaved rotation of the full width in fp32; x (B,N,D), tables (B,N·H,D/H/2) for H heads.
+
+    Every head has angles of its own, and the operator gives all heads the same. So a token's heads stand in
+    the operator's sequence axis, one after the other: its "head" is a head of the model and not the full
+    width, of which ONNX Runtime's CUDA kernel takes at most 1024.
+    """
+    rows = x.float().reshape(x.shape[0], 1, -1, 2 * cos.shape[-1])
+    rotated = torch.onnx.ops.rotary_embedding(rows, cos, sin, interleaved=True)
+    return rotated.reshape(x.shape).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -36,13 +42,16 @@ class Attention(nn.Module):
         self.to_k = Linear(context_width, config.width)
         self.to_v = Linear(context_width, config.width)
         self.to_out = nn.ModuleList([Linear(config.width, config.width)])
-        self.q_norm = RMSNorm(config.width, config.qk_norm_eps)
+        # Attention's scale is in the norm's fp32 result: TensorRT's parser multiplies 16-bit queries and keys
+        # by its root, which rounds both.
+        self.q_norm = RMSNorm(config.width, config.qk_norm_eps, factor=config.head_size**-0.5)
         self.k_norm = RMSNorm(config.width, config.qk_norm_eps)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Scaled dot-product attention; q (B,N,D), k and v (B,T,D), mask bool (B,1,N,T) → (B,N,D)."""
+        """Attention of queries that are scaled; q (B,N,D), k and v (B,T,D), mask bool (B,1,N,T) → (B,N,D)."""
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
+        return out.transpose(1, 2).flatten(2)
 
     def project_out(self, x: Tensor) -> Tensor:
         (out,) = self.to_out
@@ -103,7 +112,7 @@ class Block(nn.Module):
         keep: Tensor,
         ones: Tensor,
     ) -> Tensor:
-        """hidden (B,N,D); rope tables (B,N,D/2); text (B,T,D) with mask (B,1,N,T); keep bool (3,B,1,1)."""
+        """hidden (B,N,D); rope as for `rotate`; text (B,T,D) with mask (B,1,N,T); keep bool (3,B,1,1)."""
         rows = modulation(self.scale_shift_table, factors=(1, 4))
         shift_msa, factor_msa, gate_msa, shift_mlp, factor_mlp, gate_mlp = rows
         start = hidden
@@ -184,14 +193,15 @@ class Transformer(nn.Module):
         shape = timesteps.shape
         blocks = Modulation(projected.unflatten(0, shape), timestep_index)
         head = Modulation(torch.cat([embedded, embedded], dim=-1).unflatten(0, shape), timestep_index)
-        rope = (rope_cos.expand(batch, -1, -1), rope_sin.expand(batch, -1, -1))
+        pairs = self.config.head_size // 2
+        cos, sin = (table.reshape(1, -1, pairs).expand(batch, -1, -1) for table in (rope_cos, rope_sin))
         mask = context_mask[:, None, None, :].expand(-1, -1, tokens, -1)
         text = (self.caption_projection(context.to(dtype)), mask)
         keep = perturbation_mask[:, :, :, None, None]
 
         hidden = self.patchify_proj(latents.to(dtype))
         for index, block in enumerate(self.transformer_blocks):
-            hidden = block(hidden, blocks, rope, text, keep[index], self.ones)
+            hidden = block(hidden, blocks, (cos, sin), text, keep[index], self.ones)
         shift, factor = head(self.scale_shift_table, factors=(1,))
         normed = layer_norm(hidden, self.ones, self.config.norm_eps)
         hidden = normed * factor + shift

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltxrt.export.config import UpsamplerConfig
-from ltxrt.export.models.vae import LatentStatistics, unfold_space_time
+from ltxrt.export.models.vae import LatentStatistics, frames, unfold_space_time
 
 GROUPS, EPS = 32, 1e-5
 
@@ -52,8 +52,8 @@ class SpatialShuffle(nn.Module):
         self.add_module("0", nn.Conv2d(channels, 4 * channels, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        frames = x.transpose(1, 2)
-        y = self.get_submodule("0")(frames.flatten(0, 1)).unflatten(0, (-1, x.shape[2])).transpose(1, 2)
+        y = x.transpose(1, 2).flatten(0, 1)
+        y = self.get_submodule("0")(y).unflatten(0, (-1, x.shape[2])).transpose(1, 2)
         return unfold_space_time(y, (1, 2, 2))
 
 
@@ -65,7 +65,7 @@ class TemporalShuffle(nn.Module):
         self.add_module("0", nn.Conv3d(channels, 2 * channels, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return unfold_space_time(self.get_submodule("0")(x), (2, 1, 1))[:, :, 1:]
+        return frames(unfold_space_time(self.get_submodule("0")(x), (2, 1, 1)), 1)
 
 
 class LatentUpsampler(nn.Module):

@@ -7,6 +7,7 @@ section 2.1; official `causal_video_autoencoder.py`; diffusers `autoencoder_kl_l
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -29,8 +30,20 @@ class CausalConv3d(nn.Module):
         self.conv = nn.Conv3d(in_channels, out_channels, 3, stride=stride, padding=(0, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        before, after = (2, 0) if self.causal else (1, 1)
-        return self.conv(functional.pad(x, (0, 0, 0, 0, before, after), mode="replicate"))
+        return self.conv(repeat_edges(x, 2, 0) if self.causal else repeat_edges(x, 1, 1))
+
+
+def repeat_edges(x: Tensor, before: int, after: int) -> Tensor:
+    """The first frame `before` times more and the last `after` times, (B,C,F,H,W).
+
+    Concatenated, not padded: ONNX Runtime has no CUDA kernel that pads bf16.
+    """
+    return torch.cat([frames(x, 0, 1)] * before + [x] + [frames(x, -1)] * after, dim=2)
+
+
+def frames(x: Tensor, start: int, end: int = sys.maxsize) -> Tensor:
+    """x[:, :, start:end] as one operator; that notation makes one for every axis it names, and copies."""
+    return torch.ops.aten.slice(x, 2, start, end)
 
 
 def pixel_norm(x: Tensor, eps: float) -> Tensor:
@@ -147,7 +160,7 @@ class SpaceToDepth(nn.Module):
 
     def forward(self, x: Tensor, timestep: Tensor | None = None, noise: Noise = None) -> Tensor:
         if self.stride[0] == 2:
-            x = functional.pad(x, (0, 0, 0, 0, 1, 0), mode="replicate")
+            x = repeat_edges(x, 1, 0)
         mean = fold_space_time(x, self.stride).unflatten(1, (-1, self.group)).mean(2)
         return fold_space_time(self.conv(x), self.stride) + mean
 
@@ -166,7 +179,7 @@ class DepthToSpace(nn.Module):
         if self.repeats:
             y = y + unfold_space_time(x, self.stride).repeat(1, self.repeats, 1, 1, 1)
         # The first latent frame stands for one pixel frame, not for two.
-        return y[:, :, self.stride[0] - 1 :]
+        return frames(y, self.stride[0] - 1)
 
 
 class SingleResBlock(ResBlock):

@@ -1,11 +1,13 @@
 """FP8: which weights, how they are stored, what calibration is good for."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -43,6 +45,16 @@ def test_weights_come_back_within_fp8_s_step(base):
     largest = weight.abs().amax(dim=0)
     assert ((restored - weight).abs() <= largest * 2**-4).all()
     assert (restored[:, 7] == 0).all() and torch.isfinite(restored).all()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "factor"), [({"scale": 1.0}, 8.0), ({"scale": 0.125}, 1.0), ({}, 1.0)]
+)
+def test_a_scales_file_has_queries_without_their_scale(attributes, factor):
+    """So it serves graphs that scale queries themselves and older ones that left it to the operator."""
+    node = ir.node("Attention", [ir.val(name) for name in "qkv"], attributes)
+    assert quantise.unscaled("transformer_blocks.1.attn1.q", node, 64) == factor
+    assert quantise.unscaled("transformer_blocks.1.attn1.k", node, 64) == 1.0
 
 
 def run(*arguments):
@@ -153,6 +165,17 @@ def test_fp8_attention_quantises_self_attention_of_the_middle_blocks(loud, scale
     inputs = [[made[i] for i in n.input[:3]] for n in model.graph.node if n.op_type == "Attention"]
     quantised = [kinds == ["DequantizeLinear"] * 3 for kinds in inputs]
     middle = range(1, LAYERS - 1)
+    # The graph scales queries before it quantises them; a scales file has them as they were without.
+    steps = {
+        i.name: float(onnx.numpy_helper.to_array(i))
+        for i in model.graph.initializer
+        if i.name.endswith("attn1.q_scale")
+    }
+    amax = json.loads(scales.read_text())["amax"]
+    wanted = {
+        f"transformer_blocks.{i}.attn1.q_scale": amax[f"transformer_blocks.{i}.attn1.q"] for i in middle
+    }
+    assert steps == pytest.approx({name: q / 8 / 448 for name, q in wanted.items()}, rel=1e-3)
     assert quantised == [i % 2 == 0 and i // 2 in middle for i in range(2 * LAYERS)]
     for seed in range(3):
         with_attention, without = (error(b, "fp8-fp16", half, seed) for b in (bundle, plain))

@@ -67,6 +67,47 @@ def test_operators_are_onnx_s_own(case):
     assert not used & {"ConstantOfShape", "GatherND", "Identity"}
 
 
+def constants(model):
+    return {
+        i.name: onnx.numpy_helper.to_array(i)
+        for i in model.graph.initializer
+        if i.data_location != onnx.TensorProto.EXTERNAL
+    }
+
+
+def test_nothing_pads(case):
+    """ONNX Runtime's CUDA backend has no Pad for bf16, and a graph with one does not load there at all."""
+    *_, model, _ = case
+    assert "Pad" not in {node.op_type for node in model.graph.node}
+
+
+def test_no_slice_copies_a_whole_axis(case):
+    *_, model, _ = case
+    known = constants(model)
+    ranges = [
+        [known.get(i, np.zeros(1)) for i in n.input[1:3]] for n in model.graph.node if n.op_type == "Slice"
+    ]
+    assert not [1 for start, end in ranges if (start == 0).all() and (end > 2**40).any()]
+
+
+def test_attention_leaves_no_scale_to_multiply_with(case):
+    """TensorRT's parser multiplies 16-bit queries and keys by the scale's root, which rounds them again."""
+    *_, model, _ = case
+    for node in (n for n in model.graph.node if n.op_type == "Attention"):
+        assert [a.f for a in node.attribute if a.name == "scale"] == [1.0]
+
+
+def test_rotation_s_heads_are_the_model_s(case):
+    """The full width, as one head, is more than the 1024 that ONNX Runtime's CUDA kernel takes."""
+    component, bundle, _, model, _ = case
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.value_info}
+    rotated = [shapes[n.input[0]] for n in model.graph.node if n.op_type == "RotaryEmbedding"]
+    facts = bundle.facts.transformer
+    assert facts.head_size < facts.width
+    assert len(rotated) == (2 * facts.layers if component == "transformer" else 0)
+    assert {shape[1] for shape in rotated} <= {1} and {shape[3] for shape in rotated} <= {facts.head_size}
+
+
 def test_widening_blocks_use_the_layer_norm_operator(case):
     component, bundle, _, model, _ = case
     widening = component == "vae_encoder" and bundle.version in ("0.9.0", "0.9.1")
