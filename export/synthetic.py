@@ -159,7 +159,7 @@ def _write_tensor(
     if rng is None:
         file.seek(size * DTYPE_BYTES[dtype], os.SEEK_CUR)
         return
-    mean, deviation = _distribution(name, shape)
+    mean, deviation = distribution(name, shape)
     for chunk in _chunks(size):
         values = rng.standard_normal(chunk, dtype=np.float32) * np.float32(deviation) + np.float32(mean)
         file.write(_encoded(np.abs(values) if name.endswith("std-of-means") else values, dtype))
@@ -180,7 +180,7 @@ def _encoded(values: np.ndarray, dtype: str) -> bytes:
     return (rounded >> np.uint32(16)).astype("<u2").tobytes()
 
 
-def _distribution(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
+def distribution(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
     """Mean and standard deviation of a weight's random values."""
     if name.endswith("timestep_scale_multiplier"):
         return 1000.0, 0.0

@@ -48,7 +48,7 @@ class Traced:
 
 def trace(build: Callable[[], nn.Module], contract: Contract, precision: str) -> Traced:
     """Trace `build()`'s module with the contract's names and dynamic axes, its weights in `precision`."""
-    with FakeTensorMode(), torch.no_grad(), _default_dtype(PRECISIONS[precision]), _quiet():
+    with FakeTensorMode(), torch.no_grad(), default_dtype(PRECISIONS[precision]), _quiet():
         module = build().eval()
         torch.set_default_dtype(torch.float32)
         feed = {t.name: torch.zeros(t.resolve(TRACE_SIZES), dtype=DTYPES[t.dtype]) for t in contract.inputs}
@@ -142,7 +142,7 @@ def _simplify(model: ir.Model) -> None:
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

@@ -141,8 +141,8 @@ def _names(bundle: Bundle) -> list[str]:
     projections = quantise.projections({i.name: i for i in graph.graph.initializer}, facts.layers)
     if not projections:
         raise InputError(
-            f"{bundle.root}: a transformer of {facts.layers} layers has none that FP8 quantises, which leaves the "
-            "outer ones as they are; calibrate a larger model"
+            f"{bundle.root}: a transformer of {facts.layers} layers has none that FP8 quantises, which "
+            "leaves the outer ones as they are; calibrate a larger model"
         )
     return [*projections, *_attentions(graph, facts)]
 

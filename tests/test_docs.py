@@ -68,7 +68,7 @@ def test_options_in_the_text_are_of_some_command(page):
 
 
 def every_option():
-    modules = ("bench", "calibrate", "demo", "full_size", "fuzz", "hashing", "kills", "tiled_memory")
+    modules = ("bench", "calibrate", "demo", "full_size", "fuzz", "gpu", "hashing", "kills", "tiled_memory")
     mains = [importlib.import_module(f"ltxrt.parity.{name}") for name in modules]
     found = set().union(*(options(command) for command in COMMANDS.values()))
     return found.union(*(options(module.main) for module in mains if hasattr(module, "main")))
