@@ -142,7 +142,7 @@ class Loaded:
 
 
 def _engine(package: Any, bundle: Bundle, component: str, precision: str, target: str) -> Any:
-    path = cache.find(bundle, BACKEND, target, component, precision).path
+    path = cache.find(bundle, BACKEND, target, component, precision)[0].path
     runtime = package.Runtime(package.Logger(package.Logger.WARNING))
     engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
