@@ -29,7 +29,8 @@ CUDA: dict[str, str] = {
     "use_tf32": "0",  # fp32 islands are there for their precision
     "cudnn_conv_algo_search": "HEURISTIC",  # trying them all, the default, makes the first decode slow
 }
-OLDEST = (1, 24)
+# Before 1.24 it reads weights outside the bundle; before 1.25 CUDA lacks Attention of opset 23.
+OLDEST = {"onnxruntime": (1, 24), "onnxruntime_cuda": (1, 25)}
 # Prepacking rearranges every matrix while loading. For the 2B transformer on 2 cores it cost 18 to 27 s of
 # loading, against 0.3 s without, and saved 1 s of a step of 8 to 16 s (docs/full-size.md): from so many calls
 # on it is won back.
@@ -89,7 +90,7 @@ def available(backend: str, index: int = 0) -> list[Any]:
             f"onnxruntime is installed but does not load ({error}); remove it and install it again with: "
             f"pip install 'ltxrt[{device}]'"
         ) from error
-    _refuse_old(onnxruntime.__version__)
+    _refuse_old(onnxruntime.__version__, backend)
     return _providers(onnxruntime, device, index)
 
 
@@ -152,13 +153,16 @@ def _session_options(component: str, threads: int | None, calls: int) -> Any:
     return options
 
 
-def _refuse_old(version: str) -> None:
+def _refuse_old(version: str, backend: str) -> None:
     major, minor = (int(part) for part in version.split(".")[:2])
-    if (major, minor) < OLDEST:
-        oldest = ".".join(map(str, OLDEST))
+    if (major, minor) < OLDEST[backend]:
+        oldest = ".".join(map(str, OLDEST[backend]))
+        lacks = (
+            "reads weights outside the bundle" if (major, minor) < OLDEST["onnxruntime"] else "lacks kernels"
+        )
         raise EngineError(
-            f"onnxruntime {version} is too old: it would read weights outside the bundle; "
-            f"upgrade with: pip install 'onnxruntime>={oldest}'"
+            f"onnxruntime {version} is too old for {backend}: it {lacks}; install {oldest} or later: "
+            f"pip install --upgrade 'ltxrt[{DEVICES[backend]}]'"
         )
 
 

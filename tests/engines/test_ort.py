@@ -154,10 +154,17 @@ def test_without_onnxruntime_the_extra_is_named(bundle, monkeypatch):
         load_engine(bundle, "text_encoder")
 
 
-def test_an_old_onnxruntime_is_refused(bundle, monkeypatch):
-    monkeypatch.setattr(onnxruntime, "__version__", "1.23.2")
-    with pytest.raises(EngineError, match=r"onnxruntime 1\.23\.2 is too old.*'onnxruntime>=1\.24'"):
-        load_engine(bundle, "text_encoder")
+@pytest.mark.parametrize(
+    ("backend", "version", "message"),
+    [
+        ("onnxruntime", "1.23.2", r"1\.23\.2 is too old.*outside the bundle.*1\.24 or later.*ltxrt\[cpu\]"),
+        ("onnxruntime_cuda", "1.24.4", r"1\.24\.4 is too old.*lacks kernels.*1\.25 or later.*ltxrt\[cuda\]"),
+    ],
+)
+def test_an_old_onnxruntime_is_refused(bundle, monkeypatch, backend, version, message):
+    monkeypatch.setattr(onnxruntime, "__version__", version)
+    with pytest.raises(EngineError, match=message):
+        load_engine(bundle, "text_encoder", backend=backend)
 
 
 def test_threads_are_passed_on():
