@@ -16,6 +16,7 @@ import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ltxrt.engines import locks
@@ -133,13 +134,25 @@ def _free() -> bool:
     return os.sysconf("SC_AVPHYS_PAGES") > os.sysconf("SC_PHYS_PAGES") // 8
 
 
+class NotRegularError(OSError):
+    """A pipe, a device, a folder or a socket where a file's content is wanted."""
+
+
+def open_regular(path: Path, follow: bool = True) -> BufferedReader:
+    """A regular file, opened for reading. OSError, and NotRegularError for what might never end.
+
+    Nothing is waited for. With `follow` False a link is refused as well.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise NotRegularError(errno.EINVAL, "not a regular file", str(path))
+
+
 def read_small(path: Path, limit: int) -> bytes:
-    """Up to `limit` bytes of a regular file. OSError for a link, and for a pipe or device, which might never
-    end."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    """Up to `limit` bytes of a regular file that is not reached through a link. Raises OSError."""
+    with open_regular(path, follow=False) as file:
         return file.read(limit)
 
 

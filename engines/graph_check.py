@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from ltxrt.engines.bundle import AGAIN, Bundle
 from ltxrt.engines.contract import Contract, Tensor
 from ltxrt.engines.errors import BundleError
+from ltxrt.engines.files import NotRegularError, open_regular
 from ltxrt.engines.wire import Fields, Reader, Shape, Value, WireError, integers, number, text, view
 
 OPSET = 23
@@ -86,14 +86,14 @@ def check_file(path: Path, contract: Contract, data: Mapping[Path, int]) -> None
 
 
 def _read(path: Path) -> bytes:
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with open(handle, "rb") as file:  # noqa: PTH123  # a path would be opened, and waited for, again
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise WireError("it is no regular file")
-        if status.st_size > MAX_BYTES:
-            raise WireError(f"it has {status.st_size} bytes, more than {MAX_BYTES >> 20} MiB")
-        return file.read(MAX_BYTES)
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                raise WireError(f"it has {size} bytes, more than {MAX_BYTES >> 20} MiB")
+            return file.read(MAX_BYTES)
+    except NotRegularError:
+        raise WireError("it is no regular file") from None
 
 
 def _model(model: memoryview, folder: Path, contract: Contract, data: Mapping[Path, int]) -> None:

@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import re
-import stat
 import time
 from collections.abc import Iterable
 from io import BufferedReader
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltxrt.engines.errors import BundleError, InputError
-from ltxrt.engines.files import atomic_write, inside, read_small
+from ltxrt.engines.files import NotRegularError, atomic_write, inside, open_regular, read_small
 
 if TYPE_CHECKING:
     from ltxrt.engines.bundle import FileRecord
@@ -61,9 +60,10 @@ def digest(path: Path, root: Path, afresh: bool = False) -> str:
     """SHA-256 of a regular file in the bundle `root`, as `files.sha256`; read only where it was not hashed in
     its present state. Raises BundleError where it cannot be read."""
     try:
-        # Not to wait for ever where somebody put a pipe.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        with open_regular(path) as file:
             return _digest(file, path, root, afresh)
+    except NotRegularError:
+        raise BundleError(f"{path}: is no regular file") from None
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error
 
@@ -75,8 +75,6 @@ def forget() -> None:
 
 def _digest(file: BufferedReader, path: Path, root: Path, afresh: bool) -> str:
     status = os.fstat(file.fileno())
-    if not stat.S_ISREG(status.st_mode):
-        raise BundleError(f"{path}: is no regular file")
     state, name = _state(status), path.relative_to(root).as_posix()
     if not afresh:
         known = _memory.get(state) or _noted(root, name, state)

@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import math
 import os
-import stat
 from pathlib import Path
 from typing import Any
+
+from ltxrt.engines.files import NotRegularError, open_regular
 
 DEPTH = 32  # of nested lists and objects; ours have up to 10
 DIGITS = 20  # of a whole number: those of 64 bits have 20
@@ -30,14 +31,13 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
     Raises OSError, and ValueError with a phrase for the end of a sentence.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("not a regular file")
-        if status.st_size > limit:
-            raise ValueError(f"larger than {_size(limit)}")
-        return file.read(limit)
+    try:
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > limit:
+                raise ValueError(f"larger than {_size(limit)}")
+            return file.read(limit)
+    except NotRegularError:
+        raise ValueError("not a regular file") from None
 
 
 def parse(text: bytes | str) -> Any:
