@@ -5,6 +5,7 @@ Everything is made once per session; with pytest-xdist, once for all workers.
 
 import dataclasses
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from diffusers.loaders.single_file_utils import convert_ltx_transformer_checkpoi
 from safetensors.torch import load_file
 from transformers import T5EncoderModel, T5TokenizerFast
 
+from ltxrt.engines.files import sha256
 from ltxrt.export import synthetic, synthetic_models, versions
 from ltxrt.export.config import UpsamplerConfig
 from ltxrt.parity.reference_diffusers import (
@@ -214,6 +216,21 @@ def diffusers_models(tiny_checkpoint):
         return SimpleNamespace(transformer=dit, vae=autoencoder, text_encoder=text_encoder)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def record_again():
+    """Make the manifest that of an export that wrote these files: damage is seen by their hashes."""
+
+    def record(folder, component, precision):
+        manifest = json.loads((folder / "bundle.json").read_text())
+        graph = manifest["components"][component][precision]
+        for file in (graph["file"], *graph["data"]):
+            path = folder / file["path"]
+            file.update(bytes=path.stat().st_size, sha256=sha256(path))
+        (folder / "bundle.json").write_text(json.dumps(manifest))
+
+    return record
 
 
 def scheduler(version):

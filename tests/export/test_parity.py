@@ -230,7 +230,7 @@ class TestNothingToNormalise:
     """
 
     @pytest.fixture(params=[0.0, 1e-3], ids=["zero", "small"])
-    def quiet(self, version, tiny_bundle, diffusers_models, tmp_path, request):
+    def quiet(self, version, tiny_bundle, diffusers_models, record_again, tmp_path, request):
         root = shutil.copytree(tiny_bundle(version), tmp_path / "bundle")
         bundle, vae = read_bundle(root), diffusers_models(version).vae
         for half in ("encoder", "decoder"):
@@ -240,8 +240,9 @@ class TestNothingToNormalise:
             overwrite(bundle, f"vae_{half}", f"{half}.conv_in.conv.bias", conv.bias.detach().numpy())
             mean = np.zeros(vae.latents_mean.shape, np.float32)
             overwrite(bundle, f"vae_{half}", "per_channel_statistics.mean-of-means", mean)
+            record_again(root, f"vae_{half}", "fp32")
         vae.latents_mean.zero_()
-        return bundle, vae
+        return read_bundle(root), vae
 
     def test_decoder(self, quiet, monkeypatch):
         bundle, vae = quiet

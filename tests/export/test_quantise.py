@@ -189,11 +189,13 @@ def test_fp8_attention_quantises_self_attention_of_the_middle_blocks(loud, scale
         (["--precision", "fp8"], "takes --scales FILE"),
         (["--precision", "fp8", "--scales", "s.json", "--uncalibrated"], "give one of them"),
         (["--precision", "bf16", "--scales", "s.json"], "--scales is for --precision transformer=fp8"),
-        (["--precision", "fp8", "--scales", "absent.json"], "cannot be read"),
+        (["--precision", "fp8", "--scales", "absent.json"], "no such file"),
     ],
 )
 def test_wrong_options_get_one_line(loud, tmp_path, options, message):
-    file = loud / "model.safetensors"
+    file, scales = loud / "model.safetensors", tmp_path / "s.json"
+    scales.write_text("{}")
+    options = [scales if option == "s.json" else option for option in options]
     base = ["ltxrt.export.cli", "onnx", file, "--model-version", "0.9.5", "--component", "transformer"]
     refused = run(*base, "--output", tmp_path / "b", *options)
     assert refused.returncode == 2 and message in refused.stderr and "Traceback" not in refused.stderr

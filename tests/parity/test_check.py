@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from ltxrt.engines import evidence
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import BundleError
-from ltxrt.engines.files import sha256
 from ltxrt.export.checkpoint import open_checkpoint
 from ltxrt.parity import check, inputs, reference, results
 from ltxrt.parity.cli import main
@@ -144,29 +143,24 @@ def copy(parity_case, tmp_path):
     return shutil.copytree(parity_case / "bundle", tmp_path / "bundle")
 
 
-def record_again(folder, component, precision):
-    """The manifest of an export that wrote these files: damage would be seen by their hashes."""
-    manifest = json.loads((folder / "bundle.json").read_text())
-    graph = manifest["components"][component][precision]
-    for file in (graph["file"], *graph["data"]):
-        path = folder / file["path"]
-        file.update(bytes=path.stat().st_size, sha256=sha256(path))
-    (folder / "bundle.json").write_text(json.dumps(manifest))
+@pytest.fixture
+def change_weight(record_again):
+    """Write another number in the middle of a weight, in the external data, as an export would have."""
 
+    def change(folder, component, precision, name):
+        bundle = read_bundle(folder)
+        graph = bundle.components[component][precision]
+        model = onnx.load(str(bundle.path(graph.file)), load_external_data=False)
+        (tensor,) = (i for i in model.graph.initializer if i.name == name)
+        place = {e.key: e.value for e in tensor.external_data}
+        dtype = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}[tensor.data_type]
+        offset = int(place["offset"]) + int(place["length"]) // 2
+        with bundle.path(graph.data[0]).open("rb+") as file:
+            file.seek(offset)
+            file.write(np.full(64, 2, dtype).tobytes())
+        record_again(folder, component, precision)
 
-def change_weight(folder, component, precision, name):
-    """Another number in the middle of a weight, in the external data."""
-    bundle = read_bundle(folder)
-    graph = bundle.components[component][precision]
-    model = onnx.load(str(bundle.path(graph.file)), load_external_data=False)
-    (tensor,) = (i for i in model.graph.initializer if i.name == name)
-    place = {e.key: e.value for e in tensor.external_data}
-    dtype = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}[tensor.data_type]
-    offset = int(place["offset"]) + int(place["length"]) // 2
-    with bundle.path(graph.data[0]).open("rb+") as file:
-        file.seek(offset)
-        file.write(np.full(64, 2, dtype).tobytes())
-    record_again(folder, component, precision)
+    return change
 
 
 @pytest.mark.parametrize(
@@ -179,7 +173,9 @@ def change_weight(folder, component, precision, name):
         ("text_encoder", "fp32", "encoder.block.1.layer.0.SelfAttention.o.weight", "encoder.block.1"),
     ],
 )
-def test_a_changed_weight_fails_and_the_bisect_names_it(parity_case, copy, component, precision, name, block):
+def test_a_changed_weight_fails_and_the_bisect_names_it(
+    parity_case, copy, change_weight, component, precision, name, block
+):
     change_weight(copy, component, precision, name)
     options = ("--component", component, "--precision", precision, "--backend", "onnxruntime", "--bisect")
     done = run(parity_case, *options, bundle=copy)
@@ -211,11 +207,15 @@ def drop_island(path, module):
     """The norm of `module` in the graph's own fp16: squares beyond 65504 are infinite there."""
     model = onnx.load(str(path), load_external_data=False)
     graph = model.graph
-    casts = {n.output[0]: n for n in graph.node if n.op_type == "Cast"}
+    makers = {name: n for n in graph.node if n.op_type in ("Cast", "Mul") for name in n.output}
+
+    def comes_from(name, weight):
+        """Whether a tensor is the weight, cast and scaled."""
+        return name == weight or any(comes_from(i, weight) for i in getattr(makers.get(name), "input", ()))
+
     (norm,) = (
         n for n in graph.node
-        if n.op_type == "RMSNormalization"
-        and f"{module}.weight" in (n.input[1], *getattr(casts.get(n.input[1]), "input", ()))
+        if n.op_type == "RMSNormalization" and comes_from(n.input[1], f"{module}.weight")
     )  # fmt: skip
     x, epsilon = norm.input[0], next(a.f for a in norm.attribute if a.name == "epsilon")
     place = list(graph.node).index(norm)
@@ -238,7 +238,7 @@ def drop_island(path, module):
     onnx.save(model, str(path))
 
 
-def test_a_dropped_fp32_island_fails_and_the_bisect_names_its_block(parity_case, tmp_path):
+def test_a_dropped_fp32_island_fails_and_the_bisect_names_its_block(parity_case, record_again, tmp_path):
     """Queries a thousand times as large: their norm does not see it, unless its squares are fp16.
 
     ONNX Runtime's CPU does not see it either: it computes fp16 graphs in fp32.
@@ -329,7 +329,7 @@ def test_a_verdict_needs_a_pass_of_every_component():
     assert check.status((row("a", "passed"), row("a", "failed"))) == results.FAILED
 
 
-def test_a_part_keeps_the_rest_of_an_earlier_report(parity_case, copy):
+def test_a_part_keeps_the_rest_of_an_earlier_report(parity_case, copy, change_weight):
     options = ("--precision", "fp32", "--backend", "onnxruntime")
     assert run(parity_case, *options, bundle=copy).exit_code == 0
     whole = results.read(copy / "parity" / "report.json")
