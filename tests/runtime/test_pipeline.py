@@ -1,9 +1,12 @@
 import dataclasses
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ltxrt.engines.backend import load_engine
 from ltxrt.engines.bundle import read_bundle
@@ -36,6 +39,26 @@ def test_same_seed_same_frames_other_seed_others(pipeline):
     one, again, other = (pipeline.generate(Request(PROMPT, seed=s, **SMALL)).frames for s in (3, 3, 4))
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
+
+
+def test_threads_that_share_a_pipeline_make_what_one_makes(tiny_bundle):
+    seeds = (3, 4, 3, 4, 3, 4, 3, 4)
+    with Pipeline(tiny_bundle("0.9.5"), threads=1) as pipeline, ThreadPoolExecutor(4) as pool:
+        requests = [Request(PROMPT, seed=seed, **SMALL) for seed in seeds]
+        alone = [pipeline.generate(request).frames for request in requests[:2]]
+        for index, video in enumerate(pool.map(pipeline.generate, requests)):
+            np.testing.assert_array_equal(video.frames, alone[index % 2])
+
+
+def test_videos_leave_nothing_open(pipeline, tmp_path):
+    Image.new("RGB", (96, 64), "teal").save(tmp_path / "i.png")
+
+    def descriptors():
+        pipeline.generate(Request(PROMPT, image=tmp_path / "i.png", **SMALL))
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    first = descriptors()  # what libraries open once and keep is there from now on
+    assert [descriptors() for _ in range(5)] == [first] * 5
 
 
 def test_image_becomes_the_first_frame_s_latents(pipeline):
