@@ -65,7 +65,7 @@ def write_text_encoder(
     """A T5 folder: config.json, model.safetensors and tokenizer/tokenizer.json."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "config.json.partial"
-    partial.write_text(json.dumps(_t5_config(config), indent=2))
+    partial.write_text(json.dumps(t5_config(config), indent=2))
     partial.replace(folder / "config.json")
     write_random(
         folder / "model.safetensors", text_encoder_parameters(config), {"format": "pt"}, dtype, seed, fill
@@ -87,7 +87,8 @@ def write_upsampler(path: Path, config: UpsamplerConfig, seed: int = 0) -> None:
     write_random(path, shapes, {"config": json.dumps(header)}, "F32", seed, "random")
 
 
-def _t5_config(config: TextEncoderConfig) -> dict[str, object]:
+def t5_config(config: TextEncoderConfig) -> dict[str, object]:
+    """`config.json` of a T5 folder, as transformers writes it."""
     return {
         "architectures": ["T5EncoderModel"],
         "model_type": "t5",
