@@ -6,6 +6,7 @@ it fits a tiny test model; longer ones are not needed, because ids only index an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -29,14 +30,15 @@ def write_tokenizer(folder: Path, vocab_size: int) -> None:
     """Write `folder`/tokenizer.json: ids <pad> 0, </s> 1, <unk> 2; `</s>` is appended to every text."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "tokenizer.json.partial"
-    partial.write_text(_tokenizer(vocab_size).to_str(pretty=True), encoding="utf-8")
+    partial.write_text(unigram(_vocabulary(vocab_size)).to_str(pretty=True), encoding="utf-8")
     partial.replace(folder / "tokenizer.json")
 
 
-def _tokenizer(vocab_size: int) -> Tokenizer:
-    tokenizer = Tokenizer(models.Unigram(_vocabulary(vocab_size), unk_id=SPECIAL.index("<unk>")))
+def unigram(pieces: list[tuple[str, float]], more: Sequence[normalizers.Normalizer] = ()) -> Tokenizer:
+    """A tokenizer of T5's kind from pieces with log-probabilities, SPECIAL first; `more` normalises last."""
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=SPECIAL.index("<unk>")))
     tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+        [normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip(), *more]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")

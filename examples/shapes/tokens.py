@@ -9,10 +9,11 @@ import networks
 import numpy as np
 import scenes
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, normalizers
 from torch import Tensor
 
-SPECIAL = ("<pad>", "</s>", "<unk>")
+from ltxrt.export.synthetic_tokenizer import SPECIAL, unigram
+
 LONGEST = 24  # tokens of any caption
 
 
@@ -22,22 +23,7 @@ def make() -> Tokenizer:
     pieces += [(c, -9.0) for c in ["▁", *map(chr, range(33, 127))]]
     if len(pieces) > networks.TEXT.vocab_size:
         raise ValueError(f"{len(pieces)} pieces do not fit a vocabulary of {networks.TEXT.vocab_size}")
-    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=SPECIAL.index("<unk>")))
-    tokenizer.normalizer = normalizers.Sequence(
-        [
-            normalizers.NFKC(),
-            normalizers.Replace(Regex(r"\s+"), " "),
-            normalizers.Strip(),
-            normalizers.Lowercase(),
-        ]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
-    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", SPECIAL.index("</s>"))]
-    )
-    tokenizer.add_special_tokens(list(SPECIAL))
-    return tokenizer
+    return unigram(pieces, [normalizers.Lowercase()])
 
 
 def encode(tokenizer: Tokenizer, texts: list[str]) -> tuple[Tensor, Tensor]:
