@@ -18,18 +18,18 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from ltxrt.engines import integrity
 from ltxrt.engines.bundle import Bundle, adding
 from ltxrt.engines.contract import DTYPES, Contract
 from ltxrt.engines.errors import EngineError, InputError
-from ltxrt.engines.graph_check import check_graph
-from ltxrt.engines.text import quoted
+from ltxrt.engines.parsing.graph_check import check_graph
+from ltxrt.engines.parsing.text import quoted
+from ltxrt.engines.storage import integrity
 
 BACKENDS: dict[str, str] = {
     "onnxruntime": "ltxrt.engines.ort",
     "onnxruntime_cuda": "ltxrt.engines.ort",
-    "tensorrt": "ltxrt.engines.trt_session",
-    "tensorrt_rtx": "ltxrt.engines.trt_session",
+    "tensorrt": "ltxrt.engines.tensorrt.session",
+    "tensorrt_rtx": "ltxrt.engines.tensorrt.session",
 }
 MOST_THREADS = 1024  # each takes some 100 kB of memory before it does anything
 

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ltxrt.engines import contract as contracts
-from ltxrt.engines import integrity, json_input, locks
 from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import BundleError, InputError
-from ltxrt.engines.facts import Facts, Preset, from_json, to_json
-from ltxrt.engines.files import atomic_write, inside, sha256
-from ltxrt.engines.strict import Most, Within
+from ltxrt.engines.families.ltxv.facts import Facts, Preset, from_json, to_json
+from ltxrt.engines.parsing import json_input
+from ltxrt.engines.parsing.schema import Most, Within
+from ltxrt.engines.storage import integrity, locks
+from ltxrt.engines.storage.files import atomic_write, inside, sha256
 
 SCHEMA = 1
 FAMILY = "ltx-video"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ltxrt.engines.errors import InputError
-from ltxrt.engines.facts import Facts, TextEncoderFacts, TransformerFacts, VaeFacts
+from ltxrt.engines.families.ltxv.facts import Facts, TextEncoderFacts, TransformerFacts, VaeFacts
 
 Dim = int | str
 DTYPES: dict[str, type[np.generic]] = {"f32": np.float32, "i64": np.int64, "bool": np.bool_}

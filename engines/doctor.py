@@ -7,9 +7,10 @@ import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ltxrt.engines import cache, trt
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import LtxrtError
+from ltxrt.engines.tensorrt import build as trt
+from ltxrt.engines.tensorrt import cache
 
 # Distribution, what it is for, the extra that brings it.
 PACKAGES = (

@@ -36,8 +36,8 @@ OLDEST = {"onnxruntime": (1, 24), "onnxruntime_cuda": (1, 25)}
 # on it is won back.
 PREPACK_FROM = 25
 # The arena grows by doubling and keeps what it has: a decode within 1 GiB of activations took 2.1 GiB with it
-# and 1.2 GiB without (parity/tiled_memory.py). The autoencoder's memory is bounded by tiles, so it does
-# without.
+# and 1.2 GiB without (parity/proofs/tiled_memory.py). The autoencoder's memory is bounded by tiles, so it
+# does without.
 WITHOUT_ARENA = ("vae_encoder", "vae_decoder")
 
 _TYPES = {"f32": "tensor(float)", "i64": "tensor(int64)", "bool": "tensor(bool)"}

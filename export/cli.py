@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ltxrt.engines.command import LtxrtGroup, ltxrt_command, say
+from ltxrt.engines.cli import build_command, engines_group, verify_bundle_command
+from ltxrt.engines.cli_base import LtxrtGroup, ltxrt_command, say
 from ltxrt.engines.errors import InputError, MissingPackageError
-from ltxrt.export.engines_cli import build_command, engines_group, verify_bundle_command
 
 if TYPE_CHECKING:
-    from ltxrt.export.checkpoint import Checkpoint
+    from ltxrt.export.ltxv.open import Checkpoint
 
 COMPONENTS = (
     "text_encoder",
@@ -38,7 +38,7 @@ def main() -> None:
 @click.argument("checkpoint", type=PATH)
 def inspect_command(checkpoint: Path) -> None:
     """Say what a checkpoint is: version, components, sizes, dtypes, licence. Needs no torch."""
-    from ltxrt.export.inspect import describe
+    from ltxrt.export.ltxv.inspect import describe
 
     say(describe(checkpoint))
 
@@ -82,11 +82,11 @@ def onnx_command(chosen: tuple[str, ...], **options: Any) -> None:
     """
     _check_readable("--scales", options["scales"])
     try:
-        from ltxrt.export.build import Plan, export_bundle
+        from ltxrt.export.write import Plan, export_bundle
     except ModuleNotFoundError as error:
         raise MissingPackageError(error.name or "torch", "export") from error
-    from ltxrt.export import components
-    from ltxrt.export.checkpoint import open_checkpoint
+    from ltxrt.export.ltxv import components
+    from ltxrt.export.ltxv.open import open_checkpoint
 
     checkpoint = open_checkpoint(
         options["checkpoint"],
@@ -164,7 +164,7 @@ def _announce(checkpoint: Checkpoint, names: tuple[str, ...], whole: bool) -> No
     row = checkpoint.version
     sure = "" if row.certain else " (the file does not tell; --model-version says it)"
     say(f"LTX-Video {row.name}{sure}; {row.licence}", err=True)
-    from ltxrt.export.inspect import FP8_WARNING, is_fp8
+    from ltxrt.export.ltxv.inspect import FP8_WARNING, is_fp8
 
     if (
         checkpoint.transformer is not None

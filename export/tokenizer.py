@@ -7,9 +7,9 @@ from pathlib import Path
 
 import tokenizers
 
-from ltxrt.engines import json_input, tokenizer_file
 from ltxrt.engines.errors import CheckpointError, MissingPackageError
-from ltxrt.engines.tokenizer_file import no_panic
+from ltxrt.engines.parsing import json_input, tokenizer_file
+from ltxrt.engines.parsing.tokenizer_file import no_panic
 
 PAD, EOS = ("<pad>", 0), ("</s>", 1)
 

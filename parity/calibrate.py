@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from ltxrt.engines.command import ltxrt_command, say
+from ltxrt.engines.cli_base import ltxrt_command, say
 from ltxrt.engines.errors import MissingPackageError
 
 PATH = click.Path(path_type=Path)

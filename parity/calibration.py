@@ -22,13 +22,13 @@ from onnx import TensorProto, helper
 from ltxrt.engines.backend import Engine
 from ltxrt.engines.bundle import Bundle, Graph, adding
 from ltxrt.engines.errors import InputError
-from ltxrt.engines.facts import TransformerFacts
-from ltxrt.engines.files import atomic_write
-from ltxrt.export import quantise
-from ltxrt.parity.emulation import beside
-from ltxrt.parity.sessions import HostSession
-from ltxrt.runtime.pipeline import Event, Pipeline, Watch
-from ltxrt.runtime.request import Request, Settings
+from ltxrt.engines.families.ltxv.facts import TransformerFacts
+from ltxrt.engines.storage.files import atomic_write
+from ltxrt.export.graph import fp8
+from ltxrt.parity.check.emulation import beside
+from ltxrt.parity.check.sessions import HostSession
+from ltxrt.runtime.ltxv.pipeline import Event, Pipeline, Watch
+from ltxrt.runtime.request.request import Request, Settings
 
 AMAX = "calibration_amax"
 CALIBRATED = ("fp32", "fp16")
@@ -138,7 +138,7 @@ def _names(bundle: Bundle) -> list[str]:
     if bundle.facts.transformer is None:
         raise InputError(f"{bundle.root}: has no transformer to calibrate; export it")
     graph, facts = _model(bundle), bundle.facts.transformer
-    projections = quantise.projections({i.name: i for i in graph.graph.initializer}, facts.layers)
+    projections = fp8.projections({i.name: i for i in graph.graph.initializer}, facts.layers)
     if not projections:
         raise InputError(
             f"{bundle.root}: a transformer of {facts.layers} layers has none that FP8 quantises, which "
@@ -150,10 +150,10 @@ def _names(bundle: Bundle) -> list[str]:
 def _attentions(model: onnx.ModelProto, facts: TransformerFacts) -> dict[str, tuple[str, float]]:
     """Queries, keys and values that FP8 attention quantises → the graph's tensor, and what to multiply its
     magnitude by."""
-    found = quantise.attention_inputs(ir.from_proto(model).graph, facts.layers)
+    found = fp8.attention_inputs(ir.from_proto(model).graph, facts.layers)
     values = {name: (node, node.inputs[i]) for name, (node, i) in found.items()}
     return {
-        name: (value.name or "", quantise.unscaled(name, node, facts.head_size))
+        name: (value.name or "", fp8.unscaled(name, node, facts.head_size))
         for name, (node, value) in values.items()
         if value is not None
     }
@@ -179,7 +179,7 @@ def _model(bundle: Bundle) -> onnx.ModelProto:
 def _resumed(output: Path, bundle: Bundle, settings: dict[str, Any], names: list[str]) -> dict[str, Any]:
     """What the file holds, if it is of the same graph and settings, or a beginning."""
     fresh = {
-        "schema": quantise.SCHEMA,
+        "schema": fp8.SCHEMA,
         "graph": _graph(bundle).file.sha256,
         "weights": [file.sha256 for file in _graph(bundle).data],
         "settings": settings,

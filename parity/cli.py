@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ltxrt.engines.command import LtxrtGroup, ltxrt_command, say
+from ltxrt.engines.cli_base import LtxrtGroup, ltxrt_command, say
 from ltxrt.engines.errors import BundleError, InputError, MissingPackageError
-from ltxrt.engines.files import atomic_write, make_folder
+from ltxrt.engines.storage.files import atomic_write, make_folder
 from ltxrt.parity import calibrate
-from ltxrt.parity.bench import bench_command
+from ltxrt.parity.bench.cli import bench_command
 
 if TYPE_CHECKING:
-    from ltxrt.parity.check import Order
-    from ltxrt.parity.results import Report
+    from ltxrt.parity.check.results import Report
+    from ltxrt.parity.check.run import Order
 
 PATH = click.Path(path_type=Path)
 SIZES = ("128x192x17", "192x128x33")
@@ -68,33 +68,37 @@ def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: b
     """
     import dataclasses
 
-    from ltxrt.engines import evidence, locks
+    from ltxrt.engines import verification
     from ltxrt.engines.bundle import reading_bundle
+    from ltxrt.engines.storage import locks
 
     try:
-        from ltxrt.parity import check, report_html, results
+        from ltxrt.parity.check import results
+        from ltxrt.parity.check import run as check
+        from ltxrt.parity.report import html as report_html
     except ModuleNotFoundError as error:
         raise MissingPackageError(error.name or "torch", "export,parity") from error
 
     order = _order(bundle, options)
-    folder = output if output is not None else bundle / evidence.REPORT.parent
+    folder = output if output is not None else bundle / verification.REPORT.parent
     for flag, place in (("--output", folder), ("--save-inputs", options["save_inputs"])):
         _writable(flag, place, bundle)
     with reading_bundle(bundle):
         report, feeds = check.run(order, _tell)
         if bisect:
-            from ltxrt.parity import bisection
+            from ltxrt.parity.check import bisect as bisection
 
             report = dataclasses.replace(report, culprits=bisection.culprits(order, report, feeds, _tell))
         if end_to_end:
-            from ltxrt.parity import asked, whole
+            from ltxrt.parity.check import asked
+            from ltxrt.parity.check import end_to_end as whole
 
             runs = whole.run(order, folder, _tell)
             report = dataclasses.replace(report, end_to_end=runs, status=whole.status(report.status, runs))
             report = check.with_unmet(report, asked.of_end_to_end(order.precisions, order.backends, runs))
         with locks.alone(folder):  # what another check adds to the report meanwhile would be lost
             whole_report = _with_earlier(report, folder)
-            results.write(whole_report, folder / evidence.REPORT.name)
+            results.write(whole_report, folder / verification.REPORT.name)
             with atomic_write(folder / "report.html") as temporary:
                 temporary.write_text(report_html.render(whole_report), encoding="utf-8")
     _summary(report, whole_report, folder)
@@ -123,11 +127,12 @@ def _writable(flag: str, folder: Path | None, bundle: Path) -> None:
 
 def _with_earlier(report: Report, folder: Path) -> Report:
     """The report with what the last one in `folder` says of graphs that were not looked at now."""
-    from ltxrt.engines import evidence
-    from ltxrt.parity import check, results
+    from ltxrt.engines import verification
+    from ltxrt.parity.check import results
+    from ltxrt.parity.check import run as check
 
     try:
-        before = results.read(folder / evidence.REPORT.name)
+        before = results.read(folder / verification.REPORT.name)
     except BundleError:
         return report
     return check.merged(before, report)
@@ -141,10 +146,10 @@ def _order(bundle: Path, options: dict[str, Any]) -> Order:
     import torch
 
     from ltxrt.engines.bundle import read_bundle
-    from ltxrt.export.checkpoint import open_checkpoint
-    from ltxrt.parity import inputs
-    from ltxrt.parity.check import Order
-    from ltxrt.parity.reference import REFERENCES
+    from ltxrt.export.ltxv.open import open_checkpoint
+    from ltxrt.parity.check import inputs
+    from ltxrt.parity.check.run import Order
+    from ltxrt.parity.reference.torch import REFERENCES
 
     if options["reference"] not in REFERENCES:
         raise InputError(f"--reference {options['reference']!r}: must be one of {', '.join(REFERENCES)}")
@@ -166,7 +171,7 @@ def _order(bundle: Path, options: dict[str, Any]) -> Order:
 
 def _summary(now: Report, written: Report, folder: Path) -> None:
     """What was skipped and why, what was asked for and did not run, and the verdict with its counts."""
-    from ltxrt.parity import results
+    from ltxrt.parity.check import results
 
     reasons: dict[str, list[str]] = {}
     for check in now.checks:

@@ -10,13 +10,14 @@ import click
 import numpy as np
 from PIL import Image
 
-from ltxrt.engines.command import ltxrt_command
+from ltxrt.engines.cli_base import ltxrt_command
 from ltxrt.engines.errors import LtxrtError
-from ltxrt.engines.files import atomic_write
-from ltxrt.export import synthetic, synthetic_models
+from ltxrt.engines.storage.files import atomic_write
 from ltxrt.parity.processes import module
-from ltxrt.runtime.image import save_strip
-from ltxrt.runtime.video import read_video
+from ltxrt.parity.synthetic import checkpoint as synthetic
+from ltxrt.parity.synthetic import models as synthetic_models
+from ltxrt.runtime.media.images import save_strip
+from ltxrt.runtime.media.write import read_video
 
 VERSION = "0.9.5"
 PROMPT = "waves break on a rocky shore at sunset"

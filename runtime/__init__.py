@@ -9,19 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ltxrt.runtime.media import Condition
-    from ltxrt.runtime.pipeline import Event, Pipeline, Stream, Video
-    from ltxrt.runtime.request import Request
+    from ltxrt.runtime.ltxv.pipeline import Event, Pipeline, Stream, Video
+    from ltxrt.runtime.media.read import Condition
+    from ltxrt.runtime.request.request import Request
 
 __all__ = ["Condition", "Event", "Pipeline", "Request", "Stream", "Video"]
 
 _HOME = {
-    "Condition": "media",
-    "Event": "pipeline",
-    "Pipeline": "pipeline",
-    "Request": "request",
-    "Stream": "pipeline",
-    "Video": "pipeline",
+    "Condition": "media.read",
+    "Event": "ltxv.pipeline",
+    "Pipeline": "ltxv.pipeline",
+    "Request": "request.request",
+    "Stream": "ltxv.pipeline",
+    "Video": "ltxv.pipeline",
 }
 
 

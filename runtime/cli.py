@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from ltxrt.engines.command import LtxrtGroup, check_interrupted, ltxrt_command, say
-from ltxrt.runtime.options import BOTH_PASSES, PASS
+from ltxrt.engines.cli_base import LtxrtGroup, check_interrupted, ltxrt_command, say
+from ltxrt.runtime.request.options import BOTH_PASSES, PASS
 
 if TYPE_CHECKING:
     from ltxrt.engines.bundle import Bundle
-    from ltxrt.runtime.pipeline import Event, Pipeline, Stream
-    from ltxrt.runtime.request import Request
+    from ltxrt.runtime.ltxv.pipeline import Event, Pipeline, Stream
+    from ltxrt.runtime.request.request import Request
 
 PATH = click.Path(path_type=Path)
 
@@ -180,17 +180,18 @@ def _before_doctor(context: click.Context) -> Path | None:
 def _generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:
     from ltxrt.engines.bundle import read_bundle
     from ltxrt.engines.contract import COMPONENTS
-    from ltxrt.runtime import given, provenance
-    from ltxrt.runtime.options import precisions
-    from ltxrt.runtime.pipeline import Pipeline
-    from ltxrt.runtime.video import check_not_read, check_output
+    from ltxrt.runtime.ltxv.pipeline import Pipeline
+    from ltxrt.runtime.media import conditions
+    from ltxrt.runtime.media.write import check_not_read, check_output
+    from ltxrt.runtime.request import provenance
+    from ltxrt.runtime.request.options import precisions
 
     check_output(output)
     where = {key: options.pop(key) for key in ("backend", "device", "threads", "keep_loaded")}
     precision = precisions(options.pop("precision"), COMPONENTS)
     pipeline = Pipeline(read_bundle(bundle), precision=precision, **where)
     request, first = _request(options)
-    check_not_read(output, given.files(request))
+    check_not_read(output, conditions.files(request))
     start = time.monotonic()
     console = Console()
     inputs = provenance.given(request)
@@ -218,7 +219,7 @@ def _notes(pipeline: Pipeline, stream: Stream, first: list[str]) -> list[str]:
 
     `first` are the options given that the first of two passes alone follows.
     """
-    from ltxrt.runtime.guidance_plan import unperturbed
+    from ltxrt.runtime.sampling.guidance_plan import unperturbed
 
     lines, passes = [], len(stream.settings.preset.passes)
     if first and passes > 1:
@@ -239,9 +240,18 @@ def _request(options: dict[str, Any]) -> tuple[Request, list[str]]:
 
     And those of the options that the first of two passes alone follows.
     """
-    from ltxrt.runtime import media, settings_file, tiling
-    from ltxrt.runtime.options import blocks, first_only, from_file, merged, numbers, second_pass
-    from ltxrt.runtime.request import Request
+    from ltxrt.runtime.media import read as media
+    from ltxrt.runtime.request import yaml_file
+    from ltxrt.runtime.request.options import (
+        blocks,
+        first_only,
+        from_file,
+        merged,
+        numbers,
+        second_pass,
+    )
+    from ltxrt.runtime.request.request import Request
+    from ltxrt.runtime.vae import tiling
 
     config = options.pop("config")
     second = options.pop("second_pass")
@@ -254,7 +264,7 @@ def _request(options: dict[str, Any]) -> tuple[Request, list[str]]:
     if "vae_memory" in values:
         values["vae_memory"] = tiling.parse_bytes(values["vae_memory"])
     values["conditions"] = tuple(media.parse(text) for text in values["conditions"])
-    base = {} if config is None else from_file(settings_file.read(config))
+    base = {} if config is None else from_file(yaml_file.read(config))
     others = second_pass(second)
     whole = merged(base, values, others)
     if "prompt" not in whole:
@@ -296,8 +306,8 @@ def _shown(value: Any) -> str:
 
 def _write(stream: Stream, output: Path, metadata: dict[str, str]) -> int:
     """The frames as they come; how many there were."""
-    from ltxrt.runtime.overlap import behind
-    from ltxrt.runtime.video import VideoWriter
+    from ltxrt.runtime.media.overlap import behind
+    from ltxrt.runtime.media.write import VideoWriter
 
     preset = stream.settings.preset
     with (

@@ -21,10 +21,10 @@ from diffusers.loaders.single_file_utils import convert_ltx_transformer_checkpoi
 from safetensors.torch import load_file
 from transformers import T5EncoderModel, T5TokenizerFast
 
-from ltxrt.engines.files import sha256
-from ltxrt.export import synthetic, synthetic_models, versions
-from ltxrt.export.config import UpsamplerConfig
-from ltxrt.parity.reference_diffusers import (
+from ltxrt.engines.storage.files import sha256
+from ltxrt.export.ltxv import versions
+from ltxrt.export.ltxv.config import UpsamplerConfig
+from ltxrt.parity.reference.diffusers import (
     t5_config,
     to_diffusers_vae,
     transformer,
@@ -32,6 +32,8 @@ from ltxrt.parity.reference_diffusers import (
     vae,
     vae_config,
 )
+from ltxrt.parity.synthetic import checkpoint as synthetic
+from ltxrt.parity.synthetic import models as synthetic_models
 
 
 @pytest.fixture(scope="session", autouse=True)

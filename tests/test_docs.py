@@ -10,8 +10,9 @@ import click
 import pytest
 
 from ltxrt.engines import bundle
-from ltxrt.export import build, trace
 from ltxrt.export import cli as export_cli
+from ltxrt.export import write as build
+from ltxrt.export.graph import trace
 from ltxrt.parity import cli as parity_cli
 from ltxrt.runtime import cli as runtime_cli
 
@@ -68,7 +69,8 @@ def test_options_in_the_text_are_of_some_command(page):
 
 
 def every_option():
-    modules = ("bench", "calibrate", "demo", "full_size", "fuzz", "gpu", "hashing", "kills", "tiled_memory")
+    modules = ["bench.__main__", "calibrate", "demo", "fuzz", "gpu"]
+    modules += [f"proofs.{name}" for name in ("baseline", "full_size", "hashing", "kills", "tiled_memory")]
     mains = [importlib.import_module(f"ltxrt.parity.{name}") for name in modules]
     found = set().union(*(options(command) for command in COMMANDS.values()))
     return found.union(*(options(module.main) for module in mains if hasattr(module, "main")))

@@ -73,7 +73,7 @@ def test_imports_follow_the_house(path):
         ("runtime", "from transformers import T5Tokenizer"),
         ("runtime", "from ltxrt.export import versions"),
         ("runtime", "from ltxrt import parity"),
-        ("engines", "from ltxrt.runtime.rope import tables"),
+        ("engines", "from ltxrt.runtime.sampling.rope import tables"),
         ("engines", "import ltxrt.export"),
         ("export", "from ltxrt.runtime import latents"),
         ("export", "import diffusers"),

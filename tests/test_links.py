@@ -5,12 +5,12 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from ltxrt.engines import trt
 from ltxrt.engines.bundle import read_bundle
-from ltxrt.export import build
+from ltxrt.engines.tensorrt import build as trt
+from ltxrt.export import write as build
 from ltxrt.export.cli import main as export_main
-from ltxrt.parity import check
 from ltxrt.parity.calibrate import main as calibrate_main
+from ltxrt.parity.check import run
 from ltxrt.parity.cli import main as parity_main
 
 FOLDERS = ("onnx", "tokenizer", "engines", "engines/tensorrt_rtx", "engines/tensorrt_rtx/sm89", "parity")
@@ -81,7 +81,7 @@ def work(monkeypatch):
     for place, name in (
         (build, "trace"),
         (trt, "build"),
-        (check, "run"),
+        (run, "run"),
         ("ltxrt.parity.calibration", "run"),
     ):
         target = f"{place}.{name}" if isinstance(place, str) else f"{place.__name__}.{name}"

@@ -15,16 +15,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ltxrt.engines.facts import SchedulerFacts, VaeFacts
-from ltxrt.export import layout
-from ltxrt.export.checkpoint import TRANSFORMER_PREFIX, VAE_PREFIX
-from ltxrt.export.config import TextEncoderConfig, TransformerConfig, UpsamplerConfig, VaeConfig
-from ltxrt.export.models import layers, t5, transformer, upsampler, vae
+from ltxrt.engines.families.ltxv.facts import SchedulerFacts, VaeFacts
+from ltxrt.export.graph import layers
+from ltxrt.export.ltxv import official
+from ltxrt.export.ltxv.config import TextEncoderConfig, TransformerConfig, UpsamplerConfig, VaeConfig
+from ltxrt.export.ltxv.models import t5, transformer, upsampler, vae
+from ltxrt.export.ltxv.open import TRANSFORMER_PREFIX, VAE_PREFIX
 
 LATENTS = 64  # channels
 _WIDTH = 12  # of the autoencoder next to the pixels
 
-VAE = layout.vae_config(
+VAE = official.vae_config(
     {
         "norm_layer": "pixel_norm",
         "latent_log_var": "uniform",
@@ -103,7 +104,7 @@ def make_trainable() -> None:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Interleaved rotation of x (B,N,D) by tables (B,N,D/2), as `ltxrt.export.models.transformer.rotate`."""
+    """Interleaved rotation of x (B,N,D) by tables (B,N,D/2), as export/ltxv/models/transformer.py."""
     even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack([even * cos - odd * sin, odd * cos + even * sin], -1).flatten(-2)
 
@@ -162,9 +163,9 @@ def _stored(module: nn.Module, prefix: str) -> dict[str, Tensor]:
 def save_checkpoint(path: Path, autoencoder: Autoencoder, dit: nn.Module) -> None:
     """The official single file: transformer and autoencoder, the config in its header."""
     config = {
-        "transformer": layout.official_transformer(TRANSFORMER),
-        "vae": layout.official_vae(VAE),
-        "scheduler": layout.official_scheduler(SCHEDULER),
+        "transformer": official.official_transformer(TRANSFORMER),
+        "vae": official.official_vae(VAE),
+        "scheduler": official.official_scheduler(SCHEDULER),
     }
     tensors = {**_stored(dit, TRANSFORMER_PREFIX), **_stored(autoencoder, VAE_PREFIX)}
     _save(tensors, path, {"config": json.dumps(config)})

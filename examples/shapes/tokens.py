@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, normalizers
 from torch import Tensor
 
-from ltxrt.export.synthetic_tokenizer import SPECIAL, unigram
+from ltxrt.parity.synthetic.tokenizer import SPECIAL, unigram
 
 LONGEST = 24  # tokens of any caption
 

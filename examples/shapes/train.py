@@ -26,7 +26,7 @@ import train_vae
 from PIL import Image
 from training import Job
 
-from ltxrt.export.synthetic import t5_config
+from ltxrt.parity.synthetic.checkpoint import t5_config
 
 HERE = Path(__file__).parent
 SAMPLES = (

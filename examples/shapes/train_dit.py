@@ -22,8 +22,8 @@ from latents import Encoded
 from torch import Tensor, nn
 from training import Ema, Job
 
-from ltxrt.runtime import rope
-from ltxrt.runtime.latents import LatentShape
+from ltxrt.runtime.sampling import rope
+from ltxrt.runtime.sampling.latents import LatentShape
 
 NO_CAPTION = 0.1
 FIRST_FRAME, KEYFRAMES = 0.3, 0.2  # of the batches

@@ -7,7 +7,7 @@ import time
 
 import click
 
-from ltxrt.engines.command import ltxrt_command
+from ltxrt.engines.cli_base import ltxrt_command
 from ltxrt.parity.fuzz.runner import run
 from ltxrt.parity.fuzz.targets import TARGETS
 

@@ -12,17 +12,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ltxrt.engines import cache
 from ltxrt.engines import contract as contracts
 from ltxrt.engines.bundle import FAMILY, SCHEMA, Bundle, Graph, Manifest, Memory, record, write_bundle
-from ltxrt.engines.facts import Facts, VaeFacts
-from ltxrt.engines.profiles import parse, to_json
-from ltxrt.engines.trt import BuildOptions
-from ltxrt.export import synthetic, synthetic_models, versions
-from ltxrt.export.layout_facts import noise_maps, text_encoder_facts, transformer_facts
-from ltxrt.export.synthetic_tokenizer import write_tokenizer
-from ltxrt.parity import results
-from ltxrt.parity.results import Call, Check, Culprit, EndToEnd, Metrics, Report, Tolerance
+from ltxrt.engines.families.ltxv.facts import Facts, VaeFacts
+from ltxrt.engines.tensorrt import cache
+from ltxrt.engines.tensorrt.build import BuildOptions
+from ltxrt.engines.tensorrt.profiles import parse, to_json
+from ltxrt.export.ltxv import versions
+from ltxrt.export.ltxv.facts import noise_maps, text_encoder_facts, transformer_facts
+from ltxrt.parity.check import results
+from ltxrt.parity.check.results import Call, Check, Culprit, EndToEnd, Metrics, Report, Tolerance
+from ltxrt.parity.synthetic import checkpoint as synthetic
+from ltxrt.parity.synthetic import models as synthetic_models
+from ltxrt.parity.synthetic.tokenizer import write_tokenizer
 
 VERSION = "0.9.7-dev"  # two passes and lists of guidance
 COMPONENTS = ("text_encoder", "transformer", "vae_encoder", "vae_decoder", "latent_upsampler")

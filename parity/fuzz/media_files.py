@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ltxrt.parity.fuzz.runner import Attempt
-from ltxrt.runtime import media, noise_file
-from ltxrt.runtime.video import VideoWriter, read_metadata, read_video
+from ltxrt.runtime.media import read as media
+from ltxrt.runtime.media.write import VideoWriter, read_metadata, read_video
+from ltxrt.runtime.noise import file as noise_file
 
 NOISE = (1, 4, 2, 2, 3)
 FRAMES = 9

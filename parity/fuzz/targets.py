@@ -10,21 +10,26 @@ import json
 import random
 from pathlib import Path
 
-from ltxrt.engines import cache, evidence, inspection, profiles
+from ltxrt.engines import verification
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import InputError
-from ltxrt.engines.graph_check import check_graph
-from ltxrt.export.checkpoint import open_checkpoint
-from ltxrt.export.layout_facts import noise_maps
-from ltxrt.export.safetensors_file import SafetensorsFile
-from ltxrt.parity import report_html, results
+from ltxrt.engines.parsing.graph_check import check_graph
+from ltxrt.engines.tensorrt import cache, profiles
+from ltxrt.engines.tensorrt import inspect as inspection
+from ltxrt.export.checkpoint.safetensors import SafetensorsFile
+from ltxrt.export.ltxv.facts import noise_maps
+from ltxrt.export.ltxv.open import open_checkpoint
+from ltxrt.parity.check import results
 from ltxrt.parity.fuzz import material, mutate
 from ltxrt.parity.fuzz.media_files import media_files
 from ltxrt.parity.fuzz.runner import Attempt, Target
-from ltxrt.runtime import media, options, settings_file, tiling
-from ltxrt.runtime.pipeline import Pipeline
-from ltxrt.runtime.prompt import Tokenizer
-from ltxrt.runtime.request import Request, complete
+from ltxrt.parity.report import html as report_html
+from ltxrt.runtime.ltxv.pipeline import Pipeline
+from ltxrt.runtime.ltxv.prompt import Tokenizer
+from ltxrt.runtime.media import read as media
+from ltxrt.runtime.request import options, yaml_file
+from ltxrt.runtime.request.request import Request, complete
+from ltxrt.runtime.vae import tiling
 
 PROMPT = "waves break on a rocky shore, ﬁne weather 🌊"
 SIZE_OF_WEIGHTS = 1 << 40  # holes of the sparse file; a header that asks for more is refused
@@ -114,12 +119,12 @@ def reports(folder: Path) -> Attempt:
     """Parity reports: what a run takes for proof, and the page that is made of one."""
     whole = material.bundle(folder)
     text = material.report(folder)
-    path = folder / evidence.REPORT
+    path = folder / verification.REPORT
     path.parent.mkdir()
 
     def attempt(rng: random.Random) -> None:
         path.write_bytes(mutate.json_bytes(rng, text))
-        evidence.unproved(whole, "onnxruntime", {"transformer": "fp32"})
+        verification.unproved(whole, "onnxruntime", {"transformer": "fp32"})
         report_html.render(results.read(path))
 
     return attempt
@@ -171,7 +176,7 @@ def settings(folder: Path) -> Attempt:
         text = rng.choice(SETTINGS)
         changed = mutate.text(rng, text).encode("utf-8", "surrogatepass")
         path.write_bytes(mutate.raw_bytes(rng, changed) if rng.random() < 0.2 else changed)
-        values = options.from_file(settings_file.read(path))
+        values = options.from_file(yaml_file.read(path))
         request = Request(**{"prompt": PROMPT, **values})
         if whole.facts.vae is not None:
             complete(request, whole.presets, whole.facts.vae)

@@ -16,8 +16,9 @@ import numpy as np
 from ltxrt.engines import ort
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.errors import MissingPackageError
-from ltxrt.export.checkpoint import open_checkpoint
-from ltxrt.parity import check, inputs, results
+from ltxrt.export.ltxv.open import open_checkpoint
+from ltxrt.parity.check import inputs, results
+from ltxrt.parity.check import run as check
 from ltxrt.parity.gpu import models
 from ltxrt.parity.gpu.parts import Place, Row, UnavailableError, attempt
 

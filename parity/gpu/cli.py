@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ltxrt.engines.command import ltxrt_command
+from ltxrt.engines.cli_base import ltxrt_command
 from ltxrt.parity.gpu import parts
 
 PATH = click.Path(path_type=Path, file_okay=False)

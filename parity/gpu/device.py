@@ -1,4 +1,4 @@
-"""`ltxrt.engines.device` beside a GPU: copies of every type, graphs, and what it says when it fails."""
+"""engines/tensorrt/cuda.py beside a GPU: copies of every type, graphs, and what it says when it fails."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ltxrt.engines.device import CudaDevice, Memory
 from ltxrt.engines.errors import EngineError, MissingPackageError
+from ltxrt.engines.tensorrt.cuda import CudaDevice, Memory
 from ltxrt.parity.gpu.host_cuda import HostCuda, HostDevice
 from ltxrt.parity.gpu.parts import Place, Row, UnavailableError, attempt
 

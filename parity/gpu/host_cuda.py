@@ -1,4 +1,4 @@
-"""CUDA's runtime functions that `ltxrt.engines.device` calls, on the host's memory: for trials without a GPU.
+"""The CUDA functions that engines/tensorrt/cuda.py calls, on the host's memory: for trials without a GPU.
 
 Copies are done at once, or kept while the stream captures; what CUDA refuses inside a capture is refused.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ltxrt.engines.device import CudaDevice
+from ltxrt.engines.tensorrt.cuda import CudaDevice
 
 MOST = 1 << 40  # bytes; an allocation beyond it fails
 

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from ltxrt.engines.bundle import Bundle, read_bundle
 from ltxrt.engines.errors import LtxrtError
-from ltxrt.export import synthetic, synthetic_models
-from ltxrt.export.components import COMPONENTS
-from ltxrt.export.synthetic_models import Models
-from ltxrt.export.trace import PRECISIONS, default_dtype, transposed_weights
+from ltxrt.export.graph.trace import PRECISIONS, default_dtype, transposed_weights
+from ltxrt.export.ltxv.components import COMPONENTS
 from ltxrt.parity.gpu.parts import Place
 from ltxrt.parity.processes import measure, module
+from ltxrt.parity.synthetic import checkpoint as synthetic
+from ltxrt.parity.synthetic import models as synthetic_models
+from ltxrt.parity.synthetic.models import Models
 
 VERSION = "0.9.5"
 PARTS = {
@@ -61,7 +62,7 @@ def filled(component: str, config: Any, precision: str, device: str, seed: int =
 
 
 def _values(name: str, parameter: Tensor, transposed: bool, generator: torch.Generator) -> Tensor:
-    """As `ltxrt.export.synthetic` distributes them, in fp32."""
+    """As `ltxrt.parity.synthetic.checkpoint` distributes them, in fp32."""
     shape = tuple(parameter.shape)
     mean, deviation = synthetic.distribution(name, shape[::-1] if transposed else shape)
     drawn = torch.randn(shape, generator=generator, device=parameter.device, dtype=torch.float32)

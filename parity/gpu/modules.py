@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltxrt.export import quantise
+from ltxrt.export.graph import fp8
+from ltxrt.parity.check.tolerances import tolerance
 from ltxrt.parity.gpu import models
 from ltxrt.parity.gpu.parts import Place, Row, attempt, torch_on
-from ltxrt.parity.tolerances import tolerance
 
 TOKENS = (6144, 13376)  # 121 frames of 512x768 and of 704x1216
 GRIDS = ((16, 16, 24), (16, 22, 38))
@@ -161,7 +161,7 @@ def _fp8(place: Place, config: Any, tokens: int) -> Iterator[Row]:
     module = models.filled("transformer", config, "bf16", place.device)
     names = [
         n
-        for n in quantise.projections(dict(module.named_parameters()), config.layers)
+        for n in fp8.projections(dict(module.named_parameters()), config.layers)
         if ".attn1." in n or ".ff." in n
     ]
     inputs: dict[str, Tensor] = {}
@@ -183,8 +183,8 @@ def _fp8(place: Place, config: Any, tokens: int) -> Iterator[Row]:
 
 def _scaled_product(name: str, activation: Tensor, weight: Tensor) -> Row:
     wanted = activation.float() @ weight.float()
-    stored, per_channel = quantise.quantise(weight, torch.bfloat16)
-    step = activation.float().abs().max() / quantise.LARGEST
+    stored, per_channel = fp8.quantise(weight, torch.bfloat16)
+    step = activation.float().abs().max() / fp8.LARGEST
     rounded = (activation.float() / step).to(torch.float8_e4m3fn)
     rows = step.expand(activation.shape[0], 1).contiguous()
     product = torch._scaled_mm(

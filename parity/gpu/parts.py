@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ltxrt.engines.errors import LtxrtError
-from ltxrt.engines.files import atomic_write
+from ltxrt.engines.storage.files import atomic_write
 
 # Part → what it shows; each is the module of its name, with `run(place)`. In the order in which they run.
 PARTS = {

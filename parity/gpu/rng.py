@@ -1,4 +1,4 @@
-"""`ltxrt.runtime.noise_cuda` against torch on the GPU; with --cpu `ltxrt.runtime.noise` against torch."""
+"""`ltxrt.runtime.noise.cuda` against torch on the GPU; with --cpu `ltxrt.runtime.noise.cpu` against torch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ltxrt.parity.gpu.parts import Place, Row, UnavailableError, attempt, torch_on
-from ltxrt.runtime.noise import TorchCpuGenerator
-from ltxrt.runtime.noise_cuda import GPUS, TorchCudaGenerator
+from ltxrt.runtime.noise.cpu import TorchCpuGenerator
+from ltxrt.runtime.noise.cuda import GPUS, TorchCudaGenerator
 
 SEED = 1234567
 # Below, at and above what an H100 or H200 draws at once (270 336), and the latents of 121 frames of 512x768.

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ltxrt.engines import cache, profiles, trt
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.contract import DTYPES, Contract
-from ltxrt.engines.device import CudaDevice, Memory
 from ltxrt.engines.errors import EngineError, LtxrtError, MissingPackageError
+from ltxrt.engines.tensorrt import build as trt
+from ltxrt.engines.tensorrt import cache, profiles
+from ltxrt.engines.tensorrt.cuda import CudaDevice, Memory
 from ltxrt.parity.gpu import models
 from ltxrt.parity.gpu.backend import COMPONENTS, rows
 from ltxrt.parity.gpu.parts import Place, Row, UnavailableError, attempt
@@ -69,7 +70,7 @@ def _package() -> Any:
 
 def _target() -> str:
     """What engines of this machine's GPU are built for."""
-    from ltxrt.engines import trt_session
+    from ltxrt.engines.tensorrt import session as trt_session
 
     try:
         found = trt_session.target(BACKEND)
@@ -231,8 +232,9 @@ def _out_of_memory() -> Row:
 
 
 def _parity(place: Place, bundle: Bundle) -> Iterator[Row]:
-    from ltxrt.export.checkpoint import open_checkpoint
-    from ltxrt.parity import check, inputs
+    from ltxrt.export.ltxv.open import open_checkpoint
+    from ltxrt.parity.check import inputs
+    from ltxrt.parity.check import run as check
 
     file, text_encoder = models.checkpoint_of(place, small=True)
     checkpoint = open_checkpoint(file, None, text_encoder, models.VERSION)
@@ -243,8 +245,8 @@ def _parity(place: Place, bundle: Bundle) -> Iterator[Row]:
 
 def _second_video(bundle: Bundle) -> Row:
     """Two videos of one pipeline: the same, though the second meets the first's buffers."""
-    from ltxrt.runtime.pipeline import Pipeline
-    from ltxrt.runtime.request import Request
+    from ltxrt.runtime.ltxv.pipeline import Pipeline
+    from ltxrt.runtime.request.request import Request
 
     size = {"height": 128, "width": 128, "num_frames": 9, "steps": 2}
     pipeline = Pipeline(bundle, backend=BACKEND, precision=dict.fromkeys(COMPONENTS, "bf16"))

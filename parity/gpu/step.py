@@ -15,7 +15,7 @@ from ltxrt.engines import ort
 from ltxrt.engines.backend import load_engine
 from ltxrt.parity.gpu import models
 from ltxrt.parity.gpu.parts import Place, Row, attempt, torch_on
-from ltxrt.runtime.denoise import denoise
+from ltxrt.runtime.sampling.denoise import denoise
 
 TOKENS, SMALL_TOKENS = 6144, 24
 TEXT = 128

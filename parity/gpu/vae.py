@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from ltxrt.engines.bundle import Bundle
+from ltxrt.parity.check.tolerances import END_TO_END
 from ltxrt.parity.gpu import models
 from ltxrt.parity.gpu.backend import COMPONENTS, available
 from ltxrt.parity.gpu.parts import Place, Row, attempt, torch_on
-from ltxrt.parity.tolerances import END_TO_END
-from ltxrt.runtime import tiling
-from ltxrt.runtime.latents import LatentShape
-from ltxrt.runtime.pipeline import Pipeline
-from ltxrt.runtime.request import Request
+from ltxrt.runtime.ltxv.pipeline import Pipeline
+from ltxrt.runtime.request.request import Request
+from ltxrt.runtime.sampling.latents import LatentShape
+from ltxrt.runtime.vae import tiling
 
 GRID, SMALL_GRID = LatentShape(16, 16, 24), LatentShape(3, 8, 12)
 BUDGET, SMALL_BUDGET = 2 << 30, 50 << 20

@@ -15,11 +15,10 @@ import pytest
 import tensorrt_rtx
 
 from ltxrt.engines import contract as contracts
-from ltxrt.engines import profiles, trt_engine, trt_machine, trt_session
 from ltxrt.engines.backend import Engine
 from ltxrt.engines.bundle import FAMILY, SCHEMA, Bundle, Graph, Manifest, record, write_bundle
 from ltxrt.engines.errors import EngineError
-from ltxrt.engines.facts import (
+from ltxrt.engines.families.ltxv.facts import (
     Facts,
     Pass,
     Preset,
@@ -28,6 +27,10 @@ from ltxrt.engines.facts import (
     TransformerFacts,
     VaeFacts,
 )
+from ltxrt.engines.tensorrt import engine as trt_engine
+from ltxrt.engines.tensorrt import machine as trt_machine
+from ltxrt.engines.tensorrt import profiles
+from ltxrt.engines.tensorrt import session as trt_session
 
 HEADER = '<ir_version: 10, opset_import: ["": 23]>'
 GRAPHS = {

@@ -7,7 +7,7 @@ import pytest
 
 from ltxrt.engines.contract import COMPONENTS, Affine, derive
 from ltxrt.engines.errors import InputError
-from ltxrt.engines.facts import NoiseMaps
+from ltxrt.engines.families.ltxv.facts import NoiseMaps
 
 SIZES = {"B": 2, "N": 6, "K": 3, "T": 5, "f": 2, "h": 3, "w": 4}
 

@@ -6,8 +6,10 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from ltxrt.engines import cache, doctor, trt
+from ltxrt.engines import doctor
 from ltxrt.engines.bundle import read_bundle
+from ltxrt.engines.tensorrt import build as trt
+from ltxrt.engines.tensorrt import cache
 from ltxrt.export.cli import main as export
 from ltxrt.runtime.cli import main
 

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from ltxrt.engines.backend import load_engine
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import InputError
-from ltxrt.export import build, synthetic_models
+from ltxrt.export import write as build
+from ltxrt.export.checkpoint.safetensors import SafetensorsFile
 from ltxrt.export.cli import main, parse_precisions
-from ltxrt.export.safetensors_file import SafetensorsFile
+from ltxrt.parity.synthetic import models as synthetic_models
 
 NAMES = ("transformer", "vae_decoder")
 
@@ -134,7 +135,7 @@ def test_wrong_options_get_one_line(tiny_checkpoint, tmp_path, options, message)
 
 
 def test_scales_that_are_not_there_are_found_before_torch_is_imported(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ltxrt.export.build", None)
+    monkeypatch.setitem(sys.modules, "ltxrt.export.write", None)
     options = ("--output", tmp_path / "b", "--precision", "transformer=fp8", "--scales", tmp_path / "gone")
     result = run("onnx", tmp_path / "model.safetensors", *options)
     assert result.exit_code == 2 and "gone: no such file; give one that" in result.output

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from ltxrt.engines.errors import CheckpointError
 from ltxrt.export.tokenizer import write_tokenizer_json
-from ltxrt.runtime.prompt import Tokenizer
+from ltxrt.runtime.ltxv.prompt import Tokenizer
 
 PROMPTS = [
     "A wave breaks on the shore.",

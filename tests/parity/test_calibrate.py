@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from ltxrt.engines.bundle import read_bundle, write_bundle
-from ltxrt.export import versions
+from ltxrt.export.ltxv import versions
 from ltxrt.parity import calibrate
 from ltxrt.parity.cli import main
 

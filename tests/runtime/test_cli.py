@@ -14,11 +14,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from ltxrt.engines.files import sha256
+from ltxrt.engines.storage.files import sha256
 from ltxrt.export.cli import main as export_main
-from ltxrt.runtime import provenance
 from ltxrt.runtime.cli import main
-from ltxrt.runtime.video import read_metadata, read_video
+from ltxrt.runtime.media.write import read_metadata, read_video
+from ltxrt.runtime.request import provenance
 
 SMALL = ["--height", "64", "--width", "96", "--num-frames", "9", "--steps", "2"]
 

@@ -8,12 +8,13 @@ from PIL import Image
 
 from ltxrt.engines.backend import load_engine
 from ltxrt.engines.bundle import read_bundle
-from ltxrt.export import versions
-from ltxrt.runtime import given, guidance_plan
-from ltxrt.runtime import pipeline as pipeline_module
-from ltxrt.runtime.media import Condition
-from ltxrt.runtime.pipeline import Pipeline
-from ltxrt.runtime.request import Request
+from ltxrt.export.ltxv import versions
+from ltxrt.runtime.ltxv import pipeline as pipeline_module
+from ltxrt.runtime.ltxv.pipeline import Pipeline
+from ltxrt.runtime.media import conditions
+from ltxrt.runtime.media.read import Condition
+from ltxrt.runtime.request.request import Request
+from ltxrt.runtime.sampling import guidance_plan
 
 EIGHT = (1.0, 0.9937, 0.9875, 0.9812, 0.975, 0.9094, 0.725, 0.4219)
 SMALL = {"height": 64, "width": 96, "num_frames": 9}
@@ -139,9 +140,9 @@ def test_images_are_cropped_by_one_rule(tiny_bundle, tmp_path):
     request = Request("fog", image=path, conditions=(Condition(path, 8, 1.0),), **SMALL)
     settings = pipeline.settings(request)
     size = pipeline.size(settings, 0)
-    first, key = (given.read(c, settings, size, pipeline.vae) for c in settings.conditions)
+    first, key = (conditions.read(c, settings, size, pipeline.vae) for c in settings.conditions)
     np.testing.assert_array_equal(first, key)
     double = dataclasses.replace(size, height=2 * size.height, width=2 * size.width)
-    larger = given.read(settings.conditions[0], settings, double, pipeline.vae)
+    larger = conditions.read(settings.conditions[0], settings, double, pipeline.vae)
     rows = larger.reshape(3, 1, 64, 2, 96, 2).mean(axis=(3, 5))
     assert np.abs(rows - first).mean() < 0.05

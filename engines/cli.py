@@ -1,0 +1,268 @@
+"""`ltx-export build-engines` and `ltx-export engines …`: graphs to engines, and a look at them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ltxrt.engines.cli_base import LtxrtGroup, ltxrt_command, say
+from ltxrt.engines.errors import InputError
+
+if TYPE_CHECKING:
+    from ltxrt.engines.bundle import Bundle
+    from ltxrt.engines.tensorrt.cache import Found
+    from ltxrt.engines.tensorrt.profiles import Profile
+
+BUNDLE = click.option(
+    "--bundle", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Made by ltx-export onnx."
+)
+
+
+@ltxrt_command("build-engines")
+@BUNDLE
+@click.option("--backend", default="tensorrt", show_default=True, help="tensorrt, or tensorrt_rtx.")
+@click.option(
+    "--target",
+    metavar="SM,…",
+    help="For tensorrt_rtx: sm80, sm86, sm89, sm120, sm121. tensorrt takes this machine's GPU.",
+)
+@click.option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    required=True,
+    metavar="HxWxF",
+    help="512x768x97, or ranges 256..704x256..1216x9..161; repeatable, narrow ones are faster.",
+)
+@click.option("--component", "chosen", multiple=True, help="Build only this; repeatable. Default: all.")
+@click.option("--precision", metavar="P | COMPONENT=P,…", help="Where the bundle has several.")
+@click.option(
+    "--extra-frames", type=int, default=4, show_default=True, help="Latent frames of conditioning tokens."
+)
+@click.option("--max-tokens", type=int, default=256, show_default=True, help="Longest prompt.")
+@click.option("--optimisation-level", type=click.IntRange(0, 5), help="tensorrt only: time spent on kernels.")
+@click.option("--weight-streaming", is_flag=True, help="Let the runtime keep weights in host memory.")
+@click.option(
+    "--strip", is_flag=True, help="tensorrt only: leave the weights out; loading takes the graph's."
+)
+def build_command(
+    bundle: Path,
+    backend: str,
+    target: str | None,
+    profiles: tuple[str, ...],
+    chosen: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Compile a bundle's graphs to engines, once for each target and component.
+
+    Engines that are there and fit are kept. tensorrt_rtx needs no GPU here.
+    """
+    from ltxrt.engines.bundle import reading_bundle
+
+    with reading_bundle(bundle) as opened:
+        _build(opened, backend, target, profiles, chosen, options)
+
+
+def _build(
+    opened: Bundle,
+    backend: str,
+    target: str | None,
+    profiles: tuple[str, ...],
+    chosen: tuple[str, ...],
+    options: dict[str, Any],
+) -> None:
+    from ltxrt.engines.tensorrt import build as trt
+    from ltxrt.engines.tensorrt import cache
+
+    flavour = trt.flavour_of(backend)
+    targets = _targets(flavour, backend, target)
+    if flavour.targets is not None and options["optimisation_level"] is not None:
+        raise InputError(f"--optimisation-level: {backend} measures no kernels while building; leave it out")
+    if flavour.targets is not None and options["strip"]:
+        raise InputError(f"--strip: {backend} strips engines only where a GPU is; leave it out")
+    parsed = _profiles(opened, profiles, options["max_tokens"], options["extra_frames"])
+    names = _components(opened, chosen)
+    precisions = {name: _precision(opened, name, options["precision"]) for name in names}
+    for one in targets:
+        for name in names:
+            trt.check_target(backend, one, precisions[name])
+    built = trt.BuildOptions(options["optimisation_level"], options["weight_streaming"], options["strip"])
+    for one in targets:
+        for name in names:
+            start = time.monotonic()
+            order = cache.Order(name, precisions[name], backend, one, parsed, built)
+            found = cache.build(opened, order)
+            say(f"{_line(opened, found)}  {time.monotonic() - start:.1f} s")
+
+
+@ltxrt_command("verify")
+@BUNDLE
+def verify_bundle_command(bundle: Path) -> None:
+    """Hash every file of a bundle: graphs, weights, tokenizer and engines.
+
+    Exit status 1 where one is not what the bundle says, or an engine is stale; 2 where one is missing or cut.
+    """
+    from ltxrt.engines.bundle import read_bundle
+    from ltxrt.engines.errors import BundleError
+    from ltxrt.engines.storage import integrity
+
+    opened = read_bundle(bundle)
+    records, damaged = dict.fromkeys(opened.files()), 0
+    for record in records:
+        try:
+            integrity.check(opened.root, (record,), afresh=True)
+        except BundleError as error:
+            damaged += 1
+            say(str(error))
+    say(f"{len(records) - damaged} of {len(records)} files are as recorded")
+    stale = [found for found in _engines(opened, hashed=True) if found.problem]
+    if damaged or stale:
+        raise click.exceptions.Exit(1)
+
+
+@click.group("engines", cls=LtxrtGroup)
+def engines_group() -> None:
+    """The engines of a bundle."""
+
+
+@engines_group.command("list")
+@BUNDLE
+def list_command(bundle: Path) -> None:
+    """Each engine with what it is for, and why it would not load."""
+    _show(bundle, hashed=False)
+
+
+@engines_group.command("verify")
+@BUNDLE
+def verify_command(bundle: Path) -> None:
+    """As list, with every byte hashed; exit status 1 where an engine is stale or damaged."""
+    if any(found.problem for found in _show(bundle, hashed=True)):
+        raise click.exceptions.Exit(1)
+
+
+@engines_group.command("inspect")
+@BUNDLE
+@click.option("--component", "chosen", multiple=True, help="Only this; repeatable. Default: all.")
+def inspect_command(bundle: Path, chosen: tuple[str, ...]) -> None:
+    """What each engine is made of: layers by type and precision, fused attention, memory per profile.
+
+    Where a GPU is, also what the builder made of it.
+    """
+    from ltxrt.engines.bundle import read_bundle
+    from ltxrt.engines.tensorrt import build as trt
+    from ltxrt.engines.tensorrt import cache
+    from ltxrt.engines.tensorrt import inspect as inspection
+
+    opened = read_bundle(bundle)
+    names = _components(opened, chosen)
+    everything = cache.engines(opened, trt.installed())
+    there = {found.record.component for found in everything if found.record is not None}
+    if not everything:
+        _say_none(bundle)
+    elif missing := [name for name in chosen if name not in there]:
+        _say_none(bundle, f" of {', '.join(missing)}")
+    for found in everything:
+        if found.record is None or found.record.component in names:
+            say(_line(opened, found))
+            for line in inspection.describe(opened, found):
+                say(f"  {line}")
+
+
+@engines_group.command("prune")
+@BUNDLE
+def prune_command(bundle: Path) -> None:
+    """Delete what is stale, damaged or was left by an interrupted build."""
+    from ltxrt.engines.bundle import read_bundle
+    from ltxrt.engines.storage import locks
+    from ltxrt.engines.tensorrt import build as trt
+    from ltxrt.engines.tensorrt import cache
+
+    opened = read_bundle(bundle)
+    with locks.writing(opened.root):
+        found = cache.verify(opened, trt.installed())
+        gone = cache.prune(opened, found)
+    for path in gone:
+        say(f"deleted {path.relative_to(opened.root)}")
+    for path in (f.path for f in found if f.problem and f.path not in gone):
+        say(f"left {path.relative_to(opened.root)}: its name is none that ltxrt gives; delete it yourself")
+    if not gone:
+        say("nothing to delete")
+
+
+def _show(bundle: Path, hashed: bool) -> list[Found]:
+    from ltxrt.engines.bundle import read_bundle
+
+    everything = _engines(read_bundle(bundle), hashed)
+    if not everything:
+        _say_none(bundle)
+    return everything
+
+
+def _engines(opened: Bundle, hashed: bool) -> list[Found]:
+    from ltxrt.engines.tensorrt import build as trt
+    from ltxrt.engines.tensorrt import cache
+
+    everything = (cache.verify if hashed else cache.engines)(opened, trt.installed())
+    for found in everything:
+        say(_line(opened, found))
+    return everything
+
+
+def _say_none(bundle: Path, of: str = "") -> None:
+    say(f"no engines{of}; build them with: ltx-export build-engines --bundle {bundle} --profile 512x768x97")
+
+
+def _line(bundle: Bundle, found: Found) -> str:
+    record, place = found.record, found.path.relative_to(bundle.root)
+    if record is None:
+        return f"{place}: {found.problem}"
+    profiles = ", ".join(str(p.get("text")) for p in record.profiles)
+    whole = record.attentions - record.decomposed
+    attention = f", {whole} of {record.attentions} attentions kept whole" if record.attentions else ""
+    state = f"; NOT USABLE: {found.problem}" if found.problem else ""
+    return f"{place}: {record.bytes / 1e6:.1f} MB, {profiles}{attention}{state}"
+
+
+def _targets(flavour: Any, backend: str, target: str | None) -> list[str]:
+    from ltxrt.engines.tensorrt import build as trt
+
+    if flavour.targets is None:
+        if target is not None:
+            raise InputError(f"--target {target}: {backend} builds for the GPU of this machine; leave it out")
+        return [trt.THIS_GPU]
+    if target is None:
+        raise InputError(f"--target is missing; {backend} builds for {', '.join(flavour.targets)}")
+    return list(dict.fromkeys(target.split(",")))
+
+
+def _profiles(bundle: Bundle, texts: tuple[str, ...], max_tokens: int, extra: int) -> tuple[Profile, ...]:
+    from ltxrt.engines.tensorrt import profiles
+
+    if bundle.facts.vae is None:
+        raise InputError(
+            f"{bundle.root}: says nothing of its VAE, which profiles are measured by; export it too"
+        )
+    for name, value, least in (("--max-tokens", max_tokens, 2), ("--extra-frames", extra, 0)):
+        if value < least:
+            raise InputError(f"{name} {value}: must be {least} or more")
+    unique = dict.fromkeys(texts)
+    return tuple(profiles.parse(text, bundle.facts.vae, max_tokens, extra) for text in unique)
+
+
+def _components(bundle: Bundle, chosen: tuple[str, ...]) -> tuple[str, ...]:
+    for name in chosen:
+        bundle.precision(name, prefer=tuple(bundle.components.get(name, ())))
+    return tuple(dict.fromkeys(chosen)) or tuple(bundle.components)
+
+
+def _precision(bundle: Bundle, component: str, text: str | None) -> str:
+    """The precision to build: the one asked for, or bf16, fp16, fp32 as the bundle has them."""
+    pairs = dict(item.partition("=")[::2] for item in text.split(",")) if text and "=" in text else {}
+    for name in pairs:
+        if name not in bundle.components:
+            raise InputError(f"--precision names {name!r}; the bundle has {', '.join(bundle.components)}")
+    wanted = pairs.get(component) if pairs else text
+    return bundle.precision(component, wanted, ("bf16", "fp16", "fp32"))

@@ -1,0 +1,247 @@
+"""What the commands share: a failure is one line on stderr, and the exit status says whose it was.
+
+Exit 2 for the user's mistake, 1 for a failure of ours or of the machine, 130 for an interruption, 143 for
+SIGTERM, after which is cleaned up as after an interruption. What the library logs is shown on stderr.
+Imports click and the standard library only, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from ltxrt.engines.errors import LtxrtError
+from ltxrt.engines.parsing import text
+
+_DEBUG = "ltxrt.debug"
+_LONGEST = 2000  # characters of a message, whatever went into it
+_asked: list[type[KeyboardInterrupt]] = []  # interruptions since the command began
+# click ≥ 8.2 raises this instead of printing the help itself.
+_SHOWS_HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
+
+class _OneLine(click.ClickException):
+    """A failure as it is printed: `message` is the whole line."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(text.clipped(text.printable(" ".join(message.split())), _LONGEST))
+        self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance
+
+    def show(self, file: Any = None) -> None:
+        click.echo(self.format_message(), file=file, err=file is None)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: whatever cleans up after an interruption does so after this too."""
+
+
+class _Plain:
+    """Before a click type: only digits as people here write them, and not more than a number can have."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str):
+            try:
+                value = (
+                    text.whole(value) if isinstance(self, click.types.IntParamType) else text.number(value)
+                )
+            except ValueError:
+                raise click.BadParameter(_no_number(value, self), ctx, param) from None
+        return super().convert(value, param, ctx)  # type: ignore[misc]
+
+
+class _Whole(_Plain, click.types.IntParamType):
+    """`type=int`."""
+
+
+class _WholeRange(_Plain, click.IntRange):
+    """`type=click.IntRange(…)`."""
+
+
+class _Number(_Plain, click.types.FloatParamType):
+    """`type=float`."""
+
+
+def _no_number(given: str, kind: Any) -> str:
+    if not isinstance(kind, click.types.IntParamType):
+        return f"{text.quoted(given)} is not a valid float."
+    return f"{text.quoted(given)} is not a valid integer of up to {text.DIGITS} digits."
+
+
+def _plain(kind: click.ParamType) -> click.ParamType:
+    """The type that reads a parameter: ours in place of click's numbers."""
+    if type(kind) is click.types.IntParamType:
+        return _Whole()
+    if type(kind) is click.types.FloatParamType:
+        return _Number()
+    if type(kind) is click.IntRange:
+        return _WholeRange(kind.min, kind.max, kind.min_open, kind.max_open, kind.clamp)
+    return kind
+
+
+class LtxrtCommand(click.Command):
+    """A click command whose failures are one line and whose numbers are plain; adds `--debug`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for parameter in self.params:
+            parameter.type = _plain(parameter.type)
+        self.params.append(_debug_option())
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        with _interruptible(), _notices():
+            return super().main(*args, **kwargs)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _one_line(ctx):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _one_line(ctx):
+            return super().invoke(ctx)
+
+
+class LtxrtGroup(LtxrtCommand, click.Group):
+    """A click group whose own failures and whose subcommands' are one line."""
+
+    command_class = LtxrtCommand
+
+
+def say(line: str, err: bool = False) -> None:
+    """Print a line that holds names from outside: what a terminal would obey is written as escapes."""
+    click.echo("\n".join(map(text.printable, line.split("\n"))), err=err)
+
+
+def ltxrt_command(name: str | None = None, **attributes: Any) -> Any:
+    """Decorator like `click.command`; `ltxrt_command(cls=LtxrtGroup)` is the one like `click.group`."""
+    return click.command(name, **{"cls": LtxrtCommand, **attributes})
+
+
+def _debug_option() -> click.Option:
+    return click.Option(
+        ["--debug"],
+        is_flag=True,
+        is_eager=True,  # so that it holds while the other options are parsed
+        expose_value=False,
+        envvar="LTXRT_DEBUG",
+        callback=_remember_debug,
+        help="Show the traceback of a failure.",
+    )
+
+
+def _remember_debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    ctx.meta[_DEBUG] = value or ctx.meta.get(_DEBUG, False)
+
+
+def check_interrupted() -> None:
+    """Raise again an interruption that somebody swallowed; for the loops of long commands.
+
+    Compiled modules do while they are imported: the command would run to its end as if nothing had been said.
+    """
+    if _asked:
+        raise _asked[0]
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is remembered, SIGTERM raises Terminated; not where the process has its own way with them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _frame: object) -> None:
+        if number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)  # often sent twice; cleaning up must not be cut short
+        _asked.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
+        raise _asked[-1]
+
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    taken = {number: before for number, before in usual.items() if signal.getsignal(number) is before}
+    for number in taken:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, before in taken.items():
+            signal.signal(number, before)
+        _asked.clear()
+
+
+class _Echo(logging.Handler):
+    """Shows what the library tells."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage(), err=True)
+
+
+@contextmanager
+def _notices() -> Iterator[None]:
+    log, echo = logging.getLogger("ltxrt"), _Echo()
+    level = log.level
+    log.addHandler(echo)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(echo)
+        log.setLevel(level)
+
+
+@contextmanager
+def _one_line(ctx: click.Context) -> Iterator[None]:
+    try:
+        yield
+    except (_OneLine, _SHOWS_HELP, click.exceptions.Exit, click.exceptions.Abort):
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, OSError) and error.errno == errno.EPIPE:
+            raise  # the reader of our output went away: click ends quietly
+        debug = ctx.meta.get(_DEBUG, False)
+        if debug and not isinstance(error, click.ClickException):
+            say(traceback.format_exc().rstrip("\n"), err=True)
+        cause = _interruption(error) or (_asked[0]() if _asked else error)
+        raise _describe(cause, ctx.command_path, debug) from error
+
+
+def _interruption(error: BaseException) -> KeyboardInterrupt | None:
+    """The interruption that led to `error`, if one did.
+
+    What is interrupted may make another error of it: compiled modules raise ImportError where Ctrl-C came
+    while they were loaded, and a package would be called missing.
+    """
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        if isinstance(cause, KeyboardInterrupt):
+            return cause
+        seen.add(id(cause))
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _describe(error: BaseException, command: str, debug: bool) -> _OneLine:
+    match error:
+        case Terminated():
+            return _OneLine("terminated", 143)
+        case KeyboardInterrupt():
+            return _OneLine("interrupted", 130)
+        case click.UsageError():
+            return _OneLine(f"error: {error.format_message()} (see '{command} --help')", error.exit_code)
+        case click.ClickException():
+            return _OneLine(f"error: {error.format_message()}", error.exit_code)
+        case LtxrtError():
+            return _OneLine(f"error: {error}", error.exit_code)
+        case OSError(strerror=str()):  # the machine's: disk full, permission denied
+            where = f": {error.filename}" if error.filename else ""
+            return _OneLine(f"error: {error.strerror}{where}", 1)
+        case MemoryError():
+            return _OneLine("error: out of memory", 1)
+    hint = "" if debug else "; run with --debug (or LTXRT_DEBUG=1) for the traceback"
+    return _OneLine(f"internal error: {type(error).__name__}: {error}{hint}", 1)

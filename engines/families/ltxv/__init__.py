@@ -1,0 +1,1 @@
+"""LTX-Video: its facts and its components' tensor contracts."""

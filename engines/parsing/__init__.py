@@ -1,0 +1,1 @@
+"""Strict, bounded readers of files that somebody else wrote: JSON, graphs, tokenizers, text."""

@@ -1,0 +1,202 @@
+"""Files that are whole or absent, and paths that stay where they belong.
+
+Knows bytes and folders; knows nothing of what is in them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from ltxrt.engines.errors import BundleError, InputError
+from ltxrt.engines.storage import locks
+
+_NAME = 255  # bytes of a file's name
+_PIECE = 8 << 20  # bytes that are read at a time
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in `path`'s folder, with its suffix; it becomes `path` when the block succeeds.
+
+    The temporary file exists, empty, when the block starts. It is removed on any exception, an interruption
+    included, so that `path` is either what it was or complete.
+
+    Raises InputError where `path` is something that renaming would destroy: a folder, a device, a pipe.
+    """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is not a regular file; give the path of a file to write")
+    with temporary_for(path) as temporary:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(path)
+
+
+@contextmanager
+def temporary_for(path: Path) -> Iterator[Path]:
+    """Yield a new, empty file `.{stem}.{8 hexadecimal digits}{suffix}` beside `path`; gone afterwards, unless
+    it was renamed.
+
+    It is locked while the block runs. What killed processes left under such names for the same `path` is not,
+    and is removed first.
+    """
+    _sweep(path)
+    temporary, descriptor = _claim(path)
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+        locks.release(descriptor)
+
+
+def _claim(path: Path) -> tuple[Path, int]:
+    """A new temporary file and the descriptor that holds its lock."""
+    while True:
+        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+        # Not mkstemp: its mode 0600 would survive the renaming.
+        descriptor = locks.descriptor_of(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), temporary.lstat()):
+                return temporary, descriptor
+        except (BlockingIOError, FileNotFoundError):
+            pass  # swept between the two calls
+        except OSError:
+            return temporary, descriptor  # a file system without locks, on which nothing is swept either
+        locks.release(descriptor)
+
+
+def _sweep(path: Path) -> None:
+    """Remove the temporaries of `path` that no process holds."""
+    name = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{8}}{re.escape(path.suffix)}")
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        left = [path.parent / entry.name for entry in entries if name.fullmatch(entry.name)]
+        for temporary in left:
+            _remove_unheld(temporary)
+
+
+def _remove_unheld(temporary: Path) -> None:
+    with contextlib.suppress(OSError):  # held, gone, or not ours to delete
+        descriptor = locks.descriptor_of(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                temporary.unlink()
+        finally:
+            locks.release(descriptor)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def read_ahead(paths: Sequence[Path]) -> Iterator[None]:
+    """While the block runs, read files once, so that the system has them in memory afterwards.
+
+    It stops where the block ends, and where an eighth of the memory is left, so that nothing has to go for
+    it; an unreadable file is left to whoever needs it.
+    """
+    stop = threading.Event()
+    reader = threading.Thread(target=_read, args=(paths, stop), name="read ahead", daemon=True)
+    reader.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        reader.join()
+
+
+def _read(paths: Sequence[Path], stop: threading.Event) -> None:
+    buffer = memoryview(bytearray(_PIECE))
+    for path in paths:
+        try:
+            with path.open("rb", buffering=0) as file:
+                while not stop.is_set() and _free() and file.readinto(buffer):
+                    pass
+        except OSError:
+            continue
+
+
+def _free() -> bool:
+    return os.sysconf("SC_AVPHYS_PAGES") > os.sysconf("SC_PHYS_PAGES") // 8
+
+
+class NotRegularError(OSError):
+    """A pipe, a device, a folder or a socket where a file's content is wanted."""
+
+
+def open_regular(path: Path, follow: bool = True) -> BufferedReader:
+    """A regular file, opened for reading. OSError, and NotRegularError for what might never end.
+
+    Nothing is waited for. With `follow` False a link is refused as well.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise NotRegularError(errno.EINVAL, "not a regular file", str(path))
+
+
+def read_small(path: Path, limit: int) -> bytes:
+    """Up to `limit` bytes of a regular file that is not reached through a link. Raises OSError."""
+    with open_regular(path, follow=False) as file:
+        return file.read(limit)
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def make_folder(root: Path, *parts: str) -> Path:
+    """`root` with `parts` below it, made where they are missing: where something may be written.
+
+    Raises BundleError where one of `parts` is a symbolic link, through which the file would land outside, or
+    no folder; OSError where it cannot be made. `root` itself may be a link: its owner has named it.
+    """
+    folder = root
+    for part in parts:
+        folder = folder / part
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+        mode = folder.lstat().st_mode
+        if not stat.S_ISDIR(mode):
+            found = "a symbolic link" if stat.S_ISLNK(mode) else "not a folder"
+            raise BundleError(f"{folder} is {found}; a bundle has folders of its own: put a folder there")
+    return folder
+
+
+def inside(root: Path, relative: str) -> Path:
+    """`root / relative`, refused where it leaves `root`: absolute, through `..`, or through a symbolic link.
+
+    Both kinds of separators and drives are refused on every system, because bundles travel between systems.
+    """
+    shapes = (PurePosixPath(relative), PureWindowsPath(relative))
+    if not relative or "\0" in relative or any(s.anchor or ".." in s.parts for s in shapes):
+        raise BundleError(f"path {relative!r} leaves the folder {root}; it must be relative and without '..'")
+    if any(len(part.encode(errors="replace")) > _NAME for part in shapes[0].parts):
+        raise BundleError(f"path {relative[:60]!r}… in {root} has a name that no file can have")
+    path = root / relative
+    try:
+        stays = path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError) as error:  # a loop of links
+        raise BundleError(f"path {relative!r} in {root} cannot be resolved: {error}") from error
+    if not stays:
+        raise BundleError(
+            f"path {relative!r} leaves the folder {root} through a symbolic link; copy the file into it"
+        )
+    return path

@@ -1,0 +1,143 @@
+"""Whether a bundle's files are what its manifest records: each is hashed once, and again when it has changed.
+
+What was hashed is kept with the file's state (device, inode, size, times of its last change) in memory and in
+`.verified.json` in the bundle's folder, or in the user's cache folder where that is read-only. The state of a
+copy is another one, so a note that came with a copied bundle counts for nothing.
+
+This finds damage and mix-ups. It does not stop somebody who may write to the bundle: who can change a weight
+can change the manifest too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterable
+from io import BufferedReader
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ltxrt.engines.errors import BundleError, InputError
+from ltxrt.engines.storage.files import NotRegularError, atomic_write, inside, open_regular, read_small
+
+if TYPE_CHECKING:
+    from ltxrt.engines.bundle import FileRecord
+
+NOTES = ".verified.json"
+SCHEMA = 1
+LIMIT = 1 << 20  # bytes of the notes that are read
+ENTRIES = 1000  # of the notes that are kept; a bundle has some tens of files
+LARGE = 500 << 20  # bytes from which hashing is announced: half a second or more
+# A file that changed this shortly ago may change again without another time of change: clocks tick coarsely.
+SETTLED = 2 * 10**9  # nanoseconds
+
+State = tuple[int, ...]
+Notes = dict[str, tuple[State, str]]  # path in the bundle → state, SHA-256
+
+_log = logging.getLogger(__name__)
+_memory: dict[State, str] = {}
+
+
+def check(root: Path, records: Iterable[FileRecord], afresh: bool = False) -> None:
+    """Raise BundleError for the first of `records`, files of the bundle `root`, that is not as recorded.
+
+    `afresh` hashes also what was hashed before.
+    """
+    for record in records:
+        found = digest(inside(root, record.path), root, afresh)
+        if found != record.sha256:
+            raise BundleError(
+                f"{root}: {record.path} has SHA-256 {found[:12]}…, bundle.json says {record.sha256[:12]}…; "
+                "the file was changed or damaged: copy the bundle again or run ltx-export onnx again"
+            )
+
+
+def digest(path: Path, root: Path, afresh: bool = False) -> str:
+    """SHA-256 of a regular file in the bundle `root`, as `files.sha256`; read only where it was not hashed in
+    its present state. Raises BundleError where it cannot be read."""
+    try:
+        with open_regular(path) as file:
+            return _digest(file, path, root, afresh)
+    except NotRegularError:
+        raise BundleError(f"{path}: is no regular file") from None
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def forget() -> None:
+    """Let go of what this process has hashed; notes in files stay."""
+    _memory.clear()
+
+
+def _digest(file: BufferedReader, path: Path, root: Path, afresh: bool) -> str:
+    status = os.fstat(file.fileno())
+    state, name = _state(status), path.relative_to(root).as_posix()
+    if not afresh:
+        known = _memory.get(state) or _noted(root, name, state)
+        if known:
+            _memory[state] = known
+            return known
+    if status.st_size >= LARGE:
+        _log.info("checking %.200r (%.1f GB), once for this copy", name, status.st_size / 1e9)
+    found = hashlib.file_digest(file, "sha256").hexdigest()
+    if _state(os.fstat(file.fileno())) == state and time.time_ns() - max(state[-2:]) > SETTLED:
+        _memory[state] = found
+        _note(root, name, state, found)
+    return found
+
+
+def _state(status: os.stat_result) -> State:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _places(root: Path) -> list[Path]:
+    """Where notes are kept, the first choice first."""
+    places = [root / NOTES]
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:32]
+        return [*places, base / "ltxrt" / f"{name}.json"]
+    except (OSError, RuntimeError):  # no home
+        return places
+
+
+def _noted(root: Path, name: str, state: State) -> str | None:
+    notes = (_read(place).get(name) for place in _places(root))
+    return next((note[1] for note in notes if note is not None and note[0] == state), None)
+
+
+def _note(root: Path, name: str, state: State, found: str) -> None:
+    """Keep a hash in the first place that can be written to; nowhere if none can."""
+    for place in _places(root):
+        notes = {n: note for n, note in _read(place).items() if n != name and (root / n).is_file()}
+        kept = list(notes.items())[1 - ENTRIES :]
+        try:
+            if place.parent != root:
+                place.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(place) as temporary:
+                text = json.dumps({"schema": SCHEMA, "files": {**dict(kept), name: (state, found)}}, indent=1)
+                temporary.write_text(text, encoding="utf-8")
+        except (OSError, InputError):
+            continue
+        return
+
+
+def _read(place: Path) -> Notes:
+    """The notes of a file; none where it cannot be read or says something else."""
+    try:
+        data = json.loads(read_small(place, LIMIT))
+        if data["schema"] != SCHEMA:
+            return {}
+        return {str(name): _valid(state, found) for name, (state, found) in data["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _valid(state: Any, found: Any) -> tuple[State, str]:
+    if not (all(type(n) is int for n in state) and re.fullmatch("[0-9a-f]{64}", found)):
+        raise ValueError("not a note")
+    return tuple(state), found

@@ -1,0 +1,207 @@
+"""The TensorRT backends: a bundle's engine loaded and called, its inputs kept on the GPU.
+
+One code path for TensorRT and TensorRT for RTX. Buffers are allocated once and grow; inputs that were bound
+are uploaded once; scratch memory is one allocation that every engine of a process shares, since engines run
+one after another. Threads may share sessions: each call takes its turn.
+
+Not run on a GPU here: see the README's table.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltxrt.engines.backend import Options
+from ltxrt.engines.bundle import Bundle
+from ltxrt.engines.contract import DTYPES, Contract
+from ltxrt.engines.errors import EngineError, InputError
+from ltxrt.engines.tensorrt import build as trt
+from ltxrt.engines.tensorrt import cache
+from ltxrt.engines.tensorrt.cuda import Memory
+from ltxrt.engines.tensorrt.engine import LoadedEngine, open_engine
+from ltxrt.engines.tensorrt.machine import Machine
+from ltxrt.engines.tensorrt.profiles import Profile, from_json, pick
+
+# No fp8-fp16: RTX keeps an FP8 product in the base's type before it is scaled, and fp16 ends at 65504.
+PRECISIONS = dict.fromkeys(trt.FLAVOURS, ("fp8", "bf16", "fp16", "fp32"))
+GRAPHS = "LTXRT_CUDA_GRAPHS"  # environment: 1 repeats equal calls as CUDA graphs
+TEXT = "T"  # text tokens, the one symbol whose padding a mask hides
+TEXT_STEP = 64
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """An input that stays on the device; `shape` is the one that was given, before padding."""
+
+    memory: Memory
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine that is there: its profiles, and how it is loaded."""
+
+    profiles: tuple[Profile, ...]
+    load: Callable[[], LoadedEngine]
+
+
+class TrtSession:
+    """A component's engines, one of them loaded; an `ltxrt.engines.backend.Session` whose handles are
+    `Uploaded`.
+
+    Where there are several engines, built for other sizes, the first call says which is loaded, and a later
+    one that it does not hold loads another in its place. Text is padded to multiples of 64 tokens, for which
+    kernels are then there already when the next prompt comes: a masked token weighs exactly nothing.
+    """
+
+    def __init__(self, machine: Machine, contract: Contract, choices: Sequence[Choice]) -> None:
+        self._machine, self._contract, self._choices = machine, contract, tuple(choices)
+        self._buffers: dict[str, Memory] = {}
+        self._uploaded: weakref.WeakSet[Uploaded] = weakref.WeakSet()
+        self._chosen: Choice | None = None
+        self._loaded: LoadedEngine | None = None
+        self._open = True
+        machine.join(self)
+        if len(self._choices) == 1:
+            with machine.turn():
+                self._take(self._choices[0])
+
+    def upload(self, name: str, array: np.ndarray) -> Uploaded:
+        machine = self._machine
+        with machine.turn():
+            memory, padded = Memory(machine.device), self._padded(name, array)
+            memory.at_least(padded.nbytes)
+            machine.device.upload(memory.address, padded)
+            machine.device.wait()  # before the array may change
+            handle = Uploaded(memory, array.shape)
+            weakref.finalize(
+                handle, machine.drop, memory
+            )  # a step that binds other inputs lets go of the old
+            self._uploaded.add(handle)
+            return handle
+
+    def run(self, feeds: Mapping[str, Any]) -> np.ndarray:
+        with self._machine.turn():
+            if not self._open:
+                raise EngineError(f"{self._contract.component}: the engine is closed")
+            given = self._sizes({name: tuple(value.shape) for name, value in feeds.items()})
+            sizes = {**given, **({TEXT: self._text(given[TEXT])} if TEXT in given else {})}
+            output = self._run(feeds, sizes)
+            shape = self._contract.outputs[0].resolve(given)
+            return np.ascontiguousarray(output[tuple(map(slice, shape))])
+
+    def close(self) -> None:
+        with self._machine.turn():
+            self._unload()
+            for memory in (*self._buffers.values(), *(handle.memory for handle in self._uploaded)):
+                memory.release()
+            self._buffers, self._open = {}, False
+            self._machine.leave(self)
+
+    def _run(self, feeds: Mapping[str, Any], sizes: Mapping[str, int]) -> np.ndarray:
+        device, (tensor,) = self._machine.device, self._contract.outputs
+        loaded, profile = self._holding(sizes)
+        output = np.empty(tensor.resolve(sizes), DTYPES[tensor.dtype])
+        arrays = {n: self._padded(n, v) for n, v in feeds.items() if isinstance(v, np.ndarray)}
+        fixed = {n: v.memory.address for n, v in feeds.items() if isinstance(v, Uploaded)}
+        places = {n: self._place(n, a.nbytes) for n, a in {**arrays, tensor.name: output}.items()}
+        for name, array in arrays.items():
+            device.upload(places[name], array)
+        shapes = {name: self._contract.input(name).resolve(sizes) for name in feeds}
+        loaded.start(profile, shapes, {**fixed, **places})
+        device.download(output, places[tensor.name])
+        device.wait()
+        loaded.finish()
+        return output
+
+    def _sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+        """The symbols' values in a call with inputs of these shapes."""
+        sizes: dict[str, int] = {}
+        for tensor in self._contract.inputs:
+            empty = np.lib.stride_tricks.as_strided(np.zeros(1, DTYPES[tensor.dtype]), shapes[tensor.name],
+                                                    (0,) * len(shapes[tensor.name]))  # fmt: skip
+            self._contract.bind(tensor, empty, sizes)
+        return sizes
+
+    def _text(self, length: int) -> int:
+        """The next multiple of 64, or the largest that all profiles take which take `length`."""
+        most = [p.ranges[TEXT][2] for choice in self._choices for p in choice.profiles]
+        larger = [m for m in most if m >= length]
+        return min(-(-length // TEXT_STEP) * TEXT_STEP, *larger) if larger else length
+
+    def _padded(self, name: str, array: np.ndarray) -> np.ndarray:
+        """With zeros behind the text: T5's padding token, False and 0 in the masks."""
+        shape = self._contract.input(name).shape
+        if TEXT not in shape:
+            return array
+        more = [(0, self._text(n) - n if d == TEXT else 0) for d, n in zip(shape, array.shape)]
+        return np.pad(array, more) if any(after for _, after in more) else array
+
+    def _place(self, name: str, size: int) -> int:
+        return self._buffers.setdefault(name, Memory(self._machine.device)).at_least(size)
+
+    def _holding(self, sizes: Mapping[str, int]) -> tuple[LoadedEngine, int]:
+        """An engine that holds a call, loaded, and which of its profiles does: rather the one that is there
+        than a narrower one."""
+        there = self._chosen
+        if there is None or not any(p.holds(self._contract, sizes) for p in there.profiles):
+            rows = [(choice, profile) for choice in self._choices for profile in choice.profiles]
+            there = rows[pick([profile for _, profile in rows], self._contract, sizes)][0]
+        return self._take(there), pick(there.profiles, self._contract, sizes)
+
+    def _take(self, choice: Choice) -> LoadedEngine:
+        if self._loaded is None or choice is not self._chosen:
+            self._unload()
+            self._loaded, self._chosen = choice.load(), choice
+        return self._loaded
+
+    def _unload(self) -> None:
+        if self._loaded is not None:
+            self._loaded.close()
+        self._loaded = self._chosen = None
+
+
+def locate(bundle: Bundle, backend: str, component: str, precision: str, device: int = 0) -> tuple[Path, ...]:
+    """The engines to load, newest first: for TensorRT those built for this GPU, for RTX those of its
+    architecture."""
+    found = cache.find(bundle, backend, target(backend, device), component, precision)
+    return tuple(f.path for f in found)
+
+
+def needs_graph(path: Path) -> bool:
+    """Whether the engine at `path` was stripped: its weights are then read from the graph's files."""
+    return bool(cache.read_record(path).options.get("strip"))
+
+
+def target(backend: str, device: int = 0) -> str:
+    """What engines of this machine are built for. InputError where the backend builds for no such GPU."""
+    name, known = trt.gpu_name(backend, device), trt.flavour_of(backend).targets
+    if known is None:
+        return name
+    if (architecture := name.rpartition("-")[2]) not in known:
+        raise InputError(
+            f"this GPU is {name}, and {backend} builds for {', '.join(known)} only; use --backend tensorrt"
+        )
+    return architecture
+
+
+def load(path: Path, options: Options) -> TrtSession:
+    """A session of the engine at `path`, whose record lies beside it, and of those that `options` names too.
+
+    One alone is loaded at once; of several, the one that the first call takes.
+    """
+    machine = Machine.of(options.backend, options.device)
+    graphs = os.environ.get(GRAPHS) == "1"
+    choices = []
+    for one in (path, *options.others):
+        profiles = tuple(map(from_json, cache.read_record(one).profiles))
+        choices.append(Choice(profiles, partial(open_engine, machine, one, options, profiles, graphs)))
+    return TrtSession(machine, options.contract, choices)

@@ -1,0 +1,1 @@
+"""Checkpoint files of any model: safetensors, folders, typed fields of JSON configs."""

@@ -1,0 +1,206 @@
+"""FP8 (E4M3): the projections of the transformer's middle blocks, as quantise/dequantise pairs in the graph;
+their self-attention's queries, keys and values too where that is asked for.
+
+TensorRT fuses `Quantize → Dequantize → MatMul ← Dequantize(fp8 weight)` into an FP8 product if scales have
+the activations' type and nothing stands between dequantising and MatMul. Weights are stored as FP8 with a
+scale per output channel, found while they are streamed; activations have one scale each, from calibration.
+Our own pass, because ModelOpt's pins exclude the onnx and torch used here and its exporter traces the old
+way.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import onnx_ir as ir
+import torch
+
+from ltxrt.engines.errors import InputError
+from ltxrt.engines.parsing import json_input
+
+LARGEST = 448.0  # E4M3's largest number
+SCALES_LIMIT = 16 << 20  # bytes
+SCHEMA = 1
+_SELF_ATTENTION = re.compile(r"(transformer_blocks\.(\d+)\.attn1)\.to_v\.weight")
+_PROJECTION = re.compile(
+    r"transformer_blocks\.(\d+)\.(?:attn[12]\.to_(?:q|k|v|out\.0)|ff\.net\.(?:0\.proj|2))\.weight"
+)
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Largest magnitudes that were seen at the inputs of projections, by weight name, and of attentions."""
+
+    amax: Mapping[str, float]
+
+    def of(self, name: str) -> float:
+        return self.amax[name]
+
+
+def outer_blocks(layers: int) -> int:
+    """How many blocks at either end stay as they are: 3 of 48, 2 of 28; they carry most of an error."""
+    return max(1, round(layers / 16))
+
+
+def projections(names: Iterator[str] | Mapping[str, object], layers: int) -> list[str]:
+    """The weights that are quantised, of a transformer's weights."""
+    outer = outer_blocks(layers)
+    matches = ((name, _PROJECTION.fullmatch(name)) for name in names)
+    return [name for name, match in matches if match and outer <= int(match[1]) < layers - outer]
+
+
+def attention_inputs(graph: ir.Graph, layers: int) -> dict[str, tuple[ir.Node, int]]:
+    """Queries, keys and values of the middle blocks' self-attention, as `transformer_blocks.3.attn1.q`: the
+    operator and which of its inputs. Cross-attention is short and stays as it is.
+    """
+    found: dict[str, tuple[ir.Node, int]] = {}
+    outer = outer_blocks(layers)
+    for node in graph:
+        match = (
+            _SELF_ATTENTION.fullmatch(_projection_of(node.inputs[2])) if node.op_type == "Attention" else None
+        )
+        if match and outer <= int(match[2]) < layers - outer:
+            found.update({f"{match[1]}.{letter}": (node, i) for i, letter in enumerate("qkv")})
+    return found
+
+
+def unscaled(name: str, node: ir.Node, head_size: int) -> float:
+    """What the operator's input is to be multiplied by to be the `name` of a scales file, which holds queries
+    without attention's scale. A graph multiplies them by it before the operator, or leaves that to it.
+    """
+    if not name.endswith(".q"):
+        return 1.0
+    scale = node.attributes.get("scale")
+    return math.sqrt(head_size) * (scale.as_float() if scale is not None else head_size**-0.5)
+
+
+def _projection_of(value: ir.Value | None) -> str:
+    """The name of the weight whose product `value` is, behind its bias and what moves it into heads."""
+    node = value.producer() if value is not None else None
+    while node is not None and node.op_type in ("Transpose", "Reshape", "Add"):
+        first = node.inputs[0]
+        node = first.producer() if first is not None else None
+    weight = node.inputs[1] if node is not None and node.op_type == "MatMul" else None
+    return weight.name or "" if weight is not None else ""
+
+
+def read_scales(path: Path, wanted: list[str]) -> Scales:
+    """A scales file's magnitudes for `wanted`. Raises InputError where it is none, or of another model."""
+    try:
+        data = json_input.read(path, SCALES_LIMIT)
+        amax = {str(name): float(value) for name, value in data["amax"].items()}
+        schema = data["schema"]
+    except OSError as error:
+        raise InputError(f"--scales {path}: cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise InputError(f"--scales {path}: is no scales file; make one with ltx-parity calibrate") from error
+    missing = [name for name in wanted if name not in amax]
+    wrong = [name for name in wanted if not (math.isfinite(amax.get(name, 1.0)) and amax.get(name, 1.0) > 0)]
+    if schema != SCHEMA or missing or wrong:
+        what = (
+            f"{len(missing)} of {len(wanted)} projections are missing"
+            if missing
+            else "it holds wrong numbers"
+        )
+        raise InputError(f"--scales {path}: does not fit this transformer ({what}); calibrate this one")
+    return Scales({name: amax[name] for name in wanted})
+
+
+def uncalibrated(wanted: list[str]) -> Scales:
+    """Scales of 1: every activation beyond 448 is cut, and small ones lose their digits."""
+    return Scales(dict.fromkeys(wanted, LARGEST))
+
+
+def insert(
+    model: ir.Model,
+    scales: Scales,
+    base: ir.DataType,
+    attentions: Mapping[str, tuple[ir.Node, int]] = MappingProxyType({}),
+) -> dict[str, ir.Value]:
+    """Quantise the products that read the weights of `scales`; each weight's name → its scale initialiser.
+    The inputs of `attentions`, from `attention_inputs`, are quantised too.
+
+    The weights' initialisers become FP8 without data, and so are their scales: both are filled while
+    streaming.
+    """
+    graph, found, shared = model.graph, {}, {}
+    for name, (node, i) in attentions.items():
+        value = node.inputs[i]
+        node.replace_input_with(i, _activation(graph, node, value, name, scales.of(name) / LARGEST, base))
+    for node in list(graph):
+        if node.op_type != "MatMul" or node.inputs[1] is None or node.inputs[1].name not in scales.amax:
+            continue
+        activation, weight = node.inputs[0], node.inputs[1]
+        name = weight.name or ""
+        if activation not in shared:
+            shared[activation] = _activation(
+                graph, node, activation, f"{name}.input", scales.of(name) / LARGEST, base
+            )
+        node.replace_input_with(0, shared[activation])
+        node.replace_input_with(1, _weight(graph, node, weight, base))
+        found[name] = graph.initializers[f"{name}.scale"]
+    return found
+
+
+def _activation(
+    graph: ir.Graph, node: ir.Node, value: ir.Value | None, label: str, scale: float, base: ir.DataType
+) -> ir.Value:
+    step = _constant(graph, f"{label}_scale", torch.tensor(scale), base)
+    zero = _zero(graph)
+    quantised = ir.node("QuantizeLinear", [value, step, zero], num_outputs=1, name=f"{label}_quantise")
+    restored = ir.node(
+        "DequantizeLinear", [quantised.outputs[0], step, zero], num_outputs=1, name=f"{label}_restore"
+    )
+    quantised.outputs[0].dtype, quantised.outputs[0].shape = (
+        ir.DataType.FLOAT8E4M3FN,
+        value.shape if value else None,
+    )
+    restored.outputs[0].dtype, restored.outputs[0].shape = base, value.shape if value else None
+    graph.insert_before(node, [quantised, restored])
+    return restored.outputs[0]
+
+
+def _weight(graph: ir.Graph, node: ir.Node, weight: ir.Value, base: ir.DataType) -> ir.Value:
+    """The weight's product of FP8 numbers and a scale per output channel, its last axis."""
+    name, shape = weight.name or "", weight.shape
+    channels = shape[-1] if shape is not None else None
+    weight.dtype = ir.DataType.FLOAT8E4M3FN
+    scale = ir.Value(name=f"{name}.scale", shape=ir.Shape([channels]), type=ir.TensorType(base))
+    graph.initializers[f"{name}.scale"] = scale
+    restored = ir.node(
+        "DequantizeLinear", [weight, scale], {"axis": 1}, num_outputs=1, name=f"{name}_restore"
+    )
+    restored.outputs[0].dtype, restored.outputs[0].shape = base, shape
+    graph.insert_before(node, restored)
+    return restored.outputs[0]
+
+
+def _constant(graph: ir.Graph, name: str, number: torch.Tensor, base: ir.DataType) -> ir.Value:
+    dtype = torch.float16 if base == ir.DataType.FLOAT16 else torch.bfloat16
+    value = ir.Value(name=name, shape=ir.Shape([]), type=ir.TensorType(base))
+    value.const_value = ir.tensor(number.to(dtype), name=name)
+    graph.initializers[name] = value
+    return value
+
+
+def _zero(graph: ir.Graph) -> ir.Value:
+    name = "fp8_zero"
+    if name not in graph.initializers:
+        value = ir.Value(name=name, shape=ir.Shape([]), type=ir.TensorType(ir.DataType.FLOAT8E4M3FN))
+        value.const_value = ir.tensor(torch.zeros((), dtype=torch.float8_e4m3fn), name=name)
+        graph.initializers[name] = value
+    return graph.initializers[name]
+
+
+def quantise(weight: torch.Tensor, base: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """A weight (in, out) as FP8 and its scale per output (out,) in `base`, by which it was divided."""
+    amax = weight.float().abs().amax(dim=0)
+    scale = torch.where(amax > 0, amax / LARGEST, torch.ones_like(amax)).to(base)
+    # A scale that was rounded to zero would lose the channel; the smallest number that is kept does not.
+    scale = torch.where(scale == 0, torch.finfo(base).tiny, scale)
+    return (weight.float() / scale.float()).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scale

@@ -1,0 +1,190 @@
+"""Stream a checkpoint's tensors into a traced graph's initialisers, one at a time.
+
+Each is read from the checkpoint, cast to the initialiser's type, transposed where a MatMul wants it so,
+appended to the external-data file and hashed on the way: peak memory is that of the largest tensor, whatever
+the model's size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from ltxrt.engines.errors import CheckpointError
+from ltxrt.export.checkpoint.safetensors import StoredTensor
+from ltxrt.export.graph.fp8 import quantise
+from ltxrt.export.graph.trace import Traced
+
+TORCH_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+}
+IR_DTYPES = {
+    torch.float32: ir.DataType.FLOAT,
+    torch.float16: ir.DataType.FLOAT16,
+    torch.bfloat16: ir.DataType.BFLOAT16,
+    torch.int64: ir.DataType.INT64,
+    torch.float8_e4m3fn: ir.DataType.FLOAT8E4M3FN,
+}
+PAGE = 4096  # a backend maps external data by whole pages
+SMALL_ALIGNMENT = 64
+
+Progress = Callable[[int, int], None]  # bytes written so far, bytes in all
+
+
+@dataclass(frozen=True)
+class Written:
+    """The external-data file that was written: its size and hash."""
+
+    bytes: int
+    sha256: str
+
+
+def read(stored: StoredTensor) -> torch.Tensor:
+    """The tensor as stored. Read, not memory-mapped: a mapping of the checkpoint is resident memory."""
+    if stored.dtype not in TORCH_DTYPES:
+        known = ", ".join(TORCH_DTYPES)
+        raise CheckpointError(f"{stored.path}: {stored.name} is {stored.dtype}; weights may be {known}")
+    data = np.fromfile(stored.path, np.uint8, stored.nbytes, offset=stored.offset)
+    if data.nbytes != stored.nbytes:
+        raise CheckpointError(f"{stored.path} was cut while it was read, at {stored.name}; fetch it again")
+    return torch.from_numpy(data).view(TORCH_DTYPES[stored.dtype]).view(stored.shape)
+
+
+def prepare(tensor: torch.Tensor, transposed: bool, dtype: torch.dtype) -> torch.Tensor:
+    """Cast, then transpose into the layout that MatMul reads."""
+    tensor = tensor.to(dtype)
+    return (tensor.t() if transposed else tensor).contiguous()
+
+
+def stream(
+    traced: Traced,
+    weights: Mapping[str, StoredTensor],
+    constants: Mapping[str, torch.Tensor],
+    data_path: Path,
+    location: str,
+    scales: Mapping[str, float] | None = None,
+    progress: Progress | None = None,
+) -> Written:
+    """Write every weight initialiser to `data_path` and make the graph refer to it as `location`.
+
+    `constants` are buffers that no checkpoint holds; `scales` are factors for single weights. Initialisers
+    with a value (folded constants) stay in the graph.
+    """
+    filled = {value.name for value in traced.quantised.values()}
+    initialisers = traced.model.graph.initializers.values()
+    values = [v for v in initialisers if v.const_value is None and v.name not in filled]
+    total = sum(_nbytes(v) for v in values)
+    for scale in traced.quantised.values():
+        # Made before the weights pass through: small things that stay between large ones that go keep the
+        # heap from being reused, and memory grew with the model.
+        scale.const_value = ir.tensor(
+            torch.empty(_channels(scale), dtype=_torch_dtype(scale)), name=scale.name
+        )
+    digest, offset, done = hashlib.sha256(), 0, 0
+    with data_path.open("wb") as file:
+        for value in values:
+            tensor = _value(value, traced, weights, constants, (scales or {}).get(value.name or "", 1.0))
+            data = tensor.flatten().view(torch.uint8).numpy()
+            padding = b"\0" * (-offset % (PAGE if data.nbytes >= PAGE else SMALL_ALIGNMENT))
+            offset += len(padding)
+            for part in (padding, data.data):
+                file.write(part)
+                digest.update(part)
+            value.const_value = _external(value, location, offset, data.nbytes, data_path.parent)
+            offset += data.nbytes
+            done += data.nbytes
+            if progress:
+                progress(done, total)
+    return Written(offset, digest.hexdigest())
+
+
+def _value(
+    value: ir.Value,
+    traced: Traced,
+    weights: Mapping[str, StoredTensor],
+    constants: Mapping[str, torch.Tensor],
+    scale: float,
+) -> torch.Tensor:
+    name = value.name or ""
+    dtype = _torch_dtype(value)
+    if name in constants:
+        return prepare(constants[name], False, dtype)
+    stored = weights[name]
+    tensor = read(stored)
+    if scale != 1.0:
+        tensor = tensor.float() * scale
+    if name in traced.quantised:
+        return _quantised(prepare(tensor, name in traced.transposed, torch.float32), traced.quantised[name])
+    _check_range(stored, tensor, dtype)
+    return prepare(tensor, name in traced.transposed, dtype)
+
+
+def _quantised(tensor: torch.Tensor, scale: ir.Value) -> torch.Tensor:
+    """The weight (in, out) as FP8; the scales of its outputs go into the graph."""
+    weight, steps = quantise(tensor, _torch_dtype(scale))
+    place = cast(torch.Tensor, cast(Any, scale.const_value).raw)  # what the initialiser wraps
+    place.copy_(steps)
+    return weight
+
+
+def _torch_dtype(value: ir.Value) -> torch.dtype:
+    return next(t for t, d in IR_DTYPES.items() if d == value.dtype)
+
+
+def _channels(scale: ir.Value) -> int:
+    size = scale.shape[0] if scale.shape is not None else None
+    if not isinstance(size, int):
+        raise CheckpointError(
+            f"{scale.name}: a scale needs one number per output, its shape is {scale.shape}"
+        )
+    return size
+
+
+def _check_range(stored: StoredTensor, tensor: torch.Tensor, dtype: torch.dtype) -> None:
+    """Refuse numbers that the cast would turn into infinities: every frame would be NaN."""
+    limit = torch.finfo(dtype).max
+    if torch.finfo(tensor.dtype).max <= limit or tensor.numel() == 0:
+        return
+    low, high = (float(v) for v in torch.aminmax(tensor))
+    largest = max(-low, high)
+    if limit < largest < math.inf:  # what is infinite or NaN in the checkpoint is not the cast's doing
+        raise CheckpointError(
+            f"{stored.path}: {stored.name} holds {largest:.6g}, more than the largest number of "
+            f"{str(dtype).removeprefix('torch.')}, {limit:.6g}; export this component in bf16 or fp32"
+        )
+
+
+def _nbytes(value: ir.Value) -> int:
+    if value.shape is None or value.dtype is None:
+        raise TypeError(f"initialiser {value.name} has no type")
+    return math.prod(value.shape.numpy()) * math.ceil(value.dtype.itemsize)
+
+
+def _external(value: ir.Value, location: str, offset: int, length: int, folder: Path) -> ir.ExternalTensor:
+    if value.shape is None or value.dtype is None:
+        raise TypeError(f"initialiser {value.name} has no type")
+    return ir.ExternalTensor(
+        location, offset, length, value.dtype, shape=value.shape, name=value.name or "", base_dir=folder
+    )
+
+
+def weights_map(traced: Traced, names: Iterable[str], scales: Mapping[str, float] | None = None) -> str:
+    """JSON: checkpoint name → initialiser, whether it is stored transposed, its factor; for LoRA, refit."""
+    rows = {
+        n: {"initializer": n, "transposed": n in traced.transposed, "scale": (scales or {}).get(n, 1.0)}
+        for n in sorted(names)
+    }
+    return json.dumps(rows, indent=1) + "\n"

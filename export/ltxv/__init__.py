@@ -1,0 +1,1 @@
+"""LTX-Video checkpoints: releases, layouts, names, and the modules that are traced."""

@@ -1,0 +1,53 @@
+"""Opens a latent upsampler: an official file with its flat config in the header, or diffusers' folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ltxrt.engines.errors import CheckpointError
+from ltxrt.export.checkpoint.fields import load_json, parse_json
+from ltxrt.export.checkpoint.folder import folder_tensors
+from ltxrt.export.checkpoint.safetensors import SafetensorsFile, StoredTensor
+from ltxrt.export.ltxv.config import UpsamplerConfig
+
+Tensors = dict[str, StoredTensor]
+
+
+def open_upsampler(path: Path) -> tuple[UpsamplerConfig, Tensors]:
+    """The config and tensors of the upsampler at `path`, a file or a folder with or over `latent_upsampler/`.
+
+    Raises CheckpointError for what is no upsampler, or one of a kind that no release has.
+    """
+    if path.is_dir():
+        folder = path / "latent_upsampler" if (path / "latent_upsampler").is_dir() else path
+        config = load_json(folder / "config.json")
+        if config.get("_class_name") != "LTXLatentUpsamplerModel":
+            raise CheckpointError(
+                f"{folder}: config.json is of no latent upsampler; give one's folder or file"
+            )
+        return _config(config, folder), dict(folder_tensors(folder))
+    file = SafetensorsFile(path)
+    if "initial_conv.weight" not in file.tensors or "config" not in file.metadata:
+        raise CheckpointError(
+            f"{path}: is no latent upsampler (no initial_conv, or no config in its header); "
+            "give ltxv-spatial-upscaler-….safetensors"
+        )
+    return _config(parse_json(file.metadata["config"], f"{path}: header config"), path), dict(file.tensors)
+
+
+def _config(data: Mapping[str, Any], where: Path) -> UpsamplerConfig:
+    """The config's fields; defaults are the official class's."""
+    spatial, temporal = data.get("spatial_upsample", True), data.get("temporal_upsample", False)
+    if spatial is temporal or data.get("dims", 3) != 3:
+        raise CheckpointError(
+            f"{where}: an upsampler with dims {data.get('dims', 3)}, spatial {spatial}, temporal {temporal} "
+            "is of no release; known are spatial or temporal ones of 3 dims"
+        )
+    fields = {"in_channels": 128, "mid_channels": 512, "num_blocks_per_stage": 4}
+    sizes = [data.get(name, default) for name, default in fields.items()]
+    if any(type(size) is not int or size < 1 for size in sizes):
+        raise CheckpointError(f"{where}: upsampler sizes {sizes} must be whole numbers of 1 or more")
+    channels, width, blocks = sizes
+    return UpsamplerConfig(channels, width, blocks, temporal=bool(temporal))

@@ -1,0 +1,1 @@
+"""The parity check: every component, precision and backend of a bundle against torch."""

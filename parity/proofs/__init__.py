@@ -1,0 +1,1 @@
+"""Long proofs, run by hand as `python -m ltxrt.parity.proofs.NAME`; not tests."""

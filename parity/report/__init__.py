@@ -1,0 +1,1 @@
+"""The parity report as one HTML page."""

@@ -1,0 +1,1 @@
+"""Checkpoints of random weights in the real file layouts, for tests and dry runs."""

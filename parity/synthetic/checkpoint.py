@@ -1,0 +1,199 @@
+"""Checkpoints of random weights in the real file layouts, for tests and dry runs; streamed, without torch.
+
+Weights cannot be shipped. Random ones are drawn so that activations stay of order one, and a random model
+makes finite video that is not constant.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ltxrt.engines.errors import InputError
+from ltxrt.engines.families.ltxv.facts import SchedulerFacts
+from ltxrt.export.checkpoint.safetensors import DTYPE_BYTES
+from ltxrt.export.ltxv import official
+from ltxrt.export.ltxv.config import TextEncoderConfig, TransformerConfig, UpsamplerConfig, VaeConfig
+from ltxrt.export.ltxv.open import TRANSFORMER_PREFIX, VAE_PREFIX
+from ltxrt.export.ltxv.parameters import (
+    STATISTICS,
+    text_encoder_parameters,
+    transformer_parameters,
+    upsampler_parameters,
+    vae_parameters,
+)
+from ltxrt.parity.synthetic.tokenizer import write_tokenizer
+
+_CHUNK = 1 << 22  # elements drawn at a time: 16 MB of float32
+_SPARSE_FROM = 1 << 16  # a sparse file keeps its small tensors (norms, tables, statistics)
+
+
+def write_official(
+    path: Path,
+    transformer: TransformerConfig,
+    vae: VaeConfig,
+    scheduler: SchedulerFacts,
+    dtype: str = "F32",
+    seed: int = 0,
+    fill: str = "random",
+) -> None:
+    """The official single file: both components, their config in the header. `dtype` F32, F16 or BF16.
+
+    `fill` "sparse" leaves every large tensor a hole of zeros, so that full-size files cost no disk.
+    """
+    shapes = {TRANSFORMER_PREFIX + n: s for n, s in transformer_parameters(transformer).items()}
+    shapes |= {VAE_PREFIX + n: s for n, s in vae_parameters(vae).items()}
+    config: dict[str, Any] = {
+        "transformer": official.official_transformer(transformer),
+        "vae": official.official_vae(vae),
+        "scheduler": official.official_scheduler(scheduler),
+    }
+    if scheduler.allowed_steps is not None:
+        config["allowed_inference_steps"] = list(scheduler.allowed_steps)
+    write_random(path, shapes, {"config": json.dumps(config)}, dtype, seed, fill)
+
+
+def write_text_encoder(
+    folder: Path, config: TextEncoderConfig, dtype: str = "F32", seed: int = 0, fill: str = "random"
+) -> None:
+    """A T5 folder: config.json, model.safetensors and tokenizer/tokenizer.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / "config.json.partial"
+    partial.write_text(json.dumps(t5_config(config), indent=2))
+    partial.replace(folder / "config.json")
+    write_random(
+        folder / "model.safetensors", text_encoder_parameters(config), {"format": "pt"}, dtype, seed, fill
+    )
+    write_tokenizer(folder / "tokenizer", config.vocab_size)
+
+
+def write_upsampler(path: Path, config: UpsamplerConfig, seed: int = 0) -> None:
+    """An official latent upsampler's file: unprefixed tensors, a flat config in the header."""
+    shapes = {n: s for n, s in upsampler_parameters(config).items() if n not in STATISTICS}
+    header = {
+        "in_channels": config.latent_channels,
+        "mid_channels": config.mid_channels,
+        "num_blocks_per_stage": config.blocks,
+        "dims": 3,
+        "spatial_upsample": not config.temporal,
+        "temporal_upsample": config.temporal,
+    }
+    write_random(path, shapes, {"config": json.dumps(header)}, "F32", seed, "random")
+
+
+def t5_config(config: TextEncoderConfig) -> dict[str, object]:
+    """`config.json` of a T5 folder, as transformers writes it."""
+    return {
+        "architectures": ["T5EncoderModel"],
+        "model_type": "t5",
+        "d_model": config.width,
+        "num_layers": config.layers,
+        "num_heads": config.heads,
+        "d_kv": config.head_size,
+        "d_ff": config.ff_width,
+        "vocab_size": config.vocab_size,
+        "relative_attention_num_buckets": config.relative_buckets,
+        "relative_attention_max_distance": config.relative_max_distance,
+        "layer_norm_epsilon": config.norm_eps,
+        "feed_forward_proj": "gated-gelu",
+        "is_encoder_decoder": False,
+        "use_cache": False,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+    }
+
+
+def write_random(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    metadata: Mapping[str, str],
+    dtype: str,
+    seed: int,
+    fill: str,
+) -> None:
+    """A safetensors file of `shapes`, written tensor by tensor to a temporary name, then renamed."""
+    if dtype not in ("F32", "F16", "BF16") or fill not in ("random", "sparse"):
+        raise InputError(f"dtype {dtype!r}, fill {fill!r}: must be F32, F16 or BF16, and random or sparse")
+    header, total = _header(shapes, metadata, dtype)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    rng = np.random.default_rng(seed)
+    try:
+        with partial.open("wb") as file:
+            file.write(header)
+            for name, shape in shapes.items():
+                _write_tensor(file, name, shape, dtype, rng if fill == "random" or _small(shape) else None)
+            file.truncate(len(header) + total)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _small(shape: tuple[int, ...]) -> bool:
+    return math.prod(shape) < _SPARSE_FROM
+
+
+def _header(
+    shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str], dtype: str
+) -> tuple[bytes, int]:
+    entries: dict[str, object] = {"__metadata__": dict(metadata)}
+    position = 0
+    for name, shape in shapes.items():
+        end = position + math.prod(shape) * DTYPE_BYTES[dtype]
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)  # tensors start aligned
+    return len(text).to_bytes(8, "little") + text, position
+
+
+def _write_tensor(
+    file: BinaryIO, name: str, shape: tuple[int, ...], dtype: str, rng: np.random.Generator | None
+) -> None:
+    size = math.prod(shape)
+    if rng is None:
+        file.seek(size * DTYPE_BYTES[dtype], os.SEEK_CUR)
+        return
+    mean, deviation = distribution(name, shape)
+    for chunk in _chunks(size):
+        values = rng.standard_normal(chunk, dtype=np.float32) * np.float32(deviation) + np.float32(mean)
+        file.write(_encoded(np.abs(values) if name.endswith("std-of-means") else values, dtype))
+
+
+def _chunks(size: int) -> Iterator[int]:
+    for start in range(0, size, _CHUNK):
+        yield min(_CHUNK, size - start)
+
+
+def _encoded(values: np.ndarray, dtype: str) -> bytes:
+    if dtype == "F32":
+        return values.astype("<f4").tobytes()
+    if dtype == "F16":
+        return values.astype("<f2").tobytes()
+    bits = values.view(np.uint32)
+    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))  # to nearest, ties to even
+    return (rounded >> np.uint32(16)).astype("<u2").tobytes()
+
+
+def distribution(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Mean and standard deviation of a weight's random values."""
+    if name.endswith("timestep_scale_multiplier"):
+        return 1000.0, 0.0
+    if name.endswith(("norm.weight", "norm1.weight", "norm2.weight")):
+        return 1.0, 0.1
+    if name.endswith("std-of-means"):
+        return 1.0, 0.1
+    if name.endswith(("mean-of-means", "shared.weight")):
+        return 0.0, 0.5
+    if "scale_shift_table" in name:
+        return 0.0, shape[-1] ** -0.5
+    if name.endswith(".bias") or "per_channel_scale" in name:
+        return 0.0, 0.02
+    # T5 does not scale its attention logits by the head size (64): its query weights carry that factor.
+    return 0.0, math.prod(shape[1:]) ** -0.5 * (0.125 if name.endswith("SelfAttention.q.weight") else 1.0)

@@ -1,0 +1,1 @@
+"""LTX-Video: the stages from a prompt to frames."""

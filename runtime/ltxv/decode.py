@@ -1,0 +1,98 @@
+"""Latents to frames: what is done to latents before the decoder sees them, and to pixels after it.
+
+Reference: official `LTXVideoPipeline.__call__` (decode noise, then tone mapping, on normalised latents) and
+diffusers, which mixes the noise into un-normalised ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltxrt.engines.errors import NumericsError
+from ltxrt.engines.families.ltxv.facts import VaeFacts
+from ltxrt.runtime.ltxv.upscale import resize, tone_map
+from ltxrt.runtime.media.write import to_uint8
+from ltxrt.runtime.noise.cpu import Generator
+from ltxrt.runtime.request.request import Settings
+from ltxrt.runtime.sampling.latents import LatentShape, normalise, unnormalise, unpack
+from ltxrt.runtime.sampling.numerics import ADVICE, check_finite
+
+Array = NDArray[np.float32]
+
+CLIPPED = (-1.0, 1.0)  # before frames are scaled
+
+
+def prepare(settings: Settings, vae: VaeFacts, latents: Array, generator: Generator) -> Array:
+    """Latents (1,C,f,h,w) with decode noise, where the decoder has a timestep to remove it, tone mapped."""
+    preset = settings.preset
+    if vae.timestep_conditioning:
+        latents = _mix_noise(settings, vae, latents, generator)
+    return tone_map(latents, preset.tone_map) if preset.tone_map > 0 else latents
+
+
+def extra_inputs(settings: Settings, vae: VaeFacts, latents: Array, generator: Generator) -> dict[str, Array]:
+    """The decoder's inputs beside the latents, for their whole height and width."""
+    inputs: dict[str, Array] = {}
+    if vae.timestep_conditioning:
+        inputs["timestep"] = np.full(1, settings.preset.decode_timestep, np.float32)
+    for maps in vae.noise_maps:
+        size = (maps.scale * latents.shape[3], maps.scale * latents.shape[4])
+        inputs[f"noise_{maps.scale}x"] = np.stack([generator.randn(size) for _ in range(maps.count)])
+    return inputs
+
+
+def of_tile(inputs: dict[str, Array], vae: VaeFacts, rows: slice, columns: slice) -> dict[str, Array]:
+    """`extra_inputs` for a tile at these latent rows and columns."""
+    scales = {f"noise_{maps.scale}x": maps.scale for maps in vae.noise_maps}
+
+    def cut(array: Array, scale: int) -> Array:
+        part = array[:, rows.start * scale : rows.stop * scale, columns.start * scale : columns.stop * scale]
+        return np.ascontiguousarray(part)
+
+    return {name: cut(array, scales[name]) if name in scales else array for name, array in inputs.items()}
+
+
+def frames(settings: Settings, pixels: Iterable[Array]) -> Iterator[NDArray[np.uint8]]:
+    """Decoded pixels, chunks (3,n,H,W) in −1..1, as single frames (1,H,W,3) of the size asked for.
+
+
+    Raises NumericsError for NaN, Inf and constant chunks, and at the end where all frames are one flat
+    colour.
+    """
+    low, high = 255, 0
+    for chunk in pixels:
+        check_finite(chunk, "vae_decoder", "decoding", frame_axis=1)
+        for index in range(chunk.shape[1]):  # one at a time: scaling and rounding take several copies
+            frame = chunk[:, index : index + 1]
+            if frame.shape[2:] != (settings.preset.height, settings.preset.width):
+                frame = resize(frame.clip(*CLIPPED), settings.preset.height, settings.preset.width)
+            result = to_uint8(frame)
+            low, high = min(low, int(result.min())), max(high, int(result.max()))
+            yield result
+        del chunk, frame  # before the next one is decoded
+    if low >= high:
+        raise NumericsError(
+            f"vae_decoder returned only the value {high} at decoding, after clipping to 0..255; {ADVICE}"
+        )
+
+
+def _mix_noise(settings: Settings, vae: VaeFacts, latents: Array, generator: Generator) -> Array:
+    """A little noise for the decoder to denoise: z(1 − s) + s·noise."""
+    scale = np.float32(settings.preset.decode_noise_scale)
+    drawn = _noise(settings, latents, generator)  # for a scale of 0 too: the noise maps are drawn after it
+    if settings.reference.mix_normalised:
+        return latents * (1 - scale) + scale * drawn
+    mean, std = vae.latents_mean, vae.latents_std
+    return normalise(unnormalise(latents, mean, std) * (1 - scale) + scale * drawn, mean, std)
+
+
+def _noise(settings: Settings, latents: Array, generator: Generator) -> Array:
+    """Noise (1,C,f,h,w), drawn as the official latents lie in memory, with C innermost."""
+    _, channels, *grid = latents.shape
+    shape = LatentShape(*grid)
+    if not settings.reference.strided_decode_noise or min(channels, shape.tokens) == 1:
+        return generator.randn(latents.shape)
+    return unpack(generator.randn_strided((1, shape.tokens, channels)), shape)

@@ -1,0 +1,81 @@
+"""Between two passes: the first pass's size, the statistics of upsampled latents, tone mapping, scaling of
+pixels.
+
+Reference: official `LTXMultiScalePipeline`, `adain_filter_latent` and `tone_map_latents`; diffusers
+`pipeline_ltx_latent_upsample.py`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltxrt.engines.errors import InputError
+from ltxrt.engines.families.ltxv.facts import VaeFacts
+
+Array = NDArray[np.float32]
+
+
+def first_pass_size(height: int, width: int, factor: float, vae: VaeFacts) -> tuple[int, int]:
+    """`factor` of a size in pixels, each side cut down to a whole number of latent cells.
+
+    Raises InputError where nothing is left.
+    """
+    cell = vae.spatial_compression
+    small = tuple(int(side * factor) // cell * cell for side in (height, width))
+    if min(small) < cell:
+        raise InputError(
+            f"--downscale-factor {factor:g} of {height}x{width} leaves {small[0]}x{small[1]}; "
+            "give a larger factor or a larger size"
+        )
+    return small[0], small[1]
+
+
+def adain(latents: Array, reference: Array, factor: float = 1.0) -> Array:
+    """`latents` (B,C,…) with the mean and standard deviation of `reference` (B,C,…), per sample and channel.
+
+    `factor` goes from 0, unchanged, to 1; the deviations are unbiased.
+    """
+    mean, std = _statistics(latents)
+    wanted_mean, wanted_std = _statistics(reference)
+    matched = (latents - mean) / std * wanted_std + wanted_mean
+    return latents + np.float32(factor) * (matched - latents)
+
+
+def tone_map(latents: Array, ratio: float) -> Array:
+    """Latents with large values compressed: `ratio` from 0, unchanged, to 1; any shape."""
+    strength = np.float32(0.75 * ratio)
+    one = np.float32(1)
+    sigmoid = one / (one + np.exp(np.float32(-4) * strength * (np.abs(latents) - one)))
+    return latents * (one - np.float32(0.8) * strength * sigmoid)
+
+
+def renoise(latents: Array, noise: Array, sigma: float) -> Array:
+    """sigma·noise + (1 − sigma)·latents: where a denoising from `sigma` starts."""
+    return np.float32(sigma) * noise + np.float32(1 - sigma) * latents
+
+
+def resize(frames: Array, height: int, width: int) -> Array:
+    """Frames (…,H,W) scaled bilinearly, corners not aligned, without antialiasing (torch's `interpolate`)."""
+    return _along(_along(frames, height, -2), width, -1)
+
+
+def _along(frames: Array, size: int, axis: int) -> Array:
+    old = frames.shape[axis]
+    if old == size:
+        return frames
+    scale = np.float32(old / size)
+    place = np.maximum((np.arange(size, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5), 0)
+    low = place.astype(np.int64)
+    high = np.minimum(low + 1, old - 1)
+    weight = (place - low).astype(np.float32)
+    weight = weight[:, None] if axis == -2 else weight
+    below, above = np.take(frames, low, axis), np.take(frames, high, axis)
+    return below + weight * (above - below)
+
+
+def _statistics(latents: Array) -> tuple[Array, Array]:
+    axes = tuple(range(2, latents.ndim))
+    mean = latents.mean(axis=axes, keepdims=True, dtype=np.float64)
+    std = latents.std(axis=axes, keepdims=True, ddof=1, dtype=np.float64)
+    return mean.astype(np.float32), std.astype(np.float32)

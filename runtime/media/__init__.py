@@ -1,0 +1,1 @@
+"""Images and videos: read as conditions, prepared, written."""

@@ -1,0 +1,127 @@
+"""The images and videos that a request gives, as pixels of a pass's size; all checks of them before any work.
+
+A condition is a file or an array; the arithmetic on its latents is in `conditioning_items`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltxrt.engines.errors import InputError
+from ltxrt.engines.families.ltxv.facts import VaeFacts
+from ltxrt.runtime.ltxv.upscale import resize
+from ltxrt.runtime.media import read as media
+from ltxrt.runtime.media.preprocess import Fit, Preparation, preparation_named
+from ltxrt.runtime.media.read import Condition
+from ltxrt.runtime.request.request import Request, Settings
+from ltxrt.runtime.sampling import conditioning_items
+from ltxrt.runtime.sampling.conditioning_items import Item
+from ltxrt.runtime.sampling.latents import VideoShape
+
+Array = NDArray[np.float32]
+
+
+def check(settings: Settings, vae: VaeFacts) -> None:
+    """Refuse conditions that do not fit the video, unreadable files, and a start that has no effect."""
+    preparation(settings)
+    items = [_expected(condition, settings, vae) for condition in settings.conditions]
+    conditioning_items.check(items, settings.video.num_frames, vae)
+    video = settings.request.input_video
+    cut = settings.request.denoise_strength is not None or settings.preset.passes[0].skip_initial > 0
+    if video is None and cut:
+        raise InputError(
+            "--denoise-strength and --skip-initial begin with a video that is there; give --input-video FILE"
+        )
+    if video is not None:
+        if not cut and (settings.preset.passes[0].timesteps or (1.0,))[0] >= 1:
+            raise InputError(
+                "--input-video would be all noise at the first step; give --denoise-strength below 1, or "
+                "--skip-initial, or --timesteps from below 1"
+            )
+        _check_whole(_whole(video), settings, vae)
+
+
+def files(request: Request) -> list[Path]:
+    """The files that a request reads while it runs."""
+    media_given = (request.image, *(one.path for one in request.conditions), request.input_video)
+    return [Path(one) for one in (*media_given, request.noise) if isinstance(one, str | Path)]
+
+
+def preparation(settings: Settings) -> Preparation:
+    """How files are made to fit: the request's choice, or the reference's habit."""
+    return preparation_named(settings.request.preparation or settings.reference.preparation)
+
+
+def read(
+    condition: Condition, settings: Settings, size: VideoShape, vae: VaeFacts, scaled_first: bool = False
+) -> Array:
+    """Pixels (3,n,h,w) in −1..1 of a condition, at the size of a pass; `scaled_first` as in `Fit`."""
+    if isinstance(condition.path, np.ndarray):
+        pixels = _array(condition, settings)
+        same = pixels.shape[2:] == (size.height, size.width)
+        return pixels if same else resize(pixels, size.height, size.width)
+    asked = settings.video
+    fit = Fit((asked.height, asked.width), (size.height, size.width), scaled_first)
+    return media.read(condition, fit, size.num_frames, vae, preparation(settings))
+
+
+def read_whole(settings: Settings, size: VideoShape, vae: VaeFacts) -> Array:
+    """Pixels (3,F,h,w) of the video to start from."""
+    if settings.request.input_video is None:
+        raise InputError("there is no --input-video")
+    return read(_whole(settings.request.input_video), settings, size, vae, scaled_first=True)
+
+
+def item(condition: Condition, pixels: Array) -> Item:
+    """Where a condition's pixels (3,n,h,w) go."""
+    return Item(condition.frame, pixels.shape[1], condition.strength, condition.label)
+
+
+def _whole(video: Path | str | Array) -> Condition:
+    label = "--input-video" if isinstance(video, np.ndarray) else f"--input-video {video}"
+    return Condition(video, text=label)
+
+
+def _expected(condition: Condition, settings: Settings, vae: VaeFacts) -> Item:
+    """The item that a condition will be, found without reading all of it."""
+    if isinstance(condition.path, np.ndarray):
+        return item(condition, _array(condition, settings))
+    there, total = media.count(condition, settings.video.num_frames), settings.video.num_frames
+    frames = media.trimmed(there, condition.frame, total, vae)
+    least = vae.temporal_compression + 1
+    if there > 1 and frames < least:
+        fit = total - condition.frame
+        short = there <= fit
+        few = f"has {there} frames" if short else f"{fit} of its frames fit from frame {condition.frame} on"
+        raise InputError(
+            f"{condition.label}: {few}, and a video needs {least} or more; "
+            f"give {'a longer one' if short else 'an earlier frame, more --num-frames'} or an image"
+        )
+    return Item(condition.frame, frames, condition.strength, condition.label)
+
+
+def _check_whole(condition: Condition, settings: Settings, vae: VaeFacts) -> None:
+    wanted = settings.video.num_frames
+    found = _expected(condition, settings, vae).frames
+    if found < wanted:
+        raise InputError(
+            f"{condition.label}: has {found} usable frame{'s' if found > 1 else ''} and --num-frames is "
+            f"{wanted}; give a longer one, or --num-frames {found}"
+        )
+
+
+def _array(condition: Condition, settings: Settings) -> Array:
+    """An array's pixels as (3,n,height,width)."""
+    pixels = np.asarray(condition.path)
+    video = settings.video
+    wanted = (3, video.height, video.width)
+    fits = pixels.dtype == np.float32 and pixels.ndim in (3, 4) and pixels.shape[0] == 3
+    if not fits or pixels.shape[-2:] != (video.height, video.width):
+        raise InputError(
+            f"{condition.label} {pixels.dtype} {pixels.shape}: must be float32 {wanted} in -1..1, "
+            "with an axis of frames after the 3 for a video, or a file"
+        )
+    return np.asarray(pixels if pixels.ndim == 4 else pixels[:, None], np.float32)

@@ -1,0 +1,205 @@
+"""Images and videos that a user gives as conditions: naming them, looking at them, reading them as pixels.
+
+What a file is, its content decides: an animated GIF is a video. Reference: official `inference.py`
+(`load_media_file`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ltxrt.engines.errors import InputError
+from ltxrt.engines.families.ltxv.facts import VaeFacts
+from ltxrt.engines.parsing.text import LIMIT, clipped, number, quoted, whole
+from ltxrt.runtime.media.images import picture, read_image
+from ltxrt.runtime.media.preprocess import Fit, Picture, Preparation, prepare
+from ltxrt.runtime.media.readers import (
+    FRAME_PIXELS,
+    VIDEO_PIXELS,
+    check_size,
+    check_total,
+    damaged,
+    is_animation,
+    open_image,
+    open_video,
+)
+
+Array = NDArray[np.float32]
+
+_PLACE = re.compile(r"(?P<path>.+)@(?P<frame>-?[0-9]+)(?::(?P<strength>[^:@/\\]+))?")
+# What a slip of the finger leaves behind a file's suffix.
+_NO_PLACE = re.compile(r"@(?:[^@/\\.]*|[0-9.:+-]*)$")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A file, or pixels (3,H,W) or (3,n,H,W) float32 in −1..1, from `frame` on, with a strength of 0 to 1.
+
+    `text` is what the user wrote, for messages.
+    """
+
+    path: Path | str | NDArray[np.float32]
+    frame: int = 0
+    strength: float = 1.0
+    text: str = ""
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        if self.text:
+            return self.text
+        kind = "pixels" if isinstance(self.path, np.ndarray) else str(self.path)
+        return f"--condition {kind}"
+
+
+def parse(text: str) -> Condition:
+    """`MEDIA[@FRAME[:STRENGTH]]`; a name may hold @ and : itself.
+
+    Raises InputError for a frame that is no whole number of 0 or more, or a strength outside 0..1.
+    """
+    label = f"--condition {text}"
+    match = _PLACE.fullmatch(text)
+    there = _exists(text)
+    if match is None or there:
+        if not there and _NO_PLACE.search(text):
+            raise InputError(f"{label}: must be MEDIA[@FRAME[:STRENGTH]], as in photo.png@96:0.8")
+        return Condition(Path(text), text=label)
+    frame, strength = _frame(match["frame"], label), match["strength"]
+    if frame < 0:
+        raise InputError(f"{label}: frame {frame} must be 0 or more, counted from the video's start")
+    return Condition(Path(match["path"]), frame, _strength(strength, label), label)
+
+
+def _frame(text: str, label: str) -> int:
+    try:
+        return whole(text)
+    except ValueError as error:
+        raise InputError(f"{label}: frame {quoted(text)} must be a whole number of 0 or more") from error
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except OSError:  # a name that no file can have
+        return False
+
+
+def _strength(text: str | None, label: str) -> float:
+    try:
+        value = 1.0 if text is None else number(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        shown = clipped(text or "", LIMIT)
+        raise InputError(f"{label}: strength {shown} must be a number between 0 and 1")
+    return value
+
+
+def count(condition: Condition, limit: int) -> int:
+    """How many frames a file has, up to `limit`; 1 for an image. Raises InputError where it is unreadable."""
+    path = _file(condition)
+    if _is_image(path, condition.label):
+        read_image(path, condition.label)
+        return 1
+    return sum(1 for _ in _frames(path, condition.label, limit))
+
+
+def trimmed(frames: int, start: int, num_frames: int, vae: VaeFacts) -> int:
+    """How many of a file's frames are used from frame `start` of a video on: 8k+1 of them (official rule).
+
+    What does not fit is cut off; a start beyond the end leaves the number as it is, to be refused.
+    """
+    time = vae.temporal_compression
+    fitting = min(frames, num_frames - start)
+    return (fitting - 1) // time * time + 1 if fitting > 0 else frames
+
+
+def read(condition: Condition, fit: Fit, num_frames: int, vae: VaeFacts, steps: Preparation) -> Array:
+    """A file's pixels (3,n,height,width) in −1..1: one frame of an image, those of a video that fit."""
+    path = _file(condition)
+    if _is_image(path, condition.label):
+        return prepare(read_image(path, condition.label), fit, steps)[:, None]
+    wanted = max(num_frames - condition.frame, 1)
+    frames = [prepare(f, fit, steps) for f in _frames(path, condition.label, wanted)]
+    kept = trimmed(len(frames), condition.frame, num_frames, vae)
+    return np.stack(frames[:kept], axis=1)
+
+
+def _file(condition: Condition) -> Path:
+    if isinstance(condition.path, np.ndarray):
+        raise InputError(f"{condition.label}: is no file")
+    return Path(condition.path)
+
+
+def _is_image(path: Path, label: str) -> bool:
+    """Whether the file is a single picture."""
+    image = open_image(path, label)
+    if image is None:
+        return False
+    with image:
+        return not is_animation(image, label)
+
+
+def _frames(path: Path, label: str, limit: int) -> Iterator[Picture]:
+    """Up to `limit` frames (H,W,3) of a video or an animation, one at a time. InputError where none are."""
+    image, found, pixels = open_image(path, label), 0, 0
+    frames = _video(path, label, limit) if image is None else _animation(image, label, limit)
+    for frame in islice(frames, limit):
+        found, pixels = found + 1, pixels + frame.shape[0] * frame.shape[1]
+        if pixels > VIDEO_PIXELS:  # where the header gave no number of frames
+            check_total(found, (frame.shape[1], frame.shape[0]), label)
+        yield frame
+    if not found:
+        raise InputError(f"{label}: has no frames")
+
+
+def _animation(image: Image.Image, label: str, limit: int) -> Iterator[Picture]:
+    with image:
+        there = _number(image, limit, label)
+        check_total(min(there, limit), image.size, label)
+        for number in range(min(there, limit)):
+            with damaged(label):
+                try:
+                    image.seek(number)
+                except EOFError:
+                    if image.format == "GIF":  # where `there` was not counted
+                        return
+                    raise
+                check_size(image.size, FRAME_PIXELS, label)  # a GIF grows with its frames
+                image.load()
+            yield picture(image, label)
+
+
+def _number(image: Image.Image, limit: int, label: str) -> int:
+    """How many frames there are; `limit` for a GIF of which so many fit, since counting reads all of it."""
+    if image.format == "GIF" and limit * image.width * image.height <= VIDEO_PIXELS:
+        return limit
+    with damaged(label):
+        return int(image.n_frames)  # type: ignore[attr-defined]  # the formats that have several
+
+
+def _video(path: Path, label: str, limit: int) -> Iterator[Picture]:
+    with open_video(path, label) as (container, stream):
+        check_total(min(stream.frames, limit), (stream.width, stream.height), label)
+        decoded = container.decode(stream)
+        while (frame := _next(decoded, label)) is not None:
+            yield frame
+
+
+def _next(decoded: Iterator[Any], label: str) -> Picture | None:
+    """The next frame, upright, as its container says; None where the video ends."""
+    with damaged(label):
+        frame = next(decoded, None)
+        if frame is None:
+            return None
+        check_size((frame.width, frame.height), FRAME_PIXELS, label)
+        return np.rot90(frame.to_ndarray(format="rgb24"), getattr(frame, "rotation", 0) // 90)

@@ -1,0 +1,32 @@
+"""Where a request's random numbers come from: which generator, and which draws share one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ltxrt.runtime.noise.cpu import Generator, Noise, TorchCpuGenerator
+from ltxrt.runtime.noise.cuda import TorchCudaGenerator
+from ltxrt.runtime.request.request import Request, Settings
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Where random numbers come from: for the start of a pass, for given images, and for everything else."""
+
+    start: Noise
+    first: Noise
+    later: Generator
+
+
+def draws(settings: Settings) -> Draws:
+    """The request's seed, at its beginning."""
+    first = _generator(settings.request)
+    later = first if settings.reference.one_generator else _generator(settings.request)
+    dtype = settings.request.noise_dtype
+    return Draws(lambda shape: first.randn(shape, dtype), first.randn, later)
+
+
+def _generator(request: Request) -> Generator:
+    if request.gpu is not None and request.generator == "cuda":
+        return TorchCudaGenerator(request.seed, request.gpu)
+    return TorchCpuGenerator(request.seed)

@@ -1,0 +1,1 @@
+"""What a user asks for: options, settings files, and the request they make."""

@@ -1,0 +1,1 @@
+"""The sampling loop: schedules, guidance, conditioning, rotary tables."""

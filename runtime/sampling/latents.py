@@ -1,0 +1,112 @@
+"""Shapes of a video in pixels and in latents, tokens, and the latents' statistics.
+
+Every conversion takes its compressions from the bundle's VAE facts; no factor is written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltxrt.engines.errors import InputError
+from ltxrt.engines.families.ltxv.facts import VaeFacts
+
+
+@dataclass(frozen=True)
+class LatentShape:
+    """Size of a video in latent cells."""
+
+    frames: int
+    height: int
+    width: int
+
+    @property
+    def tokens(self) -> int:
+        """N: one token per cell, frames slowest and width fastest."""
+        return self.frames * self.height * self.width
+
+    def grid(self, channels: int) -> tuple[int, int, int, int, int]:
+        """The shape (1, C, f, h, w) of this video's latents."""
+        return 1, channels, self.frames, self.height, self.width
+
+    def video(self, vae: VaeFacts) -> VideoShape:
+        """The pixels this decodes to; the first latent frame is a single pixel frame."""
+        time, space = vae.temporal_compression, vae.spatial_compression
+        return VideoShape((self.frames - 1) * time + 1, self.height * space, self.width * space)
+
+
+@dataclass(frozen=True)
+class VideoShape:
+    """Size of a video in pixels."""
+
+    num_frames: int
+    height: int
+    width: int
+
+    def latent(self, vae: VaeFacts) -> LatentShape:
+        """The latent cells that hold this video; raises InputError where it is not a whole number of them."""
+        self.check(vae)
+        time, space = vae.temporal_compression, vae.spatial_compression
+        return LatentShape((self.num_frames - 1) // time + 1, self.height // space, self.width // space)
+
+    def check(self, vae: VaeFacts) -> None:
+        """Refuse a size that the autoencoder cannot hold, naming the nearest that it can."""
+        check_size("--num-frames", self.num_frames, vae.temporal_compression, 1)
+        check_size("--height", self.height, vae.spatial_compression, 0)
+        check_size("--width", self.width, vae.spatial_compression, 0)
+
+
+def nearest_sizes(value: int, factor: int, offset: int) -> tuple[int, ...]:
+    """The positive sizes of the form `factor * k + offset` next to `value`, or `value` alone."""
+    below = (value - offset) // factor * factor + offset
+    candidates = (below,) if below == value else (below, below + factor)
+    valid = tuple(size for size in candidates if size > 0)
+    return valid or (offset or factor,)
+
+
+def check_size(flag: str, value: int, factor: int, offset: int) -> None:
+    """Raise InputError unless `value` is positive and of the form `factor * k + offset` (offset 0 or 1)."""
+    nearest = nearest_sizes(value, factor, offset)
+    if value in nearest:
+        return
+    rule = f"{factor}k+{offset}" if offset else f"a multiple of {factor}"
+    joined = " and ".join(map(str, nearest))
+    raise InputError(
+        f"{flag} {value}: must be {rule}; nearest {'is' if len(nearest) == 1 else 'are'} {joined}"
+    )
+
+
+def pack(latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Latents (B, C, f, h, w) to tokens (B, N, C), order f, h, w."""
+    batch, channels = latents.shape[:2]
+    return np.ascontiguousarray(latents.reshape(batch, channels, -1).swapaxes(1, 2))
+
+
+def unpack(tokens: NDArray[np.float32], shape: LatentShape) -> NDArray[np.float32]:
+    """Tokens (B, N, C) to latents (B, C, f, h, w)."""
+    batch, count, channels = tokens.shape
+    if count != shape.tokens:
+        raise InputError(f"{count} tokens do not fill {shape}, which holds {shape.tokens}")
+    grid = (batch, channels, shape.frames, shape.height, shape.width)
+    return np.ascontiguousarray(tokens.swapaxes(1, 2)).reshape(grid)
+
+
+def normalise(
+    latents: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]
+) -> NDArray[np.float32]:
+    """The autoencoder's raw latents (B, C, f, h, w) to the transformer's, per channel."""
+    return (latents - _per_channel(mean)) / _per_channel(std)
+
+
+def unnormalise(
+    latents: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]
+) -> NDArray[np.float32]:
+    """Inverse of `normalise`."""
+    return latents * _per_channel(std) + _per_channel(mean)
+
+
+def _per_channel(values: Sequence[float]) -> NDArray[np.float32]:
+    return np.asarray(values, np.float32)[:, None, None, None]

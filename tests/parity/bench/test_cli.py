@@ -1,0 +1,351 @@
+"""The benchmark: its counts, statistics, pages and turns. No figure of speed is asserted here."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+
+from ltxrt.engines.bundle import read_bundle
+from ltxrt.engines.errors import InputError
+from ltxrt.engines.families.ltxv.facts import TransformerFacts
+from ltxrt.parity.bench import cases, cli, disk, flops, svg
+from ltxrt.parity.bench import report as bench_report
+from ltxrt.parity.bench import results as bench_results
+from ltxrt.parity.bench.models import DESCRIPTIONS, Model, configs, ensure
+from ltxrt.parity.bench.ours import by_operator
+from ltxrt.parity.bench.processes import Arena, WorkerError, relative_l2
+from ltxrt.parity.bench.results import OURS, REFERENCE, Measurement, Profile, Result, Samples, Section
+from ltxrt.parity.bench.work import Contender, Work, grid_of
+from ltxrt.parity.bench.worker import Server
+
+
+def test_operations_are_those_of_a_hand_count():
+    facts = TransformerFacts(2, 2, 3, 4, 4, 10, 1e4, (20.0, 2048.0, 2048.0), False, 1000.0)
+    # Width 6, 4 channels, text width 10; 5 tokens, 3 text tokens, 1 timestep.
+    ends = 5 * 4 * 6 + 5 * 6 * 4 + (256 * 6 + 6 * 6 + 6 * 36) + 3 * (10 * 6 + 6 * 6)
+    projections = 4 * (5 * 6 * 6) + 2 * (5 * 6 * 6) + 2 * (3 * 6 * 6)
+    attention = 2 * (5 * 5 * 6) + 2 * (5 * 3 * 6)
+    feed_forward = 5 * 6 * 24 + 5 * 24 * 6
+    whole = ends + 2 * (projections + attention + feed_forward)
+    assert flops.transformer(facts, flops.Call(1, 5, 3)) == whole
+    assert flops.transformer(facts, flops.Call(3, 5, 3)) == 3 * whole
+
+
+def test_operations_are_those_of_the_graph(tiny_bundle):
+    """Every weight that the graph multiplies with, for as many rows as it has; and the attentions."""
+    bundle = read_bundle(tiny_bundle("0.9.5"))
+    facts, tokens, text = bundle.facts.transformer, 7, 5
+    graph = onnx.load(str(bundle.path(bundle.graph("transformer").file)), load_external_data=False).graph
+    sizes = {i.name: math.prod(i.dims) for i in graph.initializer}
+    total = facts.layers * 2 * tokens * (tokens + text) * facts.width
+    for name in (node.input[1] for node in graph.node if node.op_type == "MatMul"):
+        of_text = "caption_projection" in name or ".attn2.to_k." in name or ".attn2.to_v." in name
+        total += sizes[name] * (text if of_text else 1 if name.startswith("adaln_single") else tokens)
+    assert flops.transformer(facts, flops.Call(1, tokens, text)) == total
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 1.37, 2.0])
+def test_exponent_of_exact_data(power):
+    sizes = [256, 512, 1024, 4096]
+    assert bench_results.exponent(sizes, [3e-4 * n**power for n in sizes]) == pytest.approx(power)
+
+
+def test_one_size_has_no_exponent():
+    assert bench_results.exponent([256], [1.0]) is None
+
+
+def test_turns_alternate():
+    assert list(bench_results.interleaved(["A", "B"], 3)) == ["A", "B", "A", "B", "A", "B"]
+
+
+def test_spread_and_ratio():
+    assert bench_results.spread([3.0, 1.0, 8.0]) == bench_results.Spread(3.0, 1.0, 8.0)
+    found = bench_results.ratio(Samples("a", (1.0, 2.0, 4.0)), Samples("b", (3.0, 4.0, 4.0)))
+    assert found == bench_results.Spread(2.0, 1.0, 3.0)
+
+
+def test_stages_are_medians_in_order():
+    stages = ({"text": 1.0, "image": 5.0}, {"text": 3.0, "image": 7.0})
+    assert list(bench_results.stage_shares(Samples("a", (6.0, 10.0), stages=stages)).items()) == [
+        ("text", 2.0),
+        ("image", 6.0),
+    ]
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 24, 256, 1024, 2048, 4096])
+def test_grid_has_the_tokens(tokens):
+    assert math.prod(grid_of(tokens)) == tokens
+
+
+def test_grid_is_near_a_cube():
+    assert grid_of(1024) == (8, 8, 16)
+
+
+def test_relative_l2():
+    one = np.array([3.0, 4.0], np.float32)
+    assert relative_l2(one, one) == 0
+    assert relative_l2(np.zeros(2, np.float32), one) == 1
+    assert relative_l2(np.zeros(3, np.float32), one) is None
+    assert relative_l2(one, np.zeros(2, np.float32)) is None
+
+
+def test_profile_leaves_the_warm_up_out():
+    def node(ts, name, dur):
+        return {"cat": "Node", "name": f"{name}_kernel_time", "ts": ts, "dur": dur, "args": {"op_name": name}}
+
+    def run(ts):
+        return {"cat": "Session", "name": "model_run", "ts": ts, "dur": 100}
+
+    events = [run(0), node(1, "MatMul", 9e6), run(10), node(11, "MatMul", 2e6), node(12, "Add", 1e6)]
+    events += [
+        run(20),
+        node(21, "MatMul", 4e6),
+        {"cat": "Node", "name": "x_fence_before", "ts": 22, "dur": 5},
+    ]
+    assert by_operator(events, 2) == {"MatMul": 3.0, "Add": 0.5}
+
+
+class Scripted:
+    """A worker that answers from a script and writes down who was asked what."""
+
+    def __init__(self, name, log, fails=""):
+        self.contender, self.log, self.fails = Contender(name, "ltxrt"), log, fails
+
+    def prepare(self, work):
+        self.log.append(f"{self.contender.name} prepare")
+        return 0.0
+
+    def ask(self, do, **request):
+        self.log.append(f"{self.contender.name} {do}")
+        if do == "output":
+            np.save(request["path"], np.full(2, 2.0 if self.contender.name == OURS else 1.0))
+        if do == self.fails:
+            raise WorkerError("there is no such device")
+        return {"seconds": 1.0, "stages": {}}
+
+
+def test_contenders_warm_up_and_take_turns(monkeypatch):
+    monkeypatch.setattr("ltxrt.parity.bench.processes.PAUSE", 0)
+    log, absent = [], {}
+    workers = [Scripted(OURS, log), Scripted(REFERENCE, log), Scripted("gpu", log, fails="run")]
+    arena = Arena(workers, absent, 2)
+    ours, theirs, gpu = arena.measure(Work("transformer", "model", 1))
+    assert (ours.values, ours.difference, theirs.values) == ((1.0, 1.0), 1.0, (1.0, 1.0))
+    assert (gpu.values, gpu.skipped) == ((), "there is no such device")
+    timed = [line for line in log if line.endswith("run")]
+    assert timed == [f"{n} run" for n in (OURS, REFERENCE, "gpu", OURS, REFERENCE, OURS, REFERENCE)]
+    log.clear()
+    arena.measure(Work("vae_encoder", "model", 1))
+    assert not [line for line in log if line.startswith("gpu")]
+    assert absent == {("gpu", "model"): "there is no such device"}
+
+
+def test_every_cold_start_is_a_process_of_its_own(monkeypatch, tmp_path):
+    """One process more than repetitions: the first warms the file cache. What cannot start is asked once."""
+    log = []
+
+    def fresh(contender, work, threads, do):
+        log.append(contender.name)
+        if contender.name not in (OURS, REFERENCE):
+            raise WorkerError("is not installed")
+        return float(len(log)), {"bytes": 7}
+
+    monkeypatch.setattr(cases, "fresh", fresh)
+    plan = cases.Plan(tmp_path, 1, 2, (1,), 1)
+    samples = cases._fresh(plan, Work("transformer", "model", 1), lambda seconds, reply: seconds)
+    names = [one.name for one in plan.contenders()]
+    assert log == [*names, OURS, REFERENCE, OURS, REFERENCE]
+    values = {one.contender: one.values for one in samples}
+    assert values[OURS] == (len(names) + 1.0, len(names) + 3.0)
+    skipped = {one.contender: one.skipped for one in samples if one.skipped}
+    assert skipped.keys() == {*names, "diffusers torch.compile"} - {OURS, REFERENCE}
+
+
+def test_a_worker_answers_failures():
+    server = Server()
+    assert server.answer({"do": "run"}) == {"failed": "nothing was prepared"}
+    assert server.answer({"do": "dance"}) == {"failed": "'dance'"}
+    assert server.answer({"do": "peak"})["bytes"] > 1 << 20
+
+
+def test_a_worker_keeps_packages_from_its_answers():
+    request = json.dumps({"do": "peak"}) + "\n"
+    command = [sys.executable, "-m", "ltxrt.parity.bench.worker"]
+    done = subprocess.run(command, input=request, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["bytes"] > 0
+
+
+def result(**changes):
+    step = Measurement(
+        "1024 tokens",
+        "s",
+        (
+            Samples(OURS, (1.0, 1.2), difference=3e-6),
+            Samples(REFERENCE, (2.5, 2.4)),
+            Samples("gpu", skipped="no | GPU <here>\nat all"),
+        ),
+        1024,
+        100_000_000_000,
+    )
+    profile = Profile("1024 tokens", 1024, 2, {"MatMul": 1.0, "Add": 0.1}, 1.0, 100_000_000_000)
+    peak = Measurement("8×8×8", "GFLOP/s", (Samples("NumPy", (250.0, 240.0)),))
+    video = Measurement(
+        "t2v, tiny model, 9×32×32",
+        "s",
+        (Samples(OURS, (0.3,), stages=({"a & b": 0.2},)), Samples(REFERENCE, (0.9,))),
+    )
+    sections = (
+        Section("peak", "Peak", "Products.", (peak,), others=1.5),
+        Section("transformer", "Step", "One step.", (step,), (profile,)),
+        Section("videos", "Videos", "Whole runs.", (video,)),
+        Section("memory", "Memory", "Bytes.", (Measurement("t2v", "bytes", (Samples(OURS, (5e7,)),)),)),
+    )
+    fields = {"machine": {"CPU": "a | b"}, "versions": {"numpy": "2"}, "settings": {}, "sections": sections}
+    return Result(1, "ltx-parity bench", "today", **{**fields, **changes})
+
+
+def test_page_names_goals_limits_and_who_was_skipped(tmp_path):
+    paths = bench_report.write(result(), tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "| gpu | transformer | no \\| GPU &lt;here> at all |" in text
+    assert "| CPU | a \\| b |" in text
+    assert "2.2 × as fast as diffusers eager | 2.23 × (2.00–2.50) | yes |" in text
+    assert "≥ 90% of the peak | 80% | no |" in text
+    assert "1.1 s (1–1.2) | 2.45 s (2.4–2.5) | 2.23 × (2.00–2.50) | 3.0e-06 |" in text
+    assert "3.00 at 1024 tokens" in text  # 250 GFLOP/s at most, 200 / 2.4 by diffusers
+    assert "50 MB" in text
+    assert "best single product of the whole run: 250 GFLOP/s" in text
+    assert "Other processes took 1.50 cores meanwhile." in text
+    pictures = [line.partition("](")[2].rstrip(")") for line in text.splitlines() if line.startswith("![")]
+    assert sorted(pictures) == sorted(p.relative_to(tmp_path).as_posix() for p in paths if p.suffix == ".svg")
+    assert len(pictures) == 4
+    data = json.loads((tmp_path / "page.json").read_text(encoding="utf-8"))
+    assert data["sections"][1]["measurements"][0]["samples"][1]["values"] == [2.5, 2.4]
+
+
+def test_plots_are_xml_without_surprises(tmp_path):
+    for path in bench_report.write(result(), tmp_path / "page.md"):
+        if path.suffix == ".svg":
+            assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_plot_text_is_escaped():
+    drawn = svg.bars("<script>&", {"a<b": {'x"&': 1.0}}, "s")
+    ElementTree.fromstring(drawn)
+    assert "<script" not in drawn
+    line = svg.Line("<i>", ((1.0, 2.0), (10.0, 20.0)))
+    ElementTree.fromstring(svg.lines("t", "x", "y", [line]))
+
+
+def test_a_run_of_nothing_is_a_page():
+    text = bench_report.page(result(sections=()), "page", [])
+    assert text.endswith("## Skipped\n\nNothing.\n")
+    assert "## Goals" not in text
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.bench_command, [str(a) for a in arguments])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--suite", "huge"], "--suite 'huge': must be one of quick, full"),
+        (["--only", "coffee"], "--only 'coffee': must be one of peak, transformer,"),
+        (["--threads", 0], "--threads 0: must be between 1 and 1000"),
+        (["--repeats", -1], "--repeats -1: must be between 1 and 1000"),
+        (["--tokens", "256,many"], "--tokens '256,many': must be numbers from 1 to 65536"),
+        (["--tokens", "0"], "--tokens '0': must be numbers"),
+        (["--output", "page.html"], "--output page.html: must end in .md"),
+        (["--output", "absent/page.md"], "its folder does not exist"),
+    ],
+)
+def test_a_mistake_is_one_sentence(tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    found = run("--output", "page.md", *options)
+    assert found.exit_code == 2
+    assert found.output.startswith("error: ") and message in found.output
+    assert found.output.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_are_the_sections():
+    assert tuple(cases.SECTIONS) == cli.NAMES
+
+
+def test_models_have_a_description_and_a_name():
+    assert configs(Model("wide", 3)).transformer.layers == 3
+    assert configs(Model("wide", 3)).transformer.width == 2048
+    assert set(DESCRIPTIONS) == {"tiny", "medium", "wide"}
+    with pytest.raises(InputError, match="no benchmark model"):
+        configs(Model("huge"))
+
+
+def test_a_strange_folder_is_not_taken_for_a_model(tmp_path):
+    (tmp_path / "tiny").mkdir()
+    with pytest.raises(InputError, match="is there but no model of ours"):
+        ensure(tmp_path, Model("tiny"))
+
+
+@pytest.fixture
+def work(tmp_path, tiny_bundle, diffusers_folder):
+    """The tests' own tiny model where the benchmark's wide one is looked for."""
+    folder = tmp_path / "work" / "wide-2-layers"
+    shutil.copytree(tiny_bundle("0.9.5"), folder / "bundle")
+    shutil.copytree(diffusers_folder("0.9.5"), folder / "diffusers")
+    return tmp_path / "work"
+
+
+def test_a_small_run(work, tmp_path, monkeypatch):
+    """The transformer section on a tiny model: workers, turns, profile, page."""
+    monkeypatch.setattr(cases, "BESIDE", (64, 64, 64))
+    monkeypatch.setattr(cases, "PRODUCTS", 1)
+    output = tmp_path / "page.md"
+    options = ["--only", "transformer", "--repeats", 1, "--threads", 1]
+    found = run("--work", work, *options, "--layers", 2, "--tokens", "6,24", "--output", output)
+    assert found.exit_code == 0, found.output
+    text = output.read_text(encoding="utf-8")
+    (steps,) = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))["sections"]
+    assert [row["unit"] for row in steps["measurements"]] == ["s", "GFLOP/s"] * 2 + ["GFLOP/s"]
+    for row in (row for row in steps["measurements"] if row["unit"] == "s"):
+        samples = {s["contender"]: s for s in row["samples"]}
+        assert len(samples[OURS]["values"]) == len(samples[REFERENCE]["values"]) == 1
+        assert samples[OURS]["difference"] < 1e-4
+        assert samples["ltxrt tensorrt"]["skipped"] and samples["diffusers torch.compile"]["skipped"]
+    assert steps["profiles"][0]["matrix_seconds"] > 0
+    assert steps["others"] is None or steps["others"] >= 0
+    assert "| operations | " in text and "--compile was not given" in text
+    assert {p.name for p in (tmp_path / "page").iterdir()} == {
+        "transformer-tokens.svg",
+        "transformer-operators.svg",
+    }
+    assert str(tmp_path) not in text
+
+
+def test_full_size_reads_from_the_disk_and_starts_both(work, tmp_path, monkeypatch):
+    """The section on a tiny model, told to have the 2B's number of layers."""
+    monkeypatch.setattr(cases, "LAYERS", 2)
+    plan = cases.Plan(work, 1, 1, (), 2)
+    section = cases.full_size(plan, lambda text: None)
+    assert [row.name for row in section.measurements] == [
+        "reading the weights from the disk",
+        "first transformer call",
+    ]
+    for row in section.measurements:
+        assert [s.contender for s in row.samples] == [OURS, REFERENCE]
+        assert all(len(s.values) == 1 and s.values[0] > 0 for s in row.samples)
+
+
+def test_reading_reads_every_file(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for name in ("a", "folder/b"):
+        (tmp_path / name).write_bytes(b"x" * 100_000)
+    assert disk.read(tmp_path) > 0
+    assert disk._files(tmp_path) == [tmp_path / "a", tmp_path / "folder" / "b"]
