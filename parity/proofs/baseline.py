@@ -187,6 +187,7 @@ def _frames(work: Path) -> dict[str, str]:
     """Name of a run → SHA-256 of its frames (F,H,W,3) uint8."""
     media = work / "media"
     _write_media(media)
+    (work / "frames").mkdir(exist_ok=True)
     runs = _runs(media)
 
     def one(item: tuple[str, Run]) -> tuple[str, str]:
