@@ -4,8 +4,9 @@
     python -m ltxrt.parity.proofs.baseline --work FOLDER --compare hashes.json           # and compare
 
 Six small checkpoints are exported in every precision, and forty videos are made of them, all through the
-commands that users run. Frames depend on the processor's kernels, so its name is recorded beside the hashes;
-on another processor only the graphs are compared, and that is said.
+commands that users run. Frames depend on the processor's kernels, so its name and its vector instructions are
+recorded beside the hashes; on another processor only the graphs are compared, and that is said. The tests
+compare a few with tests/parity/proofs/baseline.json.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import dataclasses
 import hashlib
 import json
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -120,18 +121,19 @@ def main(work: Path, output: Path | None, compare: Path | None) -> None:
     wanted = json.loads(compare.read_text()) if compare else None
     work.mkdir(parents=True, exist_ok=True)
     found = {
-        "machine": cpuinfo().get("model name", "unknown"),
-        "graphs": _graphs(work),
-        "frames": _frames(work),
+        "machine": machine(),
+        "graphs": graphs(work),
+        "frames": frames(work),
     }
     if output is not None:
         with atomic_write(output) as temporary:
             temporary.write_text(json.dumps(found, indent=1) + "\n")
     if wanted is not None:
-        _report(wanted, found)
+        report(wanted, found)
 
 
-def _report(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def report(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Say what differs; raises LtxrtError where anything does."""
     parts = ["graphs", "frames"] if wanted["machine"] == found["machine"] else ["graphs"]
     if len(parts) == 1:
         click.echo(f"frames were hashed on {wanted['machine']}, this is {found['machine']}: not compared")
@@ -148,19 +150,31 @@ def _report(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     click.echo(f"the same: {', '.join(f'{len(found[part])} {part}' for part in parts)}")
 
 
-def _graphs(work: Path) -> dict[str, str]:
-    """version/file → SHA-256, of every graph, its weights and the map of their names."""
+def machine() -> str:
+    """What decides in which order floating-point sums are made: the processor and its vector instructions."""
+    found = cpuinfo()
+    vectors = [f for f in found.get("flags", "").split() if f.startswith(("avx", "amx", "fma"))]
+    return f"{found.get('model name', 'unknown')}, {' '.join(sorted(vectors))}"
+
+
+def graphs(
+    work: Path,
+    versions: Sequence[str] = VERSIONS,
+    precisions: Sequence[str] = PRECISIONS,
+    quantised: Sequence[str] = QUANTISED,
+) -> dict[str, str]:
+    """version/file → SHA-256, of every graph, its weights and the map of their names; exported to `work`."""
     found = {}
-    for version in VERSIONS:
-        bundle = _bundle(work, version)
+    for version in versions:
+        bundle = _bundle(work, version, precisions, quantised)
         for path in sorted((bundle / "onnx").iterdir()):
             if not path.name.startswith("."):
                 found[f"{version}/{path.relative_to(bundle).as_posix()}"] = sha256(path)
     return found
 
 
-def _bundle(work: Path, version: str) -> Path:
-    """A bundle of the checkpoint in every precision; kept in `work` for frames and for a second call."""
+def _bundle(work: Path, version: str, precisions: Sequence[str], quantised: Sequence[str]) -> Path:
+    """A bundle of the checkpoint in these precisions; kept in `work` for frames and for a second call."""
     checkpoint, bundle = work / version / "checkpoint", work / version / "bundle"
     if bundle.exists():
         return bundle
@@ -175,20 +189,23 @@ def _bundle(work: Path, version: str) -> Path:
         upsampler = checkpoint / "upsampler.safetensors"
         synthetic.write_upsampler(upsampler, UpsamplerConfig(16, 64, 2, temporal=False))
         more += ["--upsampler", upsampler]
-    for precision in PRECISIONS:
+    for precision in precisions:
         _call("ltxrt.export.cli", *export, *more, "--precision", precision)
-    for precision in QUANTISED:
+    for precision in quantised:
         fp8 = ("--component", "transformer", "--precision", precision, "--uncalibrated")
         _call("ltxrt.export.cli", *export, *fp8)
     return bundle
 
 
-def _frames(work: Path) -> dict[str, str]:
-    """Name of a run → SHA-256 of its frames (F,H,W,3) uint8."""
+def frames(work: Path, names: Collection[str] | None = None) -> dict[str, str]:
+    """Name of a run → SHA-256 of its frames (F,H,W,3) uint8: of all runs, or of `names`.
+
+    The bundles are those that `graphs` has left in `work`.
+    """
     media = work / "media"
     _write_media(media)
     (work / "frames").mkdir(exist_ok=True)
-    runs = _runs(media)
+    runs = {name: run for name, run in _runs(media).items() if names is None or name in names}
 
     def one(item: tuple[str, Run]) -> tuple[str, str]:
         name, run = item
@@ -199,8 +216,8 @@ def _frames(work: Path) -> dict[str, str]:
         if not folder.exists():
             bundle = work / run.version / "bundle"
             _call("ltxrt.runtime.cli", "--bundle", bundle, "--prompt", PROMPT, *options)
-        frames = [np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))]
-        return name, hashlib.sha256(np.stack(frames).tobytes()).hexdigest()
+        pictures = [np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))]
+        return name, hashlib.sha256(np.stack(pictures).tobytes()).hexdigest()
 
     with ThreadPoolExecutor(2) as pool:
         return dict(pool.map(one, runs.items()))
