@@ -18,7 +18,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types wheel clean
+.PHONY: help demo test lint measure types wheel clean
 
 help:  ## Show this
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,9 +29,13 @@ demo: $(READY)  ## Make a random checkpoint, export it, run text-to-video and im
 test: $(READY)  ## Run the tests
 	OMP_NUM_THREADS=1 $(RUN) pytest $(PYTEST_ARGS)
 
-lint: $(READY)  ## Check style
+lint: $(READY)  ## Check style and the limits on files and functions
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	$(VENV)/bin/python .ci/measure.py --check
+
+measure: $(READY)  ## Print the code's measures
+	$(VENV)/bin/python .ci/measure.py
 
 # mypy cannot follow an editable install's import hook, so it is shown the folders under one name.
 types: $(READY)  ## Check types

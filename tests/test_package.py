@@ -48,7 +48,7 @@ def run(executable, *arguments, cwd):
 def sdist(tmp_path_factory):
     """The unpacked source archive, built from a copy: no build folder is left in the tree."""
     folder = tmp_path_factory.mktemp("sdist")
-    ignored = shutil.ignore_patterns(".*", "build", "dist", "demo", "out", "*.egg-info", "__pycache__")
+    ignored = shutil.ignore_patterns(".[!c]*", "build", "dist", "demo", "out", "*.egg-info", "__pycache__")
     shutil.copytree(ROOT, folder / "tree", ignore=ignored, symlinks=True)
     run(sys.executable, "-c", BUILD.format("sdist"), cwd=folder / "tree")
     (archive,) = folder.glob("ltxrt-*.tar.gz")
@@ -67,7 +67,16 @@ def wheel(sdist):
 
 def test_source_archive_holds_what_building_and_testing_need(sdist):
     wanted = modules() | {p.relative_to(ROOT).as_posix() for p in (ROOT / "tests").rglob("*.py")}
-    wanted |= {"Makefile", "constraints.txt", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md"}
+    wanted |= {
+        ".ci/run",
+        ".ci/measure.py",
+        "Makefile",
+        "constraints.txt",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "README.md",
+    }
     assert [name for name in sorted(wanted) if not (sdist / name).is_file()] == []
 
 
