@@ -12,7 +12,7 @@ import logging
 import signal
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from ltxrt.engines.errors import LtxrtError
 from ltxrt.engines.parsing import text
 
 _DEBUG = "ltxrt.debug"
+_NAMES = "ltxrt.names"
 _LONGEST = 2000  # characters of a message, whatever went into it
 _asked: list[type[KeyboardInterrupt]] = []  # interruptions since the command began
 # click ≥ 8.2 raises this instead of printing the help itself.
@@ -119,6 +120,26 @@ def say(line: str, err: bool = False) -> None:
     click.echo("\n".join(map(text.printable, line.split("\n"))), err=err)
 
 
+def name_settings(names: Mapping[str, str]) -> None:
+    """What messages of the running command call settings that it did not get by its options."""
+    click.get_current_context().meta.setdefault(_NAMES, {}).update(names)
+
+
+def called(ctx: click.Context, name: str) -> str:
+    """A setting as the user of the running command knows it: its option, or its field where it has none.
+
+    What stands behind a dot is the key of an option that takes KEY=VALUE.
+    """
+    if name in ctx.meta.get(_NAMES, {}):
+        return str(ctx.meta[_NAMES][name])
+    option, _, key = name.partition(".")
+    dashed = f"--{option.replace('_', '-')}"
+    options = [o.opts for o in ctx.command.params if isinstance(o, click.Option) and o.name == option]
+    options += [o.opts for o in ctx.command.params if dashed in o.opts]
+    flag = max(options[0], key=len) if options else ""
+    return f"{flag} {key.replace('_', '-')}".rstrip() if flag else name
+
+
 def ltxrt_command(name: str | None = None, **attributes: Any) -> Any:
     """Decorator like `click.command`; `ltxrt_command(cls=LtxrtGroup)` is the one like `click.group`."""
     return click.command(name, **{"cls": LtxrtCommand, **attributes})
@@ -207,7 +228,7 @@ def _one_line(ctx: click.Context) -> Iterator[None]:
         if debug and not isinstance(error, click.ClickException):
             say(traceback.format_exc().rstrip("\n"), err=True)
         cause = _interruption(error) or (_asked[0]() if _asked else error)
-        raise _describe(cause, ctx.command_path, debug) from error
+        raise _describe(cause, ctx, debug) from error
 
 
 def _interruption(error: BaseException) -> KeyboardInterrupt | None:
@@ -226,18 +247,20 @@ def _interruption(error: BaseException) -> KeyboardInterrupt | None:
     return None
 
 
-def _describe(error: BaseException, command: str, debug: bool) -> _OneLine:
+def _describe(error: BaseException, ctx: click.Context, debug: bool) -> _OneLine:
     match error:
         case Terminated():
             return _OneLine("terminated", 143)
         case KeyboardInterrupt():
             return _OneLine("interrupted", 130)
         case click.UsageError():
-            return _OneLine(f"error: {error.format_message()} (see '{command} --help')", error.exit_code)
+            return _OneLine(
+                f"error: {error.format_message()} (see '{ctx.command_path} --help')", error.exit_code
+            )
         case click.ClickException():
             return _OneLine(f"error: {error.format_message()}", error.exit_code)
         case LtxrtError():
-            return _OneLine(f"error: {error}", error.exit_code)
+            return _OneLine(f"error: {error.worded(lambda name: called(ctx, name))}", error.exit_code)
         case OSError(strerror=str()):  # the machine's: disk full, permission denied
             where = f": {error.filename}" if error.filename else ""
             return _OneLine(f"error: {error.strerror}{where}", 1)

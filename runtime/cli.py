@@ -258,9 +258,9 @@ def _request(options: dict[str, Any]) -> tuple[Request, list[str]]:
     values = {name: value for name, value in options.items() if value is not None}
     for name in LISTS:
         if name in values:
-            values[name] = numbers(_flag(name), values[name])
+            values[name] = numbers(name, values[name])
     if "skip_block_list" in values:
-        values["skip_block_list"] = blocks(_flag("skip_block_list"), values["skip_block_list"])
+        values["skip_block_list"] = blocks("skip_block_list", values["skip_block_list"])
     if "vae_memory" in values:
         values["vae_memory"] = tiling.parse_bytes(values["vae_memory"])
     values["conditions"] = tuple(media.parse(text) for text in values["conditions"])

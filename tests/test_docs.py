@@ -85,6 +85,55 @@ def test_options_that_messages_name_are_of_some_command():
                 assert set(FLAG.findall(node.value)) <= known, (path, node.value)
 
 
+# What a message may propose to run, options and all.
+COMMAND_LINE = re.compile(r"\b(ltx-(run|export|parity)|pip install|python -m)\b")
+
+
+def texts(tree):
+    """The strings of a module, each with all its parts and what is put in left out; no docstrings."""
+    inside = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            inside.add(node.body[0].value)
+        if isinstance(node, ast.JoinedStr):
+            parts = [n for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+            inside |= set(parts)
+            yield "".join(part.value for part in parts)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in inside:
+            yield node.value
+
+
+def flags_of_messages(source):
+    """The options that strings of a module name outside of a whole command line."""
+    for text in texts(ast.parse(source)):
+        line = COMMAND_LINE.search(text)
+        yield from FLAG.findall(text[: line.start()] if line else text)
+
+
+LIBRARY = [
+    path
+    for folder in ("runtime",)
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if path.stem not in ("cli", "cli_base", "options")
+]
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_message_of_the_library_names_fields_and_no_options(path):
+    """A Python or an HTTP user has none; `cli_base.called` puts in a command's options."""
+    assert list(flags_of_messages(path.read_text(encoding="utf-8"))) == []
+
+
+def test_an_option_in_a_message_is_seen():
+    planted = '''"""--docstring"""
+def f(x):
+    raise InputError(f"{x}: give --height or " "more" + "--width")
+HINT = f"run ltx-export onnx --vae {x}" "--strip"
+'''
+    assert sorted(flags_of_messages(planted)) == ["--height", "--width"]
+
+
 def test_precisions_are_the_same_everywhere():
     assert set(bundle.PRECISIONS) == {*trace.PRECISIONS, *build.BASE} == set(export_cli.PRECISIONS)
 

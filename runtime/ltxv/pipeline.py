@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ltxrt.engines import verification
 from ltxrt.engines.backend import Engine, check_files, choose, files, load_engine
 from ltxrt.engines.bundle import Bundle, read_bundle
-from ltxrt.engines.errors import BundleError
+from ltxrt.engines.errors import BundleError, within
 from ltxrt.engines.families.ltxv.facts import SchedulerFacts, TransformerFacts, VaeFacts
 from ltxrt.engines.storage import integrity
 from ltxrt.engines.storage.files import read_ahead
@@ -31,7 +31,7 @@ from ltxrt.runtime.media import conditions
 from ltxrt.runtime.noise import file as noise_file
 from ltxrt.runtime.noise.cpu import Generator, Noise
 from ltxrt.runtime.noise.sources import Draws, draws
-from ltxrt.runtime.request.request import PASS_FLAGS, Request, Settings, complete, guidance_lists
+from ltxrt.runtime.request.request import PASS_GROUPS, Request, Settings, complete, guidance_lists
 from ltxrt.runtime.sampling import guidance_plan, rope, schedule
 from ltxrt.runtime.sampling.conditioning import distinct_timesteps
 from ltxrt.runtime.sampling.conditioning_items import Conditioned, prepare, strip
@@ -304,20 +304,23 @@ class Pipeline:
     def sigmas(self, settings: Settings, number: int) -> Array:
         """The sigmas that pass `number` runs."""
         one = settings.preset.passes[number]
-        if one.timesteps is not None:
-            sigmas = schedule.explicit(one.timesteps, self.scheduler.allowed_steps, PASS_FLAGS[number])
-        else:
-            tokens, facts = self.shape(settings, number).tokens, settings.scheduler(self.scheduler)
-            sigmas = schedule.sigmas(facts, one.steps, tokens, PASS_FLAGS[number])
-            sigmas = schedule.skip(sigmas, one.skip_initial, one.skip_final, PASS_FLAGS[number])
+        with within(PASS_GROUPS[number]):
+            if one.timesteps is not None:
+                sigmas = schedule.explicit(one.timesteps, self.scheduler.allowed_steps)
+            else:
+                tokens, facts = self.shape(settings, number).tokens, settings.scheduler(self.scheduler)
+                sigmas = schedule.sigmas(facts, one.steps, tokens)
+                sigmas = schedule.skip(sigmas, one.skip_initial, one.skip_final)
         strength = settings.request.denoise_strength
         return schedule.part(sigmas, strength) if strength is not None and number == 0 else sigmas
 
     def plan(self, settings: Settings, number: int) -> tuple[StepGuidance, ...]:
         """The guidance of each step of pass `number`."""
         lists = guidance_lists(settings.preset.passes[number])
-        steps = guidance_plan.plan(lists, self.sigmas(settings, number))
-        guidance_plan.check_blocks(steps, self.transformer.layers)
+        sigmas = self.sigmas(settings, number)
+        with within(PASS_GROUPS[number]):
+            steps = guidance_plan.plan(lists, sigmas)
+            guidance_plan.check_blocks(steps, self.transformer.layers)
         return steps
 
     def precisions(self, settings: Settings) -> dict[str, str]:

@@ -10,7 +10,7 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-from ltxrt.engines.errors import BundleError, InputError
+from ltxrt.engines.errors import BundleError, InputError, setting
 from ltxrt.engines.parsing import json_input, tokenizer_file
 from ltxrt.engines.parsing.tokenizer_file import no_panic
 
@@ -36,7 +36,9 @@ class Tokenizer:
 
     def __init__(self, path: Path, max_tokens: int, sha256: str | None = None) -> None:
         if max_tokens < 2:
-            raise InputError(f"--max-tokens {max_tokens}: must be at least 2, one for the end of the prompt")
+            raise InputError(
+                f"{setting('max_tokens')} {max_tokens}: must be at least 2, one for the end of the prompt"
+            )
         self.max_tokens = max_tokens
         self._tokenizer = _load(path, sha256)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.families.ltxv.facts import VaeFacts
 
 Array = NDArray[np.float32]
@@ -25,7 +25,7 @@ def first_pass_size(height: int, width: int, factor: float, vae: VaeFacts) -> tu
     small = tuple(int(side * factor) // cell * cell for side in (height, width))
     if min(small) < cell:
         raise InputError(
-            f"--downscale-factor {factor:g} of {height}x{width} leaves {small[0]}x{small[1]}; "
+            f"{setting('downscale_factor')} {factor:g} of {height}x{width} leaves {small[0]}x{small[1]}; "
             "give a larger factor or a larger size"
         )
     return small[0], small[1]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.families.ltxv.facts import VaeFacts
 from ltxrt.runtime.ltxv.upscale import resize
 from ltxrt.runtime.media import read as media
@@ -33,13 +33,15 @@ def check(settings: Settings, vae: VaeFacts) -> None:
     cut = settings.request.denoise_strength is not None or settings.preset.passes[0].skip_initial > 0
     if video is None and cut:
         raise InputError(
-            "--denoise-strength and --skip-initial begin with a video that is there; give --input-video FILE"
+            f"{setting('denoise_strength')} and {setting('skip_initial')} begin with a video that is there; "
+            f"give {setting('input_video')}, a file"
         )
     if video is not None:
         if not cut and (settings.preset.passes[0].timesteps or (1.0,))[0] >= 1:
             raise InputError(
-                "--input-video would be all noise at the first step; give --denoise-strength below 1, or "
-                "--skip-initial, or --timesteps from below 1"
+                f"{setting('input_video')} would be all noise at the first step; give "
+                f"{setting('denoise_strength')} below 1, or {setting('skip_initial')}, or "
+                f"{setting('timesteps')} from below 1"
             )
         _check_whole(_whole(video), settings, vae)
 
@@ -71,7 +73,7 @@ def read(
 def read_whole(settings: Settings, size: VideoShape, vae: VaeFacts) -> Array:
     """Pixels (3,F,h,w) of the video to start from."""
     if settings.request.input_video is None:
-        raise InputError("there is no --input-video")
+        raise InputError(f"{setting('input_video')}: there is none")
     return read(_whole(settings.request.input_video), settings, size, vae, scaled_first=True)
 
 
@@ -81,8 +83,7 @@ def item(condition: Condition, pixels: Array) -> Item:
 
 
 def _whole(video: Path | str | Array) -> Condition:
-    label = "--input-video" if isinstance(video, np.ndarray) else f"--input-video {video}"
-    return Condition(video, text=label)
+    return Condition(video, given_as="input_video")
 
 
 def _expected(condition: Condition, settings: Settings, vae: VaeFacts) -> Item:
@@ -96,9 +97,9 @@ def _expected(condition: Condition, settings: Settings, vae: VaeFacts) -> Item:
         fit = total - condition.frame
         short = there <= fit
         few = f"has {there} frames" if short else f"{fit} of its frames fit from frame {condition.frame} on"
+        way = "a longer one" if short else f"an earlier frame, more {setting('num_frames')}"
         raise InputError(
-            f"{condition.label}: {few}, and a video needs {least} or more; "
-            f"give {'a longer one' if short else 'an earlier frame, more --num-frames'} or an image"
+            f"{condition.label}: {few}, and a video needs {least} or more; give {way} or an image"
         )
     return Item(condition.frame, frames, condition.strength, condition.label)
 
@@ -108,8 +109,8 @@ def _check_whole(condition: Condition, settings: Settings, vae: VaeFacts) -> Non
     found = _expected(condition, settings, vae).frames
     if found < wanted:
         raise InputError(
-            f"{condition.label}: has {found} usable frame{'s' if found > 1 else ''} and --num-frames is "
-            f"{wanted}; give a longer one, or --num-frames {found}"
+            f"{condition.label}: has {found} usable frame{'s' if found > 1 else ''} and "
+            f"{setting('num_frames')} is {wanted}; give a longer one, or {setting('num_frames')} {found}"
         )
 
 

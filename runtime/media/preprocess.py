@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ltxrt.engines.errors import InputError, LtxrtError
+from ltxrt.engines.errors import InputError, LtxrtError, setting
 from ltxrt.runtime.ltxv.upscale import resize
 
 Array = NDArray[np.float32]
@@ -59,7 +59,7 @@ def preparation_named(text: str) -> Preparation:
     steps = [] if text == "none" else text.split(",")
     if any(step not in STEPS for step in steps):
         raise InputError(
-            f"--preparation {text!r}: must be one of {', '.join(PREPARATIONS)}, none, "
+            f"{setting('preparation')} {text!r}: must be one of {', '.join(PREPARATIONS)}, none, "
             f"or steps of {','.join(STEPS)}"
         )
     return Preparation("crop" in steps, "blur" in steps, "codec" in steps, "bilinear")
@@ -162,7 +162,7 @@ def h264_round_trip(picture: Picture, crf: int = CRF) -> Picture:
     except av.error.FFmpegError as error:
         raise LtxrtError(
             f"this PyAV cannot pass an image through libx264 ({error}); reinstall the package av, or give "
-            "--preparation plain"
+            f"{setting('preparation')} plain"
         ) from error
 
 

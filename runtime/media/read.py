@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.families.ltxv.facts import VaeFacts
 from ltxrt.engines.parsing.text import LIMIT, clipped, number, quoted, whole
 from ltxrt.runtime.media.images import picture, read_image
@@ -44,21 +44,20 @@ _NO_PLACE = re.compile(r"@(?:[^@/\\.]*|[0-9.:+-]*)$")
 class Condition:
     """A file, or pixels (3,H,W) or (3,n,H,W) float32 in −1..1, from `frame` on, with a strength of 0 to 1.
 
-    `text` is what the user wrote, for messages.
+    For messages: `text` is what the user wrote, `given_as` the setting that it was given as.
     """
 
     path: Path | str | NDArray[np.float32]
     frame: int = 0
     strength: float = 1.0
     text: str = ""
+    given_as: str = "conditions"
 
     @property
     def label(self) -> str:
         """What messages call it."""
-        if self.text:
-            return self.text
-        kind = "pixels" if isinstance(self.path, np.ndarray) else str(self.path)
-        return f"--condition {kind}"
+        what = self.text or ("pixels" if isinstance(self.path, np.ndarray) else self.path)
+        return f"{setting(self.given_as)} {what}"
 
 
 def parse(text: str) -> Condition:
@@ -66,17 +65,17 @@ def parse(text: str) -> Condition:
 
     Raises InputError for a frame that is no whole number of 0 or more, or a strength outside 0..1.
     """
-    label = f"--condition {text}"
+    label = Condition(text).label
     match = _PLACE.fullmatch(text)
     there = _exists(text)
     if match is None or there:
         if not there and _NO_PLACE.search(text):
             raise InputError(f"{label}: must be MEDIA[@FRAME[:STRENGTH]], as in photo.png@96:0.8")
-        return Condition(Path(text), text=label)
+        return Condition(Path(text), text=text)
     frame, strength = _frame(match["frame"], label), match["strength"]
     if frame < 0:
         raise InputError(f"{label}: frame {frame} must be 0 or more, counted from the video's start")
-    return Condition(Path(match["path"]), frame, _strength(strength, label), label)
+    return Condition(Path(match["path"]), frame, _strength(strength, label), text)
 
 
 def _frame(text: str, label: str) -> int:

@@ -27,7 +27,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 from PIL import Image
 
-from ltxrt.engines.errors import InputError, LtxrtError
+from ltxrt.engines.errors import InputError, LtxrtError, setting
 from ltxrt.engines.parsing.text import quoted
 from ltxrt.engines.storage.files import temporary_for
 from ltxrt.runtime.media.readers import check_regular, damaged, open_video
@@ -83,38 +83,48 @@ def check_output(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         parent = path.absolute().parent
-        raise InputError(f"--output {path}: cannot write to {parent} ({error.strerror})") from error
+        raise InputError(
+            f"{setting('output')} {path}: cannot write to {parent} ({error.strerror})"
+        ) from error
 
 
 def _check_place(path: Path) -> None:
     suffix = suffix_of(path)
     if suffix not in (*SUFFIXES, ""):
-        raise InputError(f"--output {path}: the suffix must be {ALLOWED}")
+        raise InputError(f"{setting('output')} {path}: the suffix must be {ALLOWED}")
     if path.name in ("", "..") or "\0" in path.name:
-        raise InputError(f"--output {path}: is no name; give the path of a file, or of a folder to be made")
+        raise InputError(
+            f"{setting('output')} {path}: is no name; give the path of a file, or of a folder to be made"
+        )
     parent = path.absolute().parent
     if not parent.is_dir():
-        raise InputError(f"--output {path}: the folder {parent} does not exist; make it first")
+        raise InputError(f"{setting('output')} {path}: the folder {parent} does not exist; make it first")
     if suffix == "" and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"--output {path}: exists; give a new name or an empty folder for the PNG frames")
+        raise InputError(
+            f"{setting('output')} {path}: exists; give a new name or an empty folder for the PNG frames"
+        )
     if suffix != "" and path.is_dir():
-        raise InputError(f"--output {path}: is a folder; give a file name")
+        raise InputError(f"{setting('output')} {path}: is a folder; give a file name")
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise InputError(f"--output {path}: is a device or a pipe; give the name of a regular file")
+        raise InputError(
+            f"{setting('output')} {path}: is a device or a pipe; give the name of a regular file"
+        )
 
 
 def _check_replaceable(path: Path) -> None:
     """Refuse what the finished video, under its temporary name, could not be renamed to."""
     if suffix_of(path) == "" and path.is_symlink():
-        raise InputError(f"--output {path}: is a link; give the folder it points to, {path.readlink()}")
+        raise InputError(
+            f"{setting('output')} {path}: is a link; give the folder it points to, {path.readlink()}"
+        )
     if path.is_mount():
-        raise InputError(f"--output {path}: is where a disk is mounted; give a new name in it")
+        raise InputError(f"{setting('output')} {path}: is where a disk is mounted; give a new name in it")
     parent = path.absolute().parent.stat()
     there = path.exists() or path.is_symlink()
     owners = (0, parent.st_uid, path.lstat().st_uid) if there else (os.geteuid(),)
     if parent.st_mode & stat.S_ISVTX and os.geteuid() not in owners:
         raise InputError(
-            f"--output {path}: belongs to another user, who alone may replace it; give a new name"
+            f"{setting('output')} {path}: belongs to another user, who alone may replace it; give a new name"
         )
 
 
@@ -126,7 +136,9 @@ def check_not_read(path: Path, files: Iterable[Path | str]) -> None:
         except (OSError, ValueError):  # an input that is not there is told where it is read
             continue
         if same:
-            raise InputError(f"--output {path}: the video is made from this file; give another name")
+            raise InputError(
+                f"{setting('output')} {path}: the video is made from this file; give another name"
+            )
 
 
 def suffix_of(path: Path) -> str:
@@ -198,7 +210,9 @@ class VideoWriter:
 
     def _finish(self) -> None:
         if self.count == 0:
-            raise InputError(f"--output {self.path}: no frames were written; a video needs at least one")
+            raise InputError(
+                f"{setting('output')} {self.path}: no frames were written; a video needs at least one"
+            )
         self._sink.finish()
 
     def _open(self) -> _Sink:

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import InputError, setting
 
 Noise = Callable[[tuple[int, ...]], NDArray[np.float32]]  # a shape to standard normal numbers
 
@@ -103,7 +103,7 @@ class TorchCpuGenerator:
 def check_seed(seed: int) -> int:
     """The seed, refused where torch would refuse it."""
     if not 0 <= seed < 2**64:
-        raise InputError(f"--seed {seed}: must be between 0 and 2**64 - 1")
+        raise InputError(f"{setting('seed')} {seed}: must be between 0 and 2**64 - 1")
     return seed
 
 

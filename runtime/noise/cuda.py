@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.parsing.text import quoted
 from ltxrt.runtime.noise.cpu import bfloat16, check_dtype, check_seed
 
@@ -55,7 +55,7 @@ class TorchCudaGenerator:
 
     def __init__(self, seed: int, gpu: str) -> None:
         if gpu not in GPUS:
-            raise InputError(f"--gpu {quoted(gpu)}: must be one of {', '.join(GPUS)}")
+            raise InputError(f"{setting('gpu')} {quoted(gpu)}: must be one of {', '.join(GPUS)}")
         multiprocessors, threads = GPUS[gpu]
         self._seed = check_seed(seed)
         self._most_blocks = multiprocessors * (threads // BLOCK)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import InputError, setting
 from ltxrt.runtime.media.readers import check_regular
 
 _HEADER_BYTES = 4096  # all that is looked at for the header, of which NumPy writes 128
@@ -28,7 +28,7 @@ def own(noise: Path | str | NDArray[np.float32] | None, shape: tuple[int, ...]) 
     if isinstance(noise, str | Path):
         return load(Path(noise), shape)
     if noise is not None and (noise.shape != shape or noise.dtype != np.float32):
-        raise InputError(f"noise {noise.dtype} {noise.shape}: must be float32 {shape}")
+        raise InputError(f"{setting('noise')} {noise.dtype} {noise.shape}: must be float32 {shape}")
     return noise
 
 
@@ -38,7 +38,7 @@ def load(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
     No more is read than a short header and what `shape` takes. Raises InputError for a file that is missing,
     no regular one, cut, no .npy, not of floats, of another shape, or not finite.
     """
-    label = f"--noise-file {path}"
+    label = f"{setting('noise')} {path}"
     check_regular(path, label)
     try:
         with path.open("rb") as file:

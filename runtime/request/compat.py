@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.families.ltxv.facts import SchedulerFacts, TransformerFacts
 from ltxrt.engines.parsing.text import quoted
 from ltxrt.runtime.noise.cpu import Noise
@@ -122,5 +122,5 @@ REFERENCES = {
 def reference(name: str) -> Reference:
     """The row of that name."""
     if name not in REFERENCES:
-        raise InputError(f"--reference {quoted(name)}: must be one of {', '.join(REFERENCES)}")
+        raise InputError(f"{setting('reference')} {quoted(name)}: must be one of {', '.join(REFERENCES)}")
     return REFERENCES[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.parsing import text as given
 from ltxrt.engines.parsing.text import quoted
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from ltxrt.runtime.request.yaml_file import FileSettings
 
 
-def numbers(flag: str, text: str) -> tuple[float, ...]:
+def numbers(name: str, text: str) -> tuple[float, ...]:
     """`"1,0.9875,0.725"` as numbers."""
     try:
         return tuple(given.number(part) for part in text.split(","))
     except ValueError as error:
         raise InputError(
-            f"{flag} {quoted(text)}: must be numbers with commas, as in 1,0.9875,0.725"
+            f"{setting(name)} {quoted(text)}: must be numbers with commas, as in 1,0.9875,0.725"
         ) from error
 
 
-def blocks(flag: str, text: str) -> tuple[tuple[int, ...], ...]:
+def blocks(name: str, text: str) -> tuple[tuple[int, ...], ...]:
     """`"11,25;22"` as lists of block numbers, a list for each guidance timestep.
 
     An empty list perturbs no block: `";0,1;2"` is an empty one and two others, `""` is one empty list.
@@ -33,34 +33,34 @@ def blocks(flag: str, text: str) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(given.whole(number) for number in numbers_) for numbers_ in lists)
     except ValueError as error:
         raise InputError(
-            f"{flag} {quoted(text)}: must be block numbers with commas, a semicolon between lists, as in "
-            "11,25;28, where ;28 begins with an empty list"
+            f"{setting(name)} {quoted(text)}: must be block numbers with commas, a semicolon between lists, "
+            "as in 11,25;28, where ;28 begins with an empty list"
         ) from error
 
 
-def _integer(flag: str, text: str) -> int:
+def _integer(name: str, text: str) -> int:
     try:
         return given.whole(text)
     except ValueError as error:
         raise InputError(
-            f"{flag} {quoted(text)}: must be a whole number of up to {given.DIGITS} digits"
+            f"{setting(name)} {quoted(text)}: must be a whole number of up to {given.DIGITS} digits"
         ) from error
 
 
-def _number(flag: str, text: str) -> float:
+def _number(name: str, text: str) -> float:
     try:
         return given.number(text)
     except ValueError as error:
-        raise InputError(f"{flag} {quoted(text)}: must be a number") from error
+        raise InputError(f"{setting(name)} {quoted(text)}: must be a number") from error
 
 
-def _yes_or_no(flag: str, text: str) -> bool:
+def _yes_or_no(name: str, text: str) -> bool:
     if text not in ("yes", "no"):
-        raise InputError(f"{flag} {quoted(text)}: must be yes or no")
+        raise InputError(f"{setting(name)} {quoted(text)}: must be yes or no")
     return text == "yes"
 
 
-def _text(_flag: str, text: str) -> str:
+def _text(_name: str, text: str) -> str:
     return text
 
 
@@ -92,10 +92,12 @@ def second_pass(items: Sequence[str]) -> dict[str, Any]:
         name = key.strip().replace("-", "_")
         if not sign or name not in PASS:
             known = ", ".join(n.replace("_", "-") for n in PASS)
-            raise InputError(f"--second-pass {quoted(item)}: must be KEY=VALUE with a KEY of {known}")
+            raise InputError(
+                f"{setting('second_pass')} {quoted(item)}: must be KEY=VALUE with a KEY of {known}"
+            )
         if name in values:
-            raise InputError(f"--second-pass {key.strip()}: given twice; give it once")
-        values[name] = PASS[name](f"--second-pass {key.strip()}", text)
+            raise InputError(f"{setting(f'second_pass.{name}')}: given twice; give it once")
+        values[name] = PASS[name](f"second_pass.{name}", text)
     return values
 
 
@@ -105,17 +107,21 @@ def precisions(text: str | None, components: Sequence[str]) -> dict[str, str]:
         return {}
     if "=" not in text and text.startswith("fp8"):
         raise InputError(
-            f"--precision {text}: only the transformer is quantised to FP8; give --precision "
-            f"transformer={text}, the other components then run in what the bundle has"
+            f"{setting('precision')} {text}: only the transformer is quantised to FP8; give "
+            f"{setting('precision')} transformer={text}, the other components then run in what the bundle has"
         )
     if "=" not in text:
         return dict.fromkeys(components, text)
     pairs = [item.partition("=")[::2] for item in text.split(",")]
     for name, _ in pairs:
         if name not in components:
-            raise InputError(f"--precision names {quoted(name)}; components are {', '.join(components)}")
+            raise InputError(
+                f"{setting('precision')} names {quoted(name)}; components are {', '.join(components)}"
+            )
     if len(dict(pairs)) < len(pairs):
-        raise InputError(f"--precision {quoted(text)}: names a component twice; give each one precision")
+        raise InputError(
+            f"{setting('precision')} {quoted(text)}: names a component twice; give each one precision"
+        )
     return dict(pairs)
 
 

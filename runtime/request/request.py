@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import InputError, setting, within
 from ltxrt.engines.families.ltxv.facts import Pass, Preset, SchedulerFacts, VaeFacts
 from ltxrt.engines.parsing.text import quoted
 from ltxrt.runtime.media.read import Condition
@@ -50,8 +50,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
 }
 PASS_FIELDS = tuple(f.name for f in fields(Pass))
 LISTS = ("guidance_scale", "stg_scale", "rescaling_scale")
-PASS_FLAGS = ("--", "--second-pass ")  # what stands before a pass's settings where a user names them
-FLAGS = {"noise": "--noise-file", "noise_layout": "--noise"}  # where a field's flag has another name
+PASS_GROUPS = ("", "second_pass")  # where a request has the settings of each pass
 
 
 @dataclass(frozen=True)
@@ -141,8 +140,8 @@ class Settings:
         request = self.request
         if request.image is None:
             return request.conditions
-        label = "image" if isinstance(request.image, np.ndarray) else f"--image {request.image}"
-        return Condition(request.image, 0, request.image_strength, label), *request.conditions
+        image = Condition(request.image, 0, request.image_strength, given_as="image")
+        return image, *request.conditions
 
     @property
     def video(self) -> VideoShape:
@@ -158,14 +157,18 @@ class Settings:
 def complete(request: Request, presets: Mapping[str, Preset], vae: VaeFacts) -> Settings:
     """Fill what `request` leaves open from its preset, and check all of it.
 
-    Raises InputError that names the flag, what was given and what is allowed.
+    Raises InputError that names the setting, what was given and what is allowed.
     """
     if request.preset not in presets:
-        raise InputError(f"--preset {quoted(request.preset)}: this bundle has {', '.join(presets)}")
+        raise InputError(
+            f"{setting('preset')} {quoted(request.preset)}: this bundle has {', '.join(presets)}"
+        )
     habits = _habits(request)
     preset = _merged(request, presets[request.preset], habits)
     if not request.prompt.strip():
-        raise InputError("--prompt is empty; describe the video, for example 'waves break on a rocky shore'")
+        raise InputError(
+            f"{setting('prompt')} is empty; describe the video, for example 'waves break on a rocky shore'"
+        )
     check_text("prompt", request.prompt)
     check_text("negative_prompt", preset.negative_prompt)
     for name, (low, high) in LIMITS.items():
@@ -182,25 +185,22 @@ def _habits(request: Request) -> Reference:
     for name, allowed in CHOICES.items():
         if getattr(request, name) not in allowed:
             shown = ", ".join(a for a in allowed if a is not None)
-            raise InputError(f"{flag_of(name)} {quoted(getattr(request, name))}: must be one of {shown}")
+            raise InputError(f"{setting(name)} {quoted(getattr(request, name))}: must be one of {shown}")
     if request.generator == "cuda" and request.gpu is None:
-        raise InputError(f"--generator cuda needs the GPU whose numbers to draw: --gpu {' | '.join(GPUS)}")
+        raise InputError(
+            f"{setting('generator')} cuda needs the GPU whose numbers to draw: "
+            f"{setting('gpu')} {' | '.join(GPUS)}"
+        )
     habits = reference(request.reference)
     if request.noise_layout is None:
         return habits
     return replace(habits, token_noise=request.noise_layout == "official")
 
 
-def flag_of(name: str) -> str:
-    """The option that sets a field of the request."""
-    return FLAGS.get(name, f"--{name.replace('_', '-')}")
-
-
-def check_range(name: str, value: float, low: float, high: float, flag: str = "--") -> None:
+def check_range(name: str, value: float, low: float, high: float) -> None:
     """InputError unless low ≤ value ≤ high; nothing is converted, because an int may be too large for it."""
     if not low <= value <= high:  # NaN compares false
-        shown = flag_of(name) if flag == "--" else flag + name.replace("_", "-")
-        raise InputError(f"{shown} {quoted(value)}: must be between {low:g} and {high:g}")
+        raise InputError(f"{setting(name)} {quoted(value)}: must be between {low:g} and {high:g}")
 
 
 def check_text(name: str, text: str) -> None:
@@ -209,7 +209,7 @@ def check_text(name: str, text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         given = quoted(text[max(error.start - 20, 0) : error.end + 20])
-        raise InputError(f"{flag_of(name)} is no UTF-8 text at {given}; give it in UTF-8") from error
+        raise InputError(f"{setting(name)} is no UTF-8 text at {given}; give it in UTF-8") from error
 
 
 def _merged(request: Request, preset: Preset, habits: Reference) -> Preset:
@@ -219,7 +219,8 @@ def _merged(request: Request, preset: Preset, habits: Reference) -> Preset:
     if (tone_map := request.second_pass.get("tone_map")) is not None:
         if request.tone_map not in (None, tone_map):
             raise InputError(
-                "--tone-map and --second-pass tone-map are one setting with two values; give it once"
+                f"{setting('tone_map')} and {setting('second_pass.tone_map')} are one setting with two "
+                "values; give it once"
             )
         given["tone_map"] = tone_map
     if request.max_tokens is None:
@@ -233,16 +234,29 @@ def _passes(request: Request, preset: Preset, habits: Reference) -> tuple[Pass, 
     base = [one if habits.stg else _without_stg(one) for one in preset.passes]
     two = len(base) == 2 if request.two_passes is None else request.two_passes
     if request.second_pass and not two:
-        raise InputError("--second-pass was given but there is one pass; add --two-passes or drop it")
+        raise InputError(
+            f"{setting('second_pass')} was given but there is one pass; "
+            f"add {setting('two_passes')} or drop it"
+        )
     if two and (request.downscale_factor or preset.downscale_factor) == 1:
-        raise InputError("--two-passes needs a smaller first pass; give --downscale-factor, as in 0.6666666")
+        raise InputError(
+            f"{setting('two_passes')} needs a smaller first pass; give {setting('downscale_factor')}, "
+            "as in 0.6666666"
+        )
     own = {n: getattr(request, n) for n in PASS_FIELDS if getattr(request, n) is not None}
     if not two:
         whole = replace(base[0], skip_final=0) if len(base) == 2 else base[0]  # nobody takes over from it
-        return (overridden(whole, own, PASS_FLAGS[0]),)
+        return (overridden(whole, own),)
     shared = {name: own[name] for name in ("stochastic",) if name in own}
     second = {**shared, **{n: v for n, v in request.second_pass.items() if n != "tone_map"}}
-    return overridden(base[0], own, PASS_FLAGS[0]), overridden(base[-1], second, PASS_FLAGS[1])
+    if unknown := [name for name in second if name not in PASS_FIELDS]:
+        raise InputError(
+            f"{setting('second_pass')} {quoted(unknown[0])}: not a field of a pass; "
+            f"they are {', '.join(PASS_FIELDS)}"
+        )
+    first = overridden(base[0], own)
+    with within(PASS_GROUPS[1]):
+        return first, overridden(base[-1], second)
 
 
 def _without_stg(one: Pass) -> Pass:
@@ -250,16 +264,14 @@ def _without_stg(one: Pass) -> Pass:
     return replace(one, stg_scale=(0.0,), rescaling_scale=(1.0,), skip_block_list=((),), cfg_star=False)
 
 
-def overridden(one: Pass, values: Mapping[str, Any], flag: str) -> Pass:
-    """The pass with `values` in it; `flag` is how the user names its fields, for messages."""
-    unknown = [name for name in values if name not in PASS_FIELDS]
-    if unknown:
-        shown = quoted(unknown[0]).strip("'\"")
-        raise InputError(f"{flag}{shown}: not a field of a pass; they are {', '.join(PASS_FIELDS)}")
+def overridden(one: Pass, values: Mapping[str, Any]) -> Pass:
+    """The pass with `values` in it."""
     if values.get("steps") is not None and values.get("timesteps") is not None:
-        raise InputError(f"{flag}steps and {flag}timesteps exclude each other; give one of them")
+        raise InputError(
+            f"{setting('steps')} and {setting('timesteps')} exclude each other; give one of them"
+        )
     if values.get("timesteps") is not None and (values.get("skip_initial") or values.get("skip_final")):
-        raise InputError(f"{flag}timesteps leaves nothing to skip; leave out of it what is not to run")
+        raise InputError(f"{setting('timesteps')} leaves nothing to skip; leave out of it what is not to run")
     given: dict[str, Any] = {
         n: (v,) if n in LISTS and isinstance(v, int | float) else v for n, v in values.items()
     }
@@ -271,7 +283,7 @@ def overridden(one: Pass, values: Mapping[str, Any], flag: str) -> Pass:
         given.update(skip_initial=0, skip_final=0)
     changed = dataclasses.replace(one, **given)
     changed = replace(changed, steps=len(changed.timesteps) if changed.timesteps else changed.steps)
-    check_range("steps", changed.steps, *LIMITS["steps"], flag)
+    check_range("steps", changed.steps, *LIMITS["steps"])
     guidance_plan.check(guidance_lists(changed))
     return changed
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.parsing.text import quoted
 from ltxrt.runtime.sampling import guidance
 from ltxrt.runtime.sampling.guidance import Velocity
@@ -82,10 +82,12 @@ def check(lists: GuidanceLists) -> None:
         for value in getattr(lists, name) or ():
             if not low <= value <= high:  # NaN compares false
                 shown = quoted(value) if isinstance(value, int) else f"{value:g}"
-                raise InputError(f"{name} {shown}: must be between {low:g} and {high:g}")
+                raise InputError(f"{setting(name)} {shown}: must be between {low:g} and {high:g}")
     if timesteps is not None and (not timesteps or list(timesteps) != sorted(set(timesteps), reverse=True)):
         shown = ", ".join(f"{t:g}" for t in timesteps) or "(empty)"
-        raise InputError(f"guidance_timesteps {shown}: must be one or more sigmas, each below the one before")
+        raise InputError(
+            f"{setting('guidance_timesteps')} {shown}: must be one or more sigmas, each below the one before"
+        )
     for name in ("guidance_scale", "stg_scale", "rescaling_scale", "skip_block_list"):
         _check_length(name, len(getattr(lists, name)), timesteps)
 
@@ -99,8 +101,8 @@ def check_blocks(steps: Sequence[StepGuidance], layers: int) -> None:
         for block in step.skip_blocks if step.stg > 0 else ():
             if not 0 <= block < layers:
                 raise InputError(
-                    f"skip_block_list names block {quoted(block)}; this transformer has {layers} blocks, "
-                    f"0 to {layers - 1}"
+                    f"{setting('skip_block_list')} names block {quoted(block)}; this transformer has "
+                    f"{layers} blocks, 0 to {layers - 1}"
                 )
 
 
@@ -170,15 +172,16 @@ def _check_length(name: str, length: int, timesteps: tuple[float, ...] | None) -
         return
     if timesteps is None:
         raise InputError(
-            f"{name} has {length} entries but there are no guidance_timesteps to say where each begins; "
-            "give one entry, or guidance_timesteps of the same length"
+            f"{setting(name)} has {length} entries but there are no {setting('guidance_timesteps')} to say "
+            f"where each begins; give one entry, or {setting('guidance_timesteps')} of the same length"
         )
     raise InputError(
-        f"{name} has {length} entries and guidance_timesteps {len(timesteps)}; give 1 or {len(timesteps)}"
+        f"{setting(name)} has {length} entries and {setting('guidance_timesteps')} {len(timesteps)}; "
+        f"give 1 or {len(timesteps)}"
     )
 
 
 def _mode_row(mode: str) -> int:
     if mode not in MODES:
-        raise InputError(f"stg_mode {quoted(mode)} is not known; known are {', '.join(MODES)}")
+        raise InputError(f"{setting('stg_mode')} {quoted(mode)} is not known; known are {', '.join(MODES)}")
     return MODES.index(mode)

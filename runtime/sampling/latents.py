@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.families.ltxv.facts import VaeFacts
 
 
@@ -54,9 +54,9 @@ class VideoShape:
 
     def check(self, vae: VaeFacts) -> None:
         """Refuse a size that the autoencoder cannot hold, naming the nearest that it can."""
-        check_size("--num-frames", self.num_frames, vae.temporal_compression, 1)
-        check_size("--height", self.height, vae.spatial_compression, 0)
-        check_size("--width", self.width, vae.spatial_compression, 0)
+        check_size("num_frames", self.num_frames, vae.temporal_compression, 1)
+        check_size("height", self.height, vae.spatial_compression, 0)
+        check_size("width", self.width, vae.spatial_compression, 0)
 
 
 def nearest_sizes(value: int, factor: int, offset: int) -> tuple[int, ...]:
@@ -67,7 +67,7 @@ def nearest_sizes(value: int, factor: int, offset: int) -> tuple[int, ...]:
     return valid or (offset or factor,)
 
 
-def check_size(flag: str, value: int, factor: int, offset: int) -> None:
+def check_size(name: str, value: int, factor: int, offset: int) -> None:
     """Raise InputError unless `value` is positive and of the form `factor * k + offset` (offset 0 or 1)."""
     nearest = nearest_sizes(value, factor, offset)
     if value in nearest:
@@ -75,7 +75,7 @@ def check_size(flag: str, value: int, factor: int, offset: int) -> None:
     rule = f"{factor}k+{offset}" if offset else f"a multiple of {factor}"
     joined = " and ".join(map(str, nearest))
     raise InputError(
-        f"{flag} {value}: must be {rule}; nearest {'is' if len(nearest) == 1 else 'are'} {joined}"
+        f"{setting(name)} {value}: must be {rule}; nearest {'is' if len(nearest) == 1 else 'are'} {joined}"
     )
 
 

@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.families.ltxv.facts import VaeFacts
 from ltxrt.runtime.sampling.latents import LatentShape
 
@@ -29,7 +29,7 @@ def coordinates(
     0, 1, 9, 17, … (compression 8); without it at 0, 8, 16, …
     """
     if not frame_rate > 0:
-        raise InputError(f"--frame-rate {frame_rate}: must be greater than 0")
+        raise InputError(f"{setting('frame_rate')} {frame_rate}: must be greater than 0")
     grid = np.indices((shape.frames, shape.height, shape.width)).reshape(3, -1)
     scale = np.array([vae.temporal_compression, vae.spatial_compression, vae.spatial_compression])
     pixels = grid * scale[:, None]

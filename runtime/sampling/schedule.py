@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ltxrt.engines.errors import BundleError, InputError
+from ltxrt.engines.errors import BundleError, InputError, setting
 from ltxrt.engines.families.ltxv.facts import SchedulerFacts
 from ltxrt.engines.parsing.text import LIMIT, clipped, quoted
 
@@ -24,54 +24,49 @@ SHIFT_VALUES = (0.95, 2.05)
 SAME_SIGMA = 1e-6  # sigmas closer than this are one sigma
 
 
-def sigmas(facts: SchedulerFacts, steps: int, tokens: int, flag: str = "--") -> NDArray[np.float32]:
+def sigmas(facts: SchedulerFacts, steps: int, tokens: int) -> NDArray[np.float32]:
     """The checkpoint's own schedule, (steps,) float32, for a video of `tokens` tokens.
 
-    `flag` is how the user names the pass's settings, for messages. Raises InputError for a number of steps
-    the checkpoint does not allow.
+    Raises InputError for a number of steps the checkpoint does not allow.
     """
-    schedule = _schedule(facts, steps, tokens, flag)
+    schedule = _schedule(facts, steps, tokens)
     try:
         check_allowed(schedule, facts.allowed_steps)
     except InputError as error:
-        raise InputError(f"{flag}steps {steps}: {error}{_allowed_counts(facts, tokens, flag)}") from None
+        raise InputError(f"{setting('steps')} {steps}: {error}{_allowed_counts(facts, tokens)}") from None
     return schedule
 
 
-def explicit(
-    timesteps: Sequence[float], allowed: Sequence[float] | None = None, flag: str = "--"
-) -> NDArray[np.float32]:
+def explicit(timesteps: Sequence[float], allowed: Sequence[float] | None = None) -> NDArray[np.float32]:
     """A schedule given by the user, as float32: descending, in (0, 1], allowed by the checkpoint."""
+    name = setting("timesteps")
     if len(timesteps) == 0:
-        raise InputError(f"{flag}timesteps is empty; give descending values such as 1.0,0.975,0.725")
+        raise InputError(f"{name} is empty; give descending values such as 1.0,0.975,0.725")
     shown = clipped(", ".join(f"{t:g}" if abs(t) < 1e300 else quoted(t) for t in timesteps), LIMIT)
     inside = all(0 < t <= 1 for t in timesteps)  # NaN compares false
     schedule = np.asarray(timesteps if inside else (), np.float32)
     if not (inside and (schedule > 0).all()):
         raise InputError(
-            f"{flag}timesteps {shown}: each must be greater than 0 and at most 1; the end at 0 is implied"
+            f"{name} {shown}: each must be greater than 0 and at most 1; the end at 0 is implied"
         )
     if not (np.diff(schedule) < -SAME_SIGMA).all():
-        raise InputError(f"{flag}timesteps {shown}: must descend, each smaller than the one before")
+        raise InputError(f"{name} {shown}: must descend, each smaller than the one before")
     check_allowed(schedule, allowed)
     return schedule
 
 
-def skip(schedule: NDArray[np.float32], initial: int, final: int, flag: str = "--") -> NDArray[np.float32]:
+def skip(schedule: NDArray[np.float32], initial: int, final: int) -> NDArray[np.float32]:
     """`schedule` (n,) without its first `initial` and last `final` sigmas: a schedule of its own.
 
     Its last sigma therefore steps to 0, across the ones left out. Raises InputError where none would remain.
     """
+    given = f"{setting('skip_initial')} {initial} and {setting('skip_final')} {final}"
     if initial < 0 or final < 0:
-        raise InputError(
-            f"skipping {initial} initial and {final} final steps: neither may be below 0 "
-            f"({flag}skip-initial, {flag}skip-final)"
-        )
+        raise InputError(f"{given}: neither may be below 0")
     if initial + final >= schedule.size:
         raise InputError(
-            f"skipping {initial} initial and {final} final steps of {schedule.size} leaves none; "
-            f"skip at most {schedule.size - 1} together ({flag}skip-initial, {flag}skip-final), or give more "
-            f"{flag}steps"
+            f"{given} leave none of {schedule.size} steps; skip at most {schedule.size - 1} together, "
+            f"or give more {setting('steps')}"
         )
     return schedule[initial : schedule.size - final]
 
@@ -84,7 +79,7 @@ def part(schedule: NDArray[np.float32], strength: float) -> NDArray[np.float32]:
     count = min(int(schedule.size * strength), schedule.size)
     if count < 1:
         raise InputError(
-            f"--denoise-strength {strength:g} of {schedule.size} steps leaves none; "
+            f"{setting('denoise_strength')} {strength:g} of {schedule.size} steps leaves none; "
             f"give at least {math.ceil(1e4 / schedule.size) / 1e4:g}, or more steps"
         )
     return schedule[schedule.size - count :]
@@ -145,19 +140,17 @@ def sd3_shift(schedule: NDArray[np.float64], tokens: int) -> NDArray[np.float64]
     return shift / (shift + (1.0 / schedule - 1.0))
 
 
-def stretch_to_terminal(
-    schedule: NDArray[np.float64], terminal: float, flag: str = "--"
-) -> NDArray[np.float64]:
+def stretch_to_terminal(schedule: NDArray[np.float64], terminal: float) -> NDArray[np.float64]:
     """Stretch a schedule that starts at 1 so that it ends at `terminal`."""
     if schedule[-1] == 1.0:
         raise InputError(
-            f"{flag}steps {schedule.size}: this checkpoint's schedule runs from 1 to {terminal:g}, "
+            f"{setting('steps')} {schedule.size}: this checkpoint's schedule runs from 1 to {terminal:g}, "
             "which takes 2 or more steps and a video of sensible length"
         )
     return 1.0 - (1.0 - schedule) * ((1.0 - terminal) / (1.0 - schedule[-1]))
 
 
-def _schedule(facts: SchedulerFacts, steps: int, tokens: int, flag: str) -> NDArray[np.float32]:
+def _schedule(facts: SchedulerFacts, steps: int, tokens: int) -> NDArray[np.float32]:
     samplers = {"uniform": uniform, "linear_quadratic": linear_quadratic}
     if facts.sampler not in samplers or facts.shift not in (None, "sd3"):
         raise BundleError(
@@ -168,22 +161,26 @@ def _schedule(facts: SchedulerFacts, steps: int, tokens: int, flag: str) -> NDAr
     if facts.shift == "sd3":
         schedule = sd3_shift(schedule, tokens)
     if facts.terminal is not None:
-        schedule = stretch_to_terminal(schedule, facts.terminal, flag)
+        schedule = stretch_to_terminal(schedule, facts.terminal)
     return schedule.astype(np.float32)
 
 
-def _allowed_counts(facts: SchedulerFacts, tokens: int, flag: str) -> str:
+def _allowed_counts(facts: SchedulerFacts, tokens: int) -> str:
     """The step counts whose schedules the checkpoint allows, as the end of a message."""
     counts = []
     for steps in range(1, len(facts.allowed_steps or ()) + 1):
         try:
-            check_allowed(_schedule(facts, steps, tokens, flag), facts.allowed_steps)
+            check_allowed(_schedule(facts, steps, tokens), facts.allowed_steps)
         except InputError:
             continue
         counts.append(str(steps))
-    return f"; allowed are {', '.join(counts)} steps" if counts else f"; give {flag}timesteps from that list"
+    return (
+        f"; allowed are {', '.join(counts)} steps"
+        if counts
+        else f"; give {setting('timesteps')} from that list"
+    )
 
 
 def _check_steps(steps: int) -> None:
     if steps < 1:
-        raise InputError(f"--steps {steps}: must be at least 1")
+        raise InputError(f"{setting('steps')} {steps}: must be at least 1")

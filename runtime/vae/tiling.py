@@ -38,7 +38,7 @@ from itertools import pairwise, product
 import numpy as np
 from numpy.typing import NDArray
 
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.families.ltxv.facts import VaeFacts
 from ltxrt.engines.parsing.text import quoted
 from ltxrt.runtime.sampling.latents import LatentShape, VideoShape
@@ -295,8 +295,9 @@ def choose(
     if cells < least.cells:
         needed = math.ceil((fixed + per_cell * least.cells) / UNITS["MiB"])
         raise InputError(
-            f"a memory budget of {budget / UNITS['MiB']:.4g} MiB is too small: the smallest tile, "
-            f"{least.frames}×{least.height}×{least.width} latent cells, needs {needed} MiB; give that or more"
+            f"{setting('vae_memory')}: a memory budget of {budget / UNITS['MiB']:.4g} MiB is too small: the "
+            f"smallest tile, {least.frames}×{least.height}×{least.width} latent cells, needs {needed} MiB; "
+            "give that or more"
         )
     if elements_per_cell is not None:
         cells = min(cells, math.floor(LARGEST_TENSOR / elements_per_cell))

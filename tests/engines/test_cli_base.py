@@ -13,8 +13,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ltxrt.engines.cli_base import LtxrtGroup, check_interrupted, ltxrt_command, say
-from ltxrt.engines.errors import EngineError, InputError, MissingPackageError
+from ltxrt.engines.cli_base import LtxrtGroup, check_interrupted, ltxrt_command, name_settings, say
+from ltxrt.engines.errors import EngineError, InputError, MissingPackageError, setting
 from ltxrt.engines.storage.files import atomic_write
 
 
@@ -65,6 +65,33 @@ def test_success():
 def test_a_failure_is_one_line_and_a_status(failure, code, line):
     result = run(failure)
     assert (result.exit_code, result.stdout, result.stderr) == (code, "", line + "\n")
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        (f"{setting('steps')} 0: must be 1 or more", "--steps 0: must be 1 or more"),
+        (f"{setting('conditions')} a.png: too large", "--condition a.png: too large"),
+        (f"{setting('noise')} x: no such file", "--noise-file x: no such file"),
+        (f"{setting('second_pass.skip_final')} 9", "--second-pass skip-final 9"),
+        (f"give {setting('two_passes')}, or {setting('sound')} 0", "give --two-passes, or sound 0"),
+        (f"{setting('height')} 33", "a.yaml: height 33"),
+    ],
+)
+def test_settings_are_named_by_the_options_of_the_command(message, line):
+    @ltxrt_command("ltx-run")
+    @click.option("--steps")
+    @click.option("--condition", "conditions", multiple=True)
+    @click.option("--noise", "layout")
+    @click.option("--noise-file", "noise")
+    @click.option("--second-pass")
+    @click.option("--two-passes/--one-pass")
+    @click.option("--height")
+    def command(**_options):
+        name_settings({"height": "a.yaml: height"})
+        raise InputError(message)
+
+    assert CliRunner().invoke(command, []).stderr == f"error: {line}\n"
 
 
 @pytest.mark.parametrize(

@@ -266,7 +266,7 @@ def test_messages_name_the_pass_that_the_user_named(two_pass_bundle, tmp_path):
     asked += ["--two-passes", "--downscale-factor", "0.67", "--second-pass", "steps=20"]
     for extra, message in (
         ("timesteps=0.725", "--second-pass steps and --second-pass timesteps exclude each other"),
-        ("skip-final=20", "(--second-pass skip-initial, --second-pass skip-final), or give more --second-"),
+        ("skip-final=20", "--second-pass skip-initial 0 and --second-pass skip-final 20 leave none of 20"),
     ):
         result = run(*asked, "--second-pass", extra)
         assert result.exit_code == 2 and message in result.output, result.output

@@ -347,7 +347,7 @@ def test_a_missing_engine_of_the_last_stage_is_said_before_the_first_one_s_work(
 
 def test_the_gpu_s_number_reaches_the_engines(pipeline, monkeypatch):
     chosen = Pipeline(pipeline.bundle, device=1)
-    with pytest.raises(InputError, match="--device 1: must be the number of a GPU, from 0, for a backend"):
+    with pytest.raises(InputError, match="device 1: must be the number of a GPU, from 0, for a backend"):
         chosen.generate(Request(PROMPT, **SMALL))
 
 

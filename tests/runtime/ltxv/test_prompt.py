@@ -94,7 +94,7 @@ def test_an_empty_prompt_is_refused_but_an_empty_negative_prompt_is_not(file, pr
 
 
 def test_too_few_tokens(file):
-    with pytest.raises(InputError, match="--max-tokens 1: must be at least 2"):
+    with pytest.raises(InputError, match="max_tokens 1: must be at least 2"):
         Tokenizer(file, 1)
 
 

@@ -118,5 +118,5 @@ def test_without_an_upsampler_two_passes_are_refused_with_the_way_out(tiny_bundl
 
 def test_a_first_pass_of_nothing_is_refused(two_pass_bundle):
     request = Request("fog", two_passes=True, downscale_factor=0.3, height=64, width=64)
-    with pytest.raises(InputError, match=r"--downscale-factor 0\.3 of 64x64 leaves 0x0"):
+    with pytest.raises(InputError, match=r"downscale_factor 0\.3 of 64x64 leaves 0x0"):
         Pipeline(two_pass_bundle).settings(request)

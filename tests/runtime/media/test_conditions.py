@@ -83,17 +83,17 @@ def test_a_video_too_short_for_a_sequence_is_refused(pipeline, files, name, fram
     [
         (
             {"input_video": "nine.mp4", "denoise_strength": 0.5},
-            "nine.mp4: has 9 usable frames and --num-frames is 25",
+            "nine.mp4: has 9 usable frames and num_frames is 25",
         ),
         ({"input_video": "absent.mp4", "denoise_strength": 0.5}, "absent.mp4: no such file"),
-        ({"denoise_strength": 0.5}, "begin with a video that is there; give --input-video FILE"),
-        ({"skip_initial": 1}, "begin with a video that is there; give --input-video FILE"),
+        ({"denoise_strength": 0.5}, "begin with a video that is there; give input_video, a file"),
+        ({"skip_initial": 1}, "begin with a video that is there; give input_video, a file"),
         (
             {"input_video": "long.mp4", "denoise_strength": 0.1},
-            "--denoise-strength 0.1 of 3 steps leaves none",
+            "denoise_strength 0.1 of 3 steps leaves none",
         ),
-        ({"input_video": "long.mp4"}, "--input-video would be all noise"),
-        ({"image": "i.png", "preparation": "sepia"}, "--preparation 'sepia': must be one of official, plain"),
+        ({"input_video": "long.mp4"}, "input_video would be all noise"),
+        ({"image": "i.png", "preparation": "sepia"}, "preparation 'sepia': must be one of official, plain"),
     ],
 )
 def test_starts_that_cannot_be(pipeline, files, values, message):

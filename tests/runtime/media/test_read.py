@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.families.ltxv.facts import VaeFacts
 from ltxrt.runtime.media import read as media
 from ltxrt.runtime.media.preprocess import PREPARATIONS, Fit
@@ -31,7 +31,7 @@ PLAIN = PREPARATIONS["plain"]
 def test_conditions_are_read_from_the_right(text, path, frame, strength):
     found = parse(text)
     assert (str(found.path), found.frame, found.strength) == (path, frame, strength)
-    assert found.label == f"--condition {text}"
+    assert found.label == f"{setting('conditions')} {text}"
 
 
 def test_a_file_of_that_very_name_is_that_file(tmp_path, monkeypatch):

@@ -83,7 +83,7 @@ def test_other_types_are_refused():
 
 @pytest.mark.parametrize("seed", [-1, 2**64])
 def test_a_seed_out_of_range(seed):
-    with pytest.raises(InputError, match=rf"--seed {seed}: must be between 0 and 2\*\*64 - 1"):
+    with pytest.raises(InputError, match=rf"seed {seed}: must be between 0 and 2\*\*64 - 1"):
         TorchCpuGenerator(seed)
 
 

@@ -80,7 +80,7 @@ def test_bf16_is_rounded():
 
 
 def test_wrong_gpus_and_seeds_are_refused():
-    with pytest.raises(InputError, match="--gpu 'GTX 970': must be one of A100, H100"):
+    with pytest.raises(InputError, match="gpu 'GTX 970': must be one of A100, H100"):
         TorchCudaGenerator(0, "GTX 970")
-    with pytest.raises(InputError, match="--seed -1"):
+    with pytest.raises(InputError, match="seed -1"):
         TorchCudaGenerator(-1, "A100")

@@ -53,13 +53,13 @@ def values(tmp_path, text):
 
 
 def test_lists_and_blocks():
-    assert options.numbers("--x", "1,0.5, 2") == (1.0, 0.5, 2.0)
-    assert options.blocks("--x", "11,25;;28") == ((11, 25), (), (28,))
-    assert options.blocks("--x", "") == ((),)
-    assert options.blocks("--x", ";0,1;2") == ((), (0, 1), (2,))
+    assert options.numbers("x", "1,0.5, 2") == (1.0, 0.5, 2.0)
+    assert options.blocks("x", "11,25;;28") == ((11, 25), (), (28,))
+    assert options.blocks("x", "") == ((),)
+    assert options.blocks("x", ";0,1;2") == ((), (0, 1), (2,))
     for call in (options.numbers, options.blocks):
-        with pytest.raises(InputError, match="--x '1,a': must be"):
-            call("--x", "1,a")
+        with pytest.raises(InputError, match="x '1,a': must be"):
+            call("x", "1,a")
 
 
 def test_second_pass_settings():
@@ -70,17 +70,17 @@ def test_second_pass_settings():
     for items, message in (
         (["steps"], "must be KEY=VALUE with a KEY of steps, timesteps"),
         (["height=3"], "must be KEY=VALUE"),
-        (["steps=x"], "--second-pass steps 'x': must be a whole number"),
+        (["steps=x"], "second_pass.steps 'x': must be a whole number"),
         (["cfg-star=1"], "must be yes or no"),
-        (["steps=" + "9" * 400], "--second-pass steps '9{80}'…: must be a whole number of up to 20 digits"),
+        (["steps=" + "9" * 400], "second_pass.steps '9{80}'…: must be a whole number of up to 20 digits"),
         (["steps=" + "9" * 5000], "must be a whole number"),
         (["steps=३"], "must be a whole number"),
         (["steps=1_0"], "must be a whole number"),
         (["guidance-scale=३"], "must be numbers with commas"),
         (["skip-block-list=" + "9" * 400], "must be block numbers"),
-        (["tone-map=x"], "--second-pass tone-map 'x': must be a number"),
-        (["x" * 10**6], "--second-pass 'x{80}'…: must be KEY=VALUE"),
-        (["steps=1", "steps=2"], "--second-pass steps: given twice"),
+        (["tone-map=x"], "second_pass.tone_map 'x': must be a number"),
+        (["x" * 10**6], "second_pass 'x{80}'…: must be KEY=VALUE"),
+        (["steps=1", "steps=2"], "second_pass.steps: given twice"),
     ):
         with pytest.raises(InputError, match=message) as error:
             options.second_pass(items)
@@ -98,9 +98,7 @@ def test_precisions():
     assert options.precisions("vae_decoder=fp32", names) == {"vae_decoder": "fp32"}
     with pytest.raises(InputError, match="names 'unet'"):
         options.precisions("unet=fp16", names)
-    with pytest.raises(
-        InputError, match=r"--precision fp8: only the transformer .* --precision transformer=fp8"
-    ):
+    with pytest.raises(InputError, match=r"precision fp8: only the transformer .* precision transformer=fp8"):
         options.precisions("fp8", names)
     with pytest.raises(InputError, match="names a component twice"):
         options.precisions("transformer=fp16,transformer=fp32", names)

@@ -1,7 +1,9 @@
 from dataclasses import replace
 
+import click
 import pytest
 
+from ltxrt.engines.cli_base import called
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.families.ltxv.facts import SchedulerFacts, VaeFacts
 from ltxrt.export.ltxv import versions
@@ -9,12 +11,10 @@ from ltxrt.runtime.cli import main
 from ltxrt.runtime.request.options import PASS
 from ltxrt.runtime.request.request import (
     CHOICES,
-    FLAGS,
     LIMITS,
     PASS_FIELDS,
     Request,
     complete,
-    flag_of,
 )
 
 VAE = VaeFacts(4, 32, 8, (0.0,) * 4, (1.0,) * 4, True, ())
@@ -53,34 +53,34 @@ def test_an_empty_negative_prompt_is_the_user_s_and_stays():
 
 @pytest.mark.parametrize("prompt", ["", "   ", "\n"])
 def test_empty_prompt_is_refused(prompt):
-    with pytest.raises(InputError, match="--prompt is empty"):
+    with pytest.raises(InputError, match="prompt is empty"):
         complete(Request(prompt), PRESETS, VAE)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"num_frames": 20}, "--num-frames 20: must be 8k\\+1; nearest are 17 and 25"),
-        ({"height": 100}, "--height 100: must be a multiple of 32; nearest are 96 and 128"),
-        ({"width": 33}, "--width 33: must be a multiple of 32; nearest are 32 and 64"),
-        ({"height": 0}, "--height 0: must be between 1 and 8192"),
-        ({"num_frames": -7}, "--num-frames -7: must be between"),
-        ({"width": 10**9}, "--width 1000000000: must be between"),
-        ({"steps": 0}, "--steps 0: must be between 1 and 1000"),
-        ({"frame_rate": 0.0}, "--frame-rate 0.0: must be between"),
-        ({"frame_rate": float("nan")}, "--frame-rate nan: must be between"),
+        ({"num_frames": 20}, "num_frames 20: must be 8k\\+1; nearest are 17 and 25"),
+        ({"height": 100}, "height 100: must be a multiple of 32; nearest are 96 and 128"),
+        ({"width": 33}, "width 33: must be a multiple of 32; nearest are 32 and 64"),
+        ({"height": 0}, "height 0: must be between 1 and 8192"),
+        ({"num_frames": -7}, "num_frames -7: must be between"),
+        ({"width": 10**9}, "width 1000000000: must be between"),
+        ({"steps": 0}, "steps 0: must be between 1 and 1000"),
+        ({"frame_rate": 0.0}, "frame_rate 0.0: must be between"),
+        ({"frame_rate": float("nan")}, "frame_rate nan: must be between"),
         ({"guidance_scale": float("inf")}, "guidance_scale inf: must be between"),
         ({"guidance_scale": -1.0}, "guidance_scale -1: must be between"),
-        ({"seed": -1}, "--seed -1: must be between"),
-        ({"seed": 2**64}, "--seed 18446744073709551616: must be between"),
-        ({"image_strength": 1.5}, "--image-strength 1.5: must be between 0 and 1"),
-        ({"reference": "comfy"}, "--reference 'comfy': must be one of official, diffusers"),
-        ({"steps": 10**5000}, "--steps a number of more than 80 digits: must be between 1 and 1000"),
-        ({"frame_rate": 10**400}, "--frame-rate a number of more than 80 digits: must be between 1 and 240"),
+        ({"seed": -1}, "seed -1: must be between"),
+        ({"seed": 2**64}, "seed 18446744073709551616: must be between"),
+        ({"image_strength": 1.5}, "image_strength 1.5: must be between 0 and 1"),
+        ({"reference": "comfy"}, "reference 'comfy': must be one of official, diffusers"),
+        ({"steps": 10**5000}, "steps a number of more than 80 digits: must be between 1 and 1000"),
+        ({"frame_rate": 10**400}, "frame_rate a number of more than 80 digits: must be between 1 and 240"),
         ({"guidance_scale": 10**400}, "guidance_scale a number of more than 80 digits: must be between"),
-        ({"prompt": "fog \udcff"}, r"--prompt is no UTF-8 text at 'fog \\xff'; give it in UTF-8"),
-        ({"negative_prompt": "\ud800"}, r"--negative-prompt is no UTF-8 text at '\\ud800'"),
-        ({"preset": "x" * 10**6}, "--preset 'x{80}'…: this bundle has default"),
+        ({"prompt": "fog \udcff"}, r"prompt is no UTF-8 text at 'fog \\xff'; give it in UTF-8"),
+        ({"negative_prompt": "\ud800"}, r"negative_prompt is no UTF-8 text at '\\ud800'"),
+        ({"preset": "x" * 10**6}, "preset 'x{80}'…: this bundle has default"),
     ],
 )
 def test_wrong_values_get_one_sentence(values, message):
@@ -109,9 +109,9 @@ def test_limits_themselves_are_allowed_where_they_are_sizes(name):
 def test_timesteps_set_the_steps_and_exclude_them():
     one = the_pass(Request("fog", timesteps=(1.0, 0.5)))
     assert (one.steps, one.timesteps) == (2, (1.0, 0.5))
-    with pytest.raises(InputError, match="--steps and --timesteps exclude each other"):
+    with pytest.raises(InputError, match="steps and timesteps exclude each other"):
         complete(Request("fog", timesteps=(1.0,), steps=3), PRESETS, VAE)
-    with pytest.raises(InputError, match="--timesteps leaves nothing to skip"):
+    with pytest.raises(InputError, match="timesteps leaves nothing to skip"):
         complete(Request("fog", timesteps=(1.0,), skip_final=1), PRESETS, VAE)
 
 
@@ -170,32 +170,32 @@ def test_the_second_pass_may_say_how_latents_are_compressed_after_it():
 
 def test_presets_are_chosen_by_name():
     assert len(complete(Request("fog", preset="single-pass"), TWO, VAE).preset.passes) == 1
-    with pytest.raises(InputError, match="--preset 'fast': this bundle has default, single-pass"):
+    with pytest.raises(InputError, match="preset 'fast': this bundle has default, single-pass"):
         complete(Request("fog", preset="fast"), TWO, VAE)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"second_pass": {"steps": 3}, "two_passes": False}, "--second-pass was given but there is one pass"),
-        ({"second_pass": {"height": 3}}, "--second-pass height: not a field of a pass"),
+        ({"second_pass": {"steps": 3}, "two_passes": False}, "second_pass was given but there is one pass"),
+        ({"second_pass": {"height": 3}}, "second_pass 'height': not a field of a pass"),
         (
             {"second_pass": {"steps": 3, "timesteps": (1.0,)}},
-            "--second-pass steps and --second-pass timesteps",
+            "second_pass.steps and second_pass.timesteps",
         ),
-        ({"downscale_factor": 1.0}, "--two-passes needs a smaller first pass"),
-        ({"downscale_factor": 0.0}, "--downscale-factor 0.0: must be between"),
+        ({"downscale_factor": 1.0}, "two_passes needs a smaller first pass"),
+        ({"downscale_factor": 0.0}, "downscale_factor 0.0: must be between"),
         ({"guidance_scale": (1.0, 2.0)}, "guidance_scale has 2 entries"),
         ({"stg_mode": "residual"}, "stg_mode 'residual' is not known"),
         ({"rescaling_scale": 1.5}, "rescaling_scale 1.5: must be between 0 and 1"),
-        ({"sampler": "karras"}, "--sampler 'karras': must be one of uniform, linear_quadratic"),
-        ({"tone_map": 2.0}, "--tone-map 2.0: must be between 0 and 1"),
-        ({"guidance_rescale": -1.0}, "--guidance-rescale -1.0"),
-        ({"generator": "mps"}, "--generator 'mps': must be one of cpu, cuda"),
-        ({"generator": "cuda"}, "--generator cuda needs the GPU"),
-        ({"noise_layout": "comfy"}, "--noise 'comfy': must be one of official, diffusers"),
-        ({"noise_dtype": "fp16"}, "--noise-dtype 'fp16': must be one of f32, bf16"),
-        ({"second_pass": {"steps": 0}}, "--second-pass steps 0: must be between 1 and 1000"),
+        ({"sampler": "karras"}, "sampler 'karras': must be one of uniform, linear_quadratic"),
+        ({"tone_map": 2.0}, "tone_map 2.0: must be between 0 and 1"),
+        ({"guidance_rescale": -1.0}, "guidance_rescale -1.0"),
+        ({"generator": "mps"}, "generator 'mps': must be one of cpu, cuda"),
+        ({"generator": "cuda"}, "generator cuda needs the GPU"),
+        ({"noise_layout": "comfy"}, "noise_layout 'comfy': must be one of official, diffusers"),
+        ({"noise_dtype": "fp16"}, "noise_dtype 'fp16': must be one of f32, bf16"),
+        ({"second_pass": {"steps": 0}}, "second_pass.steps 0: must be between 1 and 1000"),
         ({"tone_map": 0.5, "second_pass": {"tone_map": 0.6}}, "are one setting with two values"),
     ],
 )
@@ -206,10 +206,13 @@ def test_wrong_passes_get_one_sentence(values, message):
 
 def test_every_field_that_a_message_may_name_has_its_option():
     options = {flag for option in main.params for flag in option.opts}
-    fields = {*LIMITS, *CHOICES, *PASS_FIELDS, *FLAGS, "prompt", "negative_prompt"}
-    assert {flag_of(name) for name in fields} <= options
+    fields = {*LIMITS, *CHOICES, *PASS_FIELDS, "prompt", "negative_prompt", "noise"}
+    with click.Context(main) as context:
+        assert {called(context, name) for name in fields} <= options
+        assert called(context, "noise_layout") == "--noise"
+        assert called(context, "second_pass.skip_final") == "--second-pass skip-final"
+        assert called(context, "guidance_lists") == "guidance_lists"
     assert set(PASS) == {*PASS_FIELDS, "tone_map"}
-    assert {"--noise-layout", "--guidance-lists"}.isdisjoint(options)
 
 
 def test_a_sampler_asked_for_by_name_takes_no_shift():

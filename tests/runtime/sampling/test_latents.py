@@ -37,19 +37,19 @@ def test_sizes_of_the_official_table(video, latent, tokens):
 
 def test_compressions_come_from_the_facts():
     assert VideoShape(9, 32, 48).latent(OTHER_VAE) == LatentShape(3, 2, 3)
-    with pytest.raises(InputError, match=r"--num-frames 8: must be 4k\+1; nearest are 5 and 9"):
+    with pytest.raises(InputError, match=r"num_frames 8: must be 4k\+1; nearest are 5 and 9"):
         VideoShape(8, 32, 48).latent(OTHER_VAE)
 
 
 @pytest.mark.parametrize(
     ("video", "message"),
     [
-        ((20, 512, 768), r"--num-frames 20: must be 8k\+1; nearest are 17 and 25$"),
-        ((0, 512, 768), r"--num-frames 0: must be 8k\+1; nearest is 1$"),
-        ((-30, 512, 768), r"--num-frames -30: must be 8k\+1; nearest is 1$"),
-        ((25, 500, 768), r"--height 500: must be a multiple of 32; nearest are 480 and 512$"),
-        ((25, 512, 10), r"--width 10: must be a multiple of 32; nearest is 32$"),
-        ((25, 0, 768), r"--height 0: must be a multiple of 32; nearest is 32$"),
+        ((20, 512, 768), r"num_frames 20: must be 8k\+1; nearest are 17 and 25$"),
+        ((0, 512, 768), r"num_frames 0: must be 8k\+1; nearest is 1$"),
+        ((-30, 512, 768), r"num_frames -30: must be 8k\+1; nearest is 1$"),
+        ((25, 500, 768), r"height 500: must be a multiple of 32; nearest are 480 and 512$"),
+        ((25, 512, 10), r"width 10: must be a multiple of 32; nearest is 32$"),
+        ((25, 0, 768), r"height 0: must be a multiple of 32; nearest is 32$"),
     ],
 )
 def test_a_wrong_size_names_the_nearest_valid_ones(video, message):

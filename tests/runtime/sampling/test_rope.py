@@ -51,7 +51,7 @@ def test_latent_frames_start_at_the_pixel_frames_they_cover():
 
 @pytest.mark.parametrize("frame_rate", [0.0, -25.0, math.nan])
 def test_a_frame_rate_that_is_not_positive_is_refused(frame_rate):
-    with pytest.raises(InputError, match=r"--frame-rate .*: must be greater than 0"):
+    with pytest.raises(InputError, match=r"frame_rate .*: must be greater than 0"):
         coordinates(SHAPE, frame_rate, True, VAE)
 
 

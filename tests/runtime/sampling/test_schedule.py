@@ -5,7 +5,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
 from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_schedule
 
-from ltxrt.engines.errors import BundleError, InputError
+from ltxrt.engines.errors import BundleError, InputError, within
 from ltxrt.engines.families.ltxv.facts import SchedulerFacts
 from ltxrt.runtime.sampling.schedule import (
     explicit,
@@ -119,31 +119,33 @@ def test_a_distilled_checkpoint_allows_its_own_schedules():
 
 
 def test_a_distilled_checkpoint_refuses_others_and_lists_what_it_allows():
-    message = r"--steps 20: sigma 0.9975 .*\(1, 0.9937, .*0.4219\); allowed are 1, 2, 4, 8 steps"
+    message = r"steps 20: sigma 0.9975 .*\(1, 0.9937, .*0.4219\); allowed are 1, 2, 4, 8 steps"
     with pytest.raises(InputError, match=message):
         sigmas(QUADRATIC_DISTILLED, 20, 6144)
-    with pytest.raises(InputError, match=r"--steps 3: sigma 0.7188"):
+    with pytest.raises(InputError, match=r"steps 3: sigma 0.7188"):
         sigmas(QUADRATIC_DISTILLED, 3, 6144)
 
 
 def test_where_no_count_fits_the_message_points_to_timesteps():
     facts = SchedulerFacts("uniform", None, None, (0.9, 0.5))
-    with pytest.raises(InputError, match="give --timesteps from that list"):
+    with pytest.raises(InputError, match="give timesteps from that list"):
         sigmas(facts, 2, 6144)
 
 
-@pytest.mark.parametrize("flag", ["--", "--second-pass "])
-def test_messages_name_what_the_user_gave(flag):
-    for call, message in (
-        (lambda: sigmas(QUADRATIC_DISTILLED, 20, 100, flag), f"{flag}steps 20: sigma"),
-        (lambda: sigmas(UNIFORM_SD3, 1, 6144, flag), f"{flag}steps 1: this checkpoint's"),
-        (lambda: explicit([2.0], None, flag), f"{flag}timesteps 2: each"),
-        (lambda: explicit([10**400], None, flag), f"{flag}timesteps a number of more than 80 digits: each"),
-        (lambda: explicit([1e-50], None, flag), f"{flag}timesteps 1e-50: each"),
-        (lambda: skip(sigmas(QUADRATIC, 3, 100), 0, 3, flag), f"or give more {flag}steps"),
+@pytest.mark.parametrize("group", ["", "second_pass"])
+def test_messages_name_what_the_user_gave(group):
+    for call, field, message in (
+        (lambda: sigmas(QUADRATIC_DISTILLED, 20, 100), "steps", "steps 20: sigma"),
+        (lambda: sigmas(UNIFORM_SD3, 1, 6144), "steps", "steps 1: this checkpoint's"),
+        (lambda: explicit([2.0]), "timesteps", "timesteps 2: each"),
+        (lambda: explicit([10**400]), "timesteps", "timesteps a number of more than 80 digits: each"),
+        (lambda: explicit([1e-50]), "timesteps", "timesteps 1e-50: each"),
+        (lambda: skip(sigmas(QUADRATIC, 3, 100), 0, 3), "skip_initial", "skip_initial 0 and "),
     ):
-        with pytest.raises(InputError, match=message):
+        prefix = f"{group}." if group else ""
+        with pytest.raises(InputError, match=prefix + message) as error, within(group):
             call()
+        assert error.value.field == prefix + field
 
 
 def test_explicit_timesteps():
@@ -154,11 +156,11 @@ def test_explicit_timesteps():
 @pytest.mark.parametrize(
     ("timesteps", "message"),
     [
-        ([], "--timesteps is empty"),
-        ([1.0, 0.5, 0.0], "--timesteps 1, 0.5, 0: each must be greater than 0"),
-        ([1000.0, 500.0], "--timesteps 1000, 500: each must be greater than 0 and at most 1"),
+        ([], "timesteps is empty"),
+        ([1.0, 0.5, 0.0], "timesteps 1, 0.5, 0: each must be greater than 0"),
+        ([1000.0, 500.0], "timesteps 1000, 500: each must be greater than 0 and at most 1"),
         ([float("nan")], "greater than 0"),
-        ([0.5, 1.0], "--timesteps 0.5, 1: must descend"),
+        ([0.5, 1.0], "timesteps 0.5, 1: must descend"),
         ([0.5, 0.5], "must descend"),
     ],
 )
@@ -175,12 +177,12 @@ def test_explicit_timesteps_a_distilled_checkpoint_does_not_know():
 @pytest.mark.parametrize("steps", [0, -3])
 @pytest.mark.parametrize("facts", [UNIFORM_SD3, QUADRATIC, QUADRATIC_DISTILLED])
 def test_a_step_count_below_one(facts, steps):
-    with pytest.raises(InputError, match=rf"--steps {steps}: must be at least 1"):
+    with pytest.raises(InputError, match=rf"steps {steps}: must be at least 1"):
         sigmas(facts, steps, 6144)
 
 
 def test_one_step_cannot_be_stretched_to_a_terminal():
-    with pytest.raises(InputError, match=r"--steps 1: .* from 1 to 0.1, which takes 2 or more steps"):
+    with pytest.raises(InputError, match=r"steps 1: .* from 1 to 0.1, which takes 2 or more steps"):
         sigmas(UNIFORM_SD3, 1, 6144)
 
 
@@ -223,11 +225,11 @@ def test_skipped_steps_leave_a_schedule_whose_end_is_zero():
 @pytest.mark.parametrize(
     ("initial", "final", "message"),
     [
-        (-1, 0, "skipping -1 initial and 0 final steps: neither may be below 0"),
+        (-1, 0, "skip_initial -1 and skip_final 0: neither may be below 0"),
         (0, -2, "neither may be below 0"),
-        (8, 0, "of 8 leaves none; skip at most 7 together"),
-        (5, 3, "skipping 5 initial and 3 final steps of 8 leaves none"),
-        (0, 100, "leaves none"),
+        (8, 0, "leave none of 8 steps; skip at most 7 together, or give more steps"),
+        (5, 3, "skip_initial 5 and skip_final 3 leave none of 8 steps"),
+        (0, 100, "leave none of 8"),
     ],
 )
 def test_skipping_too_many_steps(initial, final, message):
