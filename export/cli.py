@@ -37,7 +37,7 @@ def main() -> None:
 @main.command("inspect")
 @click.argument("checkpoint", type=PATH)
 def inspect_command(checkpoint: Path) -> None:
-    """Say what a checkpoint is: version, components, sizes, dtypes, licence. Needs no torch."""
+    """Say what a checkpoint is: version, components, sizes, dtypes, licence. Works without torch."""
     from ltxrt.export.ltxv.inspect import describe
 
     say(describe(checkpoint))

@@ -9,10 +9,13 @@ a fifth.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ltxrt.engines.errors import CheckpointError
 
 
 class Linear(nn.Module):
@@ -26,6 +29,26 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x @ self.weight
         return y if self.bias is None else y + self.bias
+
+
+def transposed_weights(module: nn.Module) -> frozenset[str]:
+    """Names of the parameters that are the transpose of the checkpoint's."""
+    return frozenset(f"{name}.weight" for name, part in module.named_modules() if isinstance(part, Linear))
+
+
+def stored_shapes(build: Callable[[], nn.Module]) -> dict[str, tuple[int, ...]]:
+    """Every weight of `build()`'s module: name → shape as the checkpoint stores it (Linear is (out, in)).
+
+    Nothing is allocated. Raises CheckpointError where the config's sizes are beyond what torch can address.
+    """
+    try:
+        with torch.device("meta"):
+            module = build()
+    except (RuntimeError, TypeError, OverflowError) as error:  # torch's ways to say that a size overflows
+        raise CheckpointError(f"the config's sizes are impossible ({str(error).splitlines()[0]})") from error
+    transposed = transposed_weights(module)
+    shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    return {name: shape[::-1] if name in transposed else shape for name, shape in shapes.items()}
 
 
 class RMSNorm(nn.Module):

@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ltxrt.engines.contract import Affine, Contract
 from ltxrt.engines.errors import LtxrtError
-from ltxrt.export.graph.layers import Linear
+from ltxrt.export.graph.layers import transposed_weights
 
 OPSET = 23  # the first with Attention, RMSNormalization and RotaryEmbedding
 DTYPES = {"f32": torch.float32, "i64": torch.int64, "bool": torch.bool}
@@ -67,11 +67,6 @@ def trace(build: Callable[[], nn.Module], contract: Contract, precision: str) ->
         if program is None:
             raise LtxrtError(f"torch.onnx.export made no graph of the {contract.component}")
         return Traced(_tidy(program.model, contract), transposed_weights(module))
-
-
-def transposed_weights(module: nn.Module) -> frozenset[str]:
-    """Names of the parameters that are the transpose of the checkpoint's."""
-    return frozenset(f"{name}.weight" for name, part in module.named_modules() if isinstance(part, Linear))
 
 
 def _dynamic_shapes(contract: Contract) -> dict[str, dict[int, object]]:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from ltxrt.engines.errors import CheckpointError
 from ltxrt.engines.families.ltxv.facts import Facts
+from ltxrt.export.checkpoint.part import Part
 from ltxrt.export.checkpoint.safetensors import StoredTensor
+from ltxrt.export.graph.layers import stored_shapes
 from ltxrt.export.ltxv import facts as layout_facts
 from ltxrt.export.ltxv.models import t5, transformer, upsampler, vae
-from ltxrt.export.ltxv.open import Checkpoint, Part
+from ltxrt.export.ltxv.open import Checkpoint
 
 
 def _no_constants(_config: Any) -> dict[str, Tensor]:
@@ -101,6 +104,12 @@ def weights(checkpoint: Checkpoint, name: str) -> dict[str, StoredTensor]:
     prefixes = COMPONENTS[name].names
     tensors = part(checkpoint, name).weights
     return {n: t for n, t in tensors.items() if not prefixes or n.startswith(prefixes)}
+
+
+def part_shapes(name: str, config: Any) -> dict[str, tuple[int, ...]]:
+    """Every weight of a checkpoint's part, by official name: what all components made from it use."""
+    rows = [row for row in COMPONENTS.values() if row.part == name]
+    return {n: s for row in rows for n, s in stored_shapes(partial(row.module, config)).items()}
 
 
 def facts(checkpoint: Checkpoint) -> Facts:

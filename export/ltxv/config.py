@@ -28,6 +28,11 @@ class TransformerConfig:
     qk_norm_eps: float = 1e-5
 
     @property
+    def depth(self) -> int:
+        """How many blocks are built; every one has tensors of its own, here and in the other configs."""
+        return self.layers
+
+    @property
     def width(self) -> int:
         return self.heads * self.head_size
 
@@ -63,6 +68,10 @@ class VaeConfig:
     norm_eps: float = 1e-8
 
     @property
+    def depth(self) -> int:
+        return sum(max(1, block.layers) for block in (*self.encoder_blocks, *self.decoder_blocks))
+
+    @property
     def spatial_compression(self) -> int:
         """Pixels per latent, along height and along width."""
         return self.patch_size * math.prod(b.stride[1] for b in self.encoder_blocks)
@@ -82,6 +91,10 @@ class UpsamplerConfig:
     blocks: int  # residual blocks, before and again after the upsampling
     temporal: bool = False
 
+    @property
+    def depth(self) -> int:
+        return 2 * self.blocks
+
 
 @dataclass(frozen=True)
 class TextEncoderConfig:
@@ -96,3 +109,7 @@ class TextEncoderConfig:
     relative_buckets: int = 32
     relative_max_distance: int = 128
     norm_eps: float = 1e-6
+
+    @property
+    def depth(self) -> int:
+        return self.layers

@@ -13,6 +13,7 @@ from ltxrt.export.ltxv.config import TextEncoderConfig, TransformerConfig, VaeCo
 
 LATENTS_MEAN = "per_channel_statistics.mean-of-means"
 LATENTS_STD = "per_channel_statistics.std-of-means"
+STATISTICS = (LATENTS_MEAN, LATENTS_STD)
 
 
 def transformer_facts(config: TransformerConfig) -> TransformerFacts:

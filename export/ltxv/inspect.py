@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from ltxrt.export.ltxv.facts import noise_maps
 from ltxrt.export.ltxv.open import Checkpoint, open_checkpoint
 from ltxrt.export.ltxv.vae_graphs import vae_graph
 
+NOT_COMPARED = "tensors were not compared with the config, which takes torch: pip install 'ltxrt[export]'"
 FP8_WARNING = (
     "warning: FP8 weights without scales (a plain cast); export from the bf16 file where you can, "
     "quantising again from these loses quality"
@@ -20,9 +22,14 @@ FP8_WARNING = (
 
 
 def describe(path: str | Path) -> str:
-    """Lines on version, components, sizes, dtypes, config and licence; errors are `open_checkpoint`'s."""
-    checkpoint = open_checkpoint(path)
-    return "\n".join([_version_line(checkpoint), *_part_lines(checkpoint), *_closing_lines(checkpoint)])
+    """Lines on version, components, sizes, dtypes, config and licence; errors are `open_checkpoint`'s.
+
+    Where torch is not installed, tensors are not compared with the config, and a line says so.
+    """
+    torch = importlib.util.find_spec("torch") is not None
+    checkpoint = open_checkpoint(path, check=torch)
+    lines = [_version_line(checkpoint), *_part_lines(checkpoint), *_closing_lines(checkpoint)]
+    return "\n".join(lines if torch else [*lines, NOT_COMPARED])
 
 
 def _version_line(checkpoint: Checkpoint) -> str:

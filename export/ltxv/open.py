@@ -10,26 +10,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from ltxrt.engines.errors import CheckpointError
+from ltxrt.engines.errors import CheckpointError, MissingPackageError
 from ltxrt.engines.families.ltxv.facts import SchedulerFacts
 from ltxrt.export.checkpoint.fields import load_json, parse_json
 from ltxrt.export.checkpoint.folder import folder_tensors
-from ltxrt.export.checkpoint.safetensors import WEIGHTS, SafetensorsFile, StoredTensor
+from ltxrt.export.checkpoint.part import Part, check_tensors, first
+from ltxrt.export.checkpoint.safetensors import SafetensorsFile, StoredTensor
 from ltxrt.export.ltxv import diffusers, from_shapes, names, official, versions
 from ltxrt.export.ltxv.config import TextEncoderConfig, TransformerConfig, UpsamplerConfig, VaeConfig
-from ltxrt.export.ltxv.parameters import (
-    STATISTICS,
-    text_encoder_parameters,
-    transformer_parameters,
-    upsampler_parameters,
-    vae_parameters,
-)
+from ltxrt.export.ltxv.facts import STATISTICS
 from ltxrt.export.ltxv.upsampler import open_upsampler
 from ltxrt.export.ltxv.vae_graphs import vae_graph
 
-C = TypeVar("C", bound=TransformerConfig | VaeConfig | TextEncoderConfig | UpsamplerConfig)
 Tensors = dict[str, StoredTensor]
 TRANSFORMER_PREFIX, VAE_PREFIX = "model.diffusion_model.", "vae."
 _BARE_TRANSFORMER = re.compile(
@@ -38,16 +32,8 @@ _BARE_TRANSFORMER = re.compile(
 _BARE_VAE = re.compile(r"(encoder|decoder|per_channel_statistics)\.")
 _DIFFUSERS_NAME = re.compile(r"proj_in\.|time_embed\.|(encoder|decoder)\.mid_block\.")
 _TEXT_NAME = re.compile(r"shared\.weight$|encoder\.block\.")
+PARTS = ("transformer", "vae", "text_encoder", "latent_upsampler", "temporal_upsampler")
 _TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
-_SHOWN = 4
-
-
-@dataclass(frozen=True)
-class Part(Generic[C]):
-    """One component: its config and its tensors by official name without prefix."""
-
-    config: C
-    weights: Mapping[str, StoredTensor]
 
 
 @dataclass(frozen=True)
@@ -83,12 +69,14 @@ def open_checkpoint(
     text_encoder: str | Path | None = None,
     version: str | None = None,
     upsamplers: Sequence[str | Path] = (),
+    check: bool = True,
 ) -> Checkpoint:
     """Open `path`, the VAE or text encoder taken from elsewhere if given, and check every part's tensors.
 
     `upsamplers` are latent upsamplers of this checkpoint's VAE, at most a spatial and a temporal one.
 
-    `version` overrides which release it is; one that contradicts the architecture is an error.
+    `version` overrides which release it is; one that contradicts the architecture is an error. `check` False
+    does not compare the tensors with the configs, for which torch builds the networks without weights.
     """
     found = _find(Path(path))
     if vae is not None:
@@ -116,40 +104,25 @@ def open_checkpoint(
         version=row,
         source=_describe_sources(path, vae, text_encoder),
     )
-    _account_all(checkpoint)
+    if check:
+        for name in PARTS:
+            _check_tensors(getattr(checkpoint, name), name)
     return checkpoint
 
 
-def account(part: Part[Any], expected: Mapping[str, tuple[int, ...]], component: str = "checkpoint") -> None:
-    """Refuse a part whose tensors are not exactly `expected`; the error counts them and shows the first."""
-    missing = [n for n in expected if n not in part.weights]
-    surplus = [n for n in part.weights if n not in expected]
-    reshaped = [
-        f"{n} {part.weights[n].shape} instead of {shape}"
-        for n, shape in expected.items()
-        if n in part.weights and part.weights[n].shape != shape
-    ]
-    mistyped = [f"{n} {t.dtype}" for n, t in part.weights.items() if n in expected and t.dtype not in WEIGHTS]
-    kinds = f"not of {', '.join(WEIGHTS)}"
-    problems = {"missing": missing, "surplus": surplus, "misshapen": reshaped, kinds: mistyped}
-    found = [f"{len(items)} {word} ({_first(items)})" for word, items in problems.items() if items]
-    if found:
-        raise CheckpointError(f"{component}: tensors do not match the config: {'; '.join(found)}")
-
-
-def _first(items: list[str]) -> str:
-    return ", ".join(items[:_SHOWN]) + (", …" if len(items) > _SHOWN else "")
-
-
-def _account_all(checkpoint: Checkpoint) -> None:
-    if checkpoint.transformer:
-        account(checkpoint.transformer, transformer_parameters(checkpoint.transformer.config), "transformer")
-    if checkpoint.vae:
-        account(checkpoint.vae, vae_parameters(checkpoint.vae.config), "vae")
-    if checkpoint.text_encoder:
-        account(
-            checkpoint.text_encoder, text_encoder_parameters(checkpoint.text_encoder.config), "text encoder"
+def _check_tensors(part: Part[Any] | None, name: str) -> None:
+    """Refuse a part whose tensors are not those that its networks are built with."""
+    if part is None:
+        return
+    if part.config.depth > len(part.weights):  # before as many blocks are built
+        raise CheckpointError(
+            f"{name}: the config has {part.config.depth} blocks, the checkpoint {len(part.weights)} tensors"
         )
+    try:
+        from ltxrt.export.ltxv.components import part_shapes
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(error.name or "torch", "export") from error
+    check_tensors(part, part_shapes(name, part.config), name.replace("_", " "))
 
 
 def _upsampler(
@@ -172,9 +145,7 @@ def _upsampler(
             f"{path}: upsamples {config.latent_channels} latent channels but the VAE has "
             f"{vae.config.latent_channels}; give the upsampler of this release"
         )
-    part = Part(config, {**tensors, **{name: vae.weights[name] for name in STATISTICS}})
-    account(part, upsampler_parameters(config), "upsampler")
-    return part
+    return Part(config, {**tensors, **{n: vae.weights[n] for n in STATISTICS if n in vae.weights}})
 
 
 def _with_rope(found: _Found, row: versions.Version) -> Part[TransformerConfig] | None:
@@ -277,7 +248,7 @@ def _split(path: Path, tensors: Tensors) -> tuple[Tensors, Tensors]:
     if unknown:
         raise CheckpointError(
             f"{path}: {len(unknown)} tensors belong to neither a transformer nor a VAE of LTX-Video "
-            f"({_first(unknown)})"
+            f"({first(unknown)})"
         )
     return transformer, vae
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ltxrt.engines.bundle import Bundle, read_bundle
 from ltxrt.engines.errors import LtxrtError
-from ltxrt.export.graph.trace import PRECISIONS, default_dtype, transposed_weights
+from ltxrt.export.graph.layers import transposed_weights
+from ltxrt.export.graph.trace import PRECISIONS, default_dtype
 from ltxrt.export.ltxv.components import COMPONENTS
 from ltxrt.parity.gpu.parts import Place
 from ltxrt.parity.processes import measure, module

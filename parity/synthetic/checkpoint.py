@@ -1,4 +1,4 @@
-"""Checkpoints of random weights in the real file layouts, for tests and dry runs; streamed, without torch.
+"""Checkpoints of random weights in the real file layouts, for tests and dry runs; streamed.
 
 Weights cannot be shipped. Random ones are drawn so that activations stay of order one, and a random model
 makes finite video that is not constant.
@@ -20,18 +20,23 @@ from ltxrt.engines.families.ltxv.facts import SchedulerFacts
 from ltxrt.export.checkpoint.safetensors import DTYPE_BYTES
 from ltxrt.export.ltxv import official
 from ltxrt.export.ltxv.config import TextEncoderConfig, TransformerConfig, UpsamplerConfig, VaeConfig
+from ltxrt.export.ltxv.facts import STATISTICS
 from ltxrt.export.ltxv.open import TRANSFORMER_PREFIX, VAE_PREFIX
-from ltxrt.export.ltxv.parameters import (
-    STATISTICS,
-    text_encoder_parameters,
-    transformer_parameters,
-    upsampler_parameters,
-    vae_parameters,
-)
 from ltxrt.parity.synthetic.tokenizer import write_tokenizer
 
 _CHUNK = 1 << 22  # elements drawn at a time: 16 MB of float32
 _SPARSE_FROM = 1 << 16  # a sparse file keeps its small tensors (norms, tables, statistics)
+# Siblings in the order in which their random values are drawn, which is not the modules': a checkpoint of one
+# seed has the same weights for ever. What is not named here is alike in all positions, or sorts by its name.
+_DRAWN = """
+    patchify_proj adaln_single caption_projection transformer_blocks attn1 attn2 ff to_q to_k to_v to_out
+    q_norm k_norm emb linear linear_1 linear_2 shared encoder decoder conv_in down_blocks up_blocks conv_out
+    timestep_scale_multiplier last_time_embedder last_scale_shift_table time_embedder initial_conv
+    initial_norm res_blocks post_upsample_res_blocks upsampler final_conv per_channel_statistics conv1
+    per_channel_scale1 norm1 conv2 per_channel_scale2 norm2 norm3 conv_shortcut scale_shift_table proj_out
+    block final_layer_norm SelfAttention DenseReluDense q k v o relative_attention_bias layer_norm wi_0 wi_1
+    wo weight bias
+"""
 
 
 def write_official(
@@ -47,8 +52,8 @@ def write_official(
 
     `fill` "sparse" leaves every large tensor a hole of zeros, so that full-size files cost no disk.
     """
-    shapes = {TRANSFORMER_PREFIX + n: s for n, s in transformer_parameters(transformer).items()}
-    shapes |= {VAE_PREFIX + n: s for n, s in vae_parameters(vae).items()}
+    shapes = {TRANSFORMER_PREFIX + n: s for n, s in weights_of("transformer", transformer).items()}
+    shapes |= {VAE_PREFIX + n: s for n, s in weights_of("vae", vae).items()}
     config: dict[str, Any] = {
         "transformer": official.official_transformer(transformer),
         "vae": official.official_vae(vae),
@@ -68,14 +73,14 @@ def write_text_encoder(
     partial.write_text(json.dumps(t5_config(config), indent=2))
     partial.replace(folder / "config.json")
     write_random(
-        folder / "model.safetensors", text_encoder_parameters(config), {"format": "pt"}, dtype, seed, fill
+        folder / "model.safetensors", weights_of("text_encoder", config), {"format": "pt"}, dtype, seed, fill
     )
     write_tokenizer(folder / "tokenizer", config.vocab_size)
 
 
 def write_upsampler(path: Path, config: UpsamplerConfig, seed: int = 0) -> None:
     """An official latent upsampler's file: unprefixed tensors, a flat config in the header."""
-    shapes = {n: s for n, s in upsampler_parameters(config).items() if n not in STATISTICS}
+    shapes = {n: s for n, s in weights_of("latent_upsampler", config).items() if n not in STATISTICS}
     header = {
         "in_channels": config.latent_channels,
         "mid_channels": config.mid_channels,
@@ -85,6 +90,19 @@ def write_upsampler(path: Path, config: UpsamplerConfig, seed: int = 0) -> None:
         "temporal_upsample": config.temporal,
     }
     write_random(path, shapes, {"config": json.dumps(header)}, "F32", seed, "random")
+
+
+def weights_of(part: str, config: Any) -> dict[str, tuple[int, ...]]:
+    """Name → shape of every weight of a checkpoint's part, in the order in which they are drawn."""
+    from ltxrt.export.ltxv.components import part_shapes
+
+    ranks = {word: rank for rank, word in enumerate(_DRAWN.split())}
+
+    def position(item: tuple[str, object]) -> list[tuple[int, str]]:
+        words = item[0].split(".")
+        return [(int(w), "") if w.isdecimal() else (ranks.get(w, len(ranks)), w) for w in words]
+
+    return dict(sorted(part_shapes(part, config).items(), key=position))
 
 
 def t5_config(config: TextEncoderConfig) -> dict[str, object]:

@@ -17,7 +17,7 @@ from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import InputError
 from ltxrt.export.checkpoint.safetensors import SafetensorsFile
 from ltxrt.export.graph import fp8
-from ltxrt.export.ltxv import parameters
+from ltxrt.export.ltxv.components import part_shapes
 from ltxrt.parity.synthetic import checkpoint as synthetic
 from ltxrt.parity.synthetic import models as synthetic_models
 
@@ -31,7 +31,7 @@ def config(layers=LAYERS):
 
 @pytest.mark.parametrize(("layers", "kept"), [(28, 2), (48, 3), (6, 1), (2, 1)])
 def test_the_outer_blocks_and_all_embeddings_stay(layers, kept):
-    names = parameters.transformer_parameters(config(layers))
+    names = part_shapes("transformer", config(layers))
     chosen = fp8.projections(names, layers)
     assert len(chosen) == 10 * max(layers - 2 * kept, 0)
     assert {int(name.split(".")[1]) for name in chosen} == set(range(kept, layers - kept))
@@ -145,7 +145,7 @@ def test_fp8_weights_are_stored_as_fp8(loud, scales, tmp_path):
     graph = bundle.graph("transformer")
     model = onnx.load(str(bundle.path(graph.file)), load_external_data=False).graph
     stored = {i.name: i.data_type for i in model.initializer}
-    chosen = fp8.projections(parameters.transformer_parameters(config()), LAYERS)
+    chosen = fp8.projections(part_shapes("transformer", config()), LAYERS)
     assert {stored[name] for name in chosen} == {onnx.TensorProto.FLOAT8E4M3FN}
     assert {stored[f"{name}.scale"] for name in chosen} == {onnx.TensorProto.BFLOAT16}
     readers = {i: n.op_type for n in model.node for i in n.input}

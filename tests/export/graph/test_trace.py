@@ -9,7 +9,7 @@ import pytest
 from ltxrt.engines.bundle import read_bundle, verify
 from ltxrt.engines.contract import COMPONENTS
 from ltxrt.export.graph import trace
-from ltxrt.export.ltxv import components, parameters
+from ltxrt.export.ltxv import components
 from ltxrt.export.ltxv.open import open_checkpoint
 
 GRAPHS = ["0.9.0", "0.9.1", "0.9.5"]
@@ -166,31 +166,3 @@ def test_checker_accepts_the_file_and_the_hashes_hold(case):
     _, bundle, graph, _, _ = case
     onnx.checker.check_model(str(bundle.path(graph.file)), full_check=True)
     verify(bundle)
-
-
-@pytest.mark.parametrize("version", GRAPHS)
-def test_modules_have_the_parameters_that_are_accounted_for(version, tiny_checkpoint, tiny_upsampler):
-    """`export.ltxv.parameters` is what checkpoints are held against; the traced modules must agree."""
-    folder = tiny_checkpoint(version)
-    checkpoint = open_checkpoint(
-        folder / "model.safetensors",
-        text_encoder=folder / "t5",
-        version=version,
-        upsamplers=list(map(tiny_upsampler, UPSAMPLERS)),
-    )
-    lists = {
-        "text_encoder": parameters.text_encoder_parameters,
-        "transformer": parameters.transformer_parameters,
-        "vae": parameters.vae_parameters,
-        "latent_upsampler": parameters.upsampler_parameters,
-        "temporal_upsampler": parameters.upsampler_parameters,
-    }
-    found = {part: {} for part in lists}
-    for component in components.COMPONENTS.values():
-        module = component.module(getattr(checkpoint, component.part).config)
-        transposed = trace.transposed_weights(module)
-        for name, parameter in module.named_parameters():
-            shape = tuple(parameter.shape)
-            found[component.part][name] = shape[::-1] if name in transposed else shape
-    for part, listing in lists.items():
-        assert found[part] == listing(getattr(checkpoint, part).config)

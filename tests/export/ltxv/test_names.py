@@ -8,7 +8,7 @@ from diffusers.loaders.single_file_utils import (
 
 from ltxrt.engines.errors import CheckpointError
 from ltxrt.export.ltxv import names
-from ltxrt.export.ltxv.parameters import transformer_parameters, vae_parameters
+from ltxrt.export.ltxv.components import part_shapes
 from ltxrt.parity.synthetic.models import tiny
 
 GRAPHS = ["0.9.0", "0.9.1", "0.9.5"]
@@ -25,7 +25,7 @@ def test_transformer_names_go_back_to_diffusers(reference):
     config = tiny("0.9.0").transformer
     original = list(reference.transformer(config).state_dict())
     official = {names.transformer_name(n): n for n in original}
-    assert official.keys() == transformer_parameters(config).keys()
+    assert official.keys() == part_shapes("transformer", config).keys()
     back = convert_ltx_transformer_checkpoint_to_diffusers(
         {f"model.diffusion_model.{n}": v for n, v in official.items()}
     )
@@ -37,7 +37,7 @@ def test_vae_names_go_back_to_diffusers(reference, graph):
     config = tiny(graph).vae
     original = list(reference.vae(graph, config).state_dict())
     official = {names.vae_name(n, graph): n for n in original}
-    assert official.keys() == vae_parameters(config).keys()
+    assert official.keys() == part_shapes("vae", config).keys()
     back = convert_ltx_vae_checkpoint_to_diffusers(
         {f"vae.{n}": Marker(v, graph) for n, v in official.items()}
     )

@@ -13,10 +13,12 @@ from transformers import T5EncoderModel
 
 from ltxrt.engines.errors import CheckpointError
 from ltxrt.export.checkpoint import safetensors
+from ltxrt.export.checkpoint.part import Part, check_tensors
 from ltxrt.export.checkpoint.safetensors import SafetensorsFile, StoredTensor
 from ltxrt.export.graph import weights
-from ltxrt.export.ltxv.open import Part, account, open_checkpoint
-from ltxrt.export.ltxv.parameters import transformer_parameters, vae_parameters
+from ltxrt.export.ltxv.components import part_shapes
+from ltxrt.export.ltxv.official import official_transformer, official_vae
+from ltxrt.export.ltxv.open import open_checkpoint
 from ltxrt.parity.synthetic import checkpoint as synthetic
 from ltxrt.parity.synthetic.models import full, tiny
 
@@ -58,8 +60,8 @@ def test_official_file(official, version):
     assert checkpoint.scheduler == models.scheduler
     assert checkpoint.version.name == version
     assert checkpoint.text_encoder is checkpoint.tokenizer is None
-    assert checkpoint.transformer.weights.keys() == transformer_parameters(models.transformer).keys()
-    assert checkpoint.vae.weights.keys() == vae_parameters(models.vae).keys()
+    assert checkpoint.transformer.weights.keys() == part_shapes("transformer", models.transformer).keys()
+    assert checkpoint.vae.weights.keys() == part_shapes("vae", models.vae).keys()
 
 
 def test_official_files_unused_statistics_are_dropped(rewritten):
@@ -105,7 +107,7 @@ def test_separate_vae_replaces_the_files_own(official, rewritten):
 def test_converted_file_without_config_or_vae(tmp_path):
     """Real widths, so that heads are known; sparse, so that the disk does not notice."""
     config = replace(full("0.9.5").transformer, layers=1)
-    shapes = transformer_parameters(config)
+    shapes = part_shapes("transformer", config)
     synthetic.write_random(tmp_path / "ltxv-2b-0.9.6-dev.safetensors", shapes, {}, "BF16", 0, "sparse")
     checkpoint = open_checkpoint(tmp_path / "ltxv-2b-0.9.6-dev.safetensors")
     assert checkpoint.transformer.config == config
@@ -263,7 +265,7 @@ def test_version_override_is_checked(official):
         open_checkpoint(official / "0.9.5.safetensors", version="0.9.0")
 
 
-def test_tensors_are_accounted_for(rewritten):
+def test_tensors_must_be_those_of_the_config(rewritten):
     prefix = "model.diffusion_model."
 
     def change(tensors):
@@ -282,11 +284,25 @@ def test_tensors_are_accounted_for(rewritten):
 def test_integer_weights_are_refused_when_the_checkpoint_is_opened():
     stored = StoredTensor("a", "I32", (2,), Path("x.safetensors"), 0, 8)
     with pytest.raises(CheckpointError, match=r"1 not of F64, F32, F16, BF16, F8_E4M3 \(a I32\)"):
-        account(Part(None, {"a": stored}), {"a": (2,)})
+        check_tensors(Part(None, {"a": stored}), {"a": (2,)})
     assert set(safetensors.WEIGHTS) == set(weights.TORCH_DTYPES)
 
 
-def test_account_shows_the_first_few_and_counts_all():
+def test_more_blocks_than_tensors_are_refused_before_they_are_built(tmp_path):
+    models = tiny("0.9.5")
+    deep = replace(models.transformer, layers=900)
+    text = json.dumps({"transformer": official_transformer(deep), "vae": official_vae(models.vae)})
+    shapes = {
+        f"model.diffusion_model.{n}": s for n, s in part_shapes("transformer", models.transformer).items()
+    }
+    synthetic.write_random(tmp_path / "x.safetensors", shapes, {"config": text}, "F32", 0, "random")
+    with pytest.raises(
+        CheckpointError, match="transformer: the config has 900 blocks, the checkpoint 65 tensors"
+    ):
+        open_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_the_error_shows_the_first_few_and_counts_all():
     with pytest.raises(CheckpointError, match=r"9 missing \(0, 1, 2, 3, …\)"):
-        account(Part(None, {}), {str(i): (1,) for i in range(9)})
-    account(Part(None, {}), {})
+        check_tensors(Part(None, {}), {str(i): (1,) for i in range(9)})
+    check_tensors(Part(None, {}), {})
