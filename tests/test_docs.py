@@ -134,6 +134,21 @@ HINT = f"run ltx-export onnx --vae {x}" "--strip"
     assert sorted(flags_of_messages(planted)) == ["--height", "--width"]
 
 
+PATH = re.compile(r"[\w.-]+(?:/[\w.-]+)*\.(?:py|md)")
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_files_that_pages_name_exist(page):
+    """In backticks from the repository's root or by the name alone, in links from the page's folder."""
+    text = page.read_text(encoding="utf-8")
+    folders = ("docs", "engines", "export", "parity", "runtime", "tests")
+    known = {path.name for folder in folders for path in (ROOT / folder).rglob("*.*")}
+    words = [word for code in re.findall(r"`([^`\n]+)`", text) for word in PATH.findall(code)]
+    missing = [word for word in words if not (ROOT / word).exists() and word not in known]
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
+    assert missing + [target for target in targets if not (page.parent / target).exists()] == []
+
+
 def test_precisions_are_the_same_everywhere():
     assert set(bundle.PRECISIONS) == {*trace.PRECISIONS, *build.BASE} == set(export_cli.PRECISIONS)
 
@@ -146,3 +161,6 @@ def test_a_wrong_option_is_seen(tmp_path):
         test_commands_have_the_options_they_are_shown_with(tmp_path / "page.md")
     (words,) = shown(tmp_path / "page.md")
     assert words == ["ltx-run", "--bundle", "b", "--nosuch", "x"]
+    (tmp_path / "page.md").write_text("`engines/none.py` and [a link](none.md)")
+    with pytest.raises(AssertionError, match=r"'engines/none.py', 'none.md'"):
+        test_files_that_pages_name_exist(tmp_path / "page.md")
