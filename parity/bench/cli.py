@@ -8,16 +8,14 @@ torch and diffusers are imported by the workers alone.
 from __future__ import annotations
 
 import datetime
-import functools
 import importlib.metadata
 import os
 import platform
 import resource
 import shlex
-import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,14 +24,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ltxrt.engines.cli_base import ltxrt_command
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import InputError, MissingPackageError
 from ltxrt.parity.environment import cpuinfo
 
 if TYPE_CHECKING:
-    from ltxrt.parity.bench.results import Section
+    from ltxrt.parity.bench.report import Section
+    from ltxrt.parity.bench.sections import Plan
 
 PATH = click.Path(path_type=Path)
-# The names of bench_cases.SECTIONS, which `--help` need not load.
+COUNT = click.IntRange(1, 1000)
+# The names of sections.SECTIONS, which `--help` need not load.
 NAMES = ("peak", "transformer", "components", "videos", "cold-start", "memory", "full-size")
 PACKAGES = ("ltxrt", "onnxruntime", "torch", "diffusers", "transformers", "numpy")
 
@@ -54,64 +54,85 @@ SUITES = {
 }
 
 
+def parse_tokens(text: str) -> tuple[int, ...]:
+    """`256,1024` in ascending order, each once."""
+    try:
+        tokens = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        tokens = (0,)
+    if not 1 <= tokens[0] <= tokens[-1] <= 1 << 16:
+        raise InputError(f"--tokens {text!r}: must be numbers from 1 to 65536 with commas, as 256,1024")
+    return tokens
+
+
 @ltxrt_command("bench")
-@click.option("--work", type=PATH, help="Where the models are made; kept. [default: a temporary folder]")
-@click.option("--suite", default="quick", show_default=True, metavar="|".join(SUITES), help="How much.")
+@click.option("--work", type=PATH, help="Folder for the models, kept.  [default: a temporary one]")
+@click.option(
+    "--suite",
+    type=click.Choice(list(SUITES)),
+    default="quick",
+    show_default=True,
+    help="How much to measure.",
+)
 @click.option(
     "--only",
+    type=click.Choice(NAMES),
     multiple=True,
     metavar="NAME",
-    help=f"One of {', '.join(NAMES)}; repeatable. [default: the suite's]",
+    help=f"One of {', '.join(NAMES)}; repeatable.  [default: the suite's]",
 )
 @click.option("--output", type=PATH, default=Path("docs/benchmarks.md"), show_default=True)
-@click.option("--threads", type=int, default=2, show_default=True, help="For every contender.")
-@click.option("--repeats", type=int, help="Timed repetitions. [default: the suite's]")
-@click.option("--layers", type=int, default=4, show_default=True, help="Of the wide transformer.")
-@click.option("--tokens", help="Token counts of the transformer, as 256,1024. [default: the suite's]")
-@click.option("--compile", "compiled", is_flag=True, help="diffusers through torch.compile as well.")
+@click.option("--threads", type=COUNT, default=2, show_default=True, help="CPU threads of every contender.")
+@click.option("--repeats", type=COUNT, help="Timed repetitions.  [default: the suite's]")
+@click.option("--layers", type=COUNT, default=4, show_default=True, help="Of the wide transformer.")
+@click.option("--tokens", help="Token counts of the transformer, as 256,1024.  [default: the suite's]")
+@click.option("--compile", "compiled", is_flag=True, help="Also diffusers through torch.compile.")
 def bench_command(**options: Any) -> None:
     """Time this runtime beside diffusers and write a page with tables and plots, and the samples as JSON."""
-    suite = _suite(options)
-    only = _sections(options["only"], suite)
+    suite = SUITES[options["suite"]]
+    tokens = parse_tokens(options["tokens"]) if options["tokens"] else suite.tokens
+    only = [name for name in NAMES if name in options["only"]] or suite.sections
     _check_output(options["output"])
-    from ltxrt.parity.bench import report as bench_report
-    from ltxrt.parity.bench import results as bench_results
-    from ltxrt.parity.bench.cases import SECTIONS, Plan
+    try:
+        from ltxrt.parity.bench import plots as _plots  # noqa: F401  (before minutes of measuring, not after)
+        from ltxrt.parity.bench import report
+        from ltxrt.parity.bench.sections import Plan
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(error.name or "matplotlib", "export,parity") from error
 
     machine = _machine()
     with _folder(options["work"]) as work:
         plan = Plan(
-            work,
-            options["threads"],
-            suite.repeats,
-            suite.tokens,
-            options["layers"],
-            suite.videos,
-            options["compiled"],
+            work=work,
+            threads=options["threads"],
+            repeats=options["repeats"] or suite.repeats,
+            tokens=tokens,
+            layers=options["layers"],
+            videos=suite.videos,
+            compiled=options["compiled"],
+            say=lambda line: click.echo(line, err=True),
         )
-        sections = tuple(_watched(functools.partial(SECTIONS[name], plan, _say)) for name in only)
+        sections = tuple(_watched(name, plan) for name in only)
     settings = {"threads": str(plan.threads), "repetitions": str(plan.repeats), "suite": options["suite"]}
-    result = bench_results.Result(
-        schema=bench_results.SCHEMA,
+    result = report.Result(
+        schema=report.SCHEMA,
         command=_command(options),
         created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         machine=machine,
-        versions=_versions(),
+        versions={name: _version(name) for name in PACKAGES},
         settings=settings,
         sections=sections,
     )
-    for path in bench_report.write(result, options["output"]):
+    for path in report.write(result, options["output"]):
         click.echo(path)
 
 
-def _say(text: str) -> None:
-    click.echo(text, err=True)
+def _watched(name: str, plan: Plan) -> Section:
+    """A section, with the cores that other processes used while it was measured."""
+    from ltxrt.parity.bench.sections import SECTIONS
 
-
-def _watched(measure: Callable[[], Section]) -> Section:
-    """A section, with the cores that other processes took while it was measured."""
     before, start = _others(), time.monotonic()
-    section = measure()
+    section = SECTIONS[name](plan)
     after, seconds = _others(), time.monotonic() - start
     if before is None or after is None:
         return section
@@ -133,37 +154,6 @@ def _others() -> float | None:
     return busy - sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def _suite(options: dict[str, Any]) -> Suite:
-    """The suite with what was said beside it. InputError for what cannot be."""
-    name = options["suite"]
-    if name not in SUITES:
-        raise InputError(f"--suite {name!r}: must be one of {', '.join(SUITES)}")
-    for option in ("threads", "repeats", "layers"):
-        value = options[option]
-        if value is not None and not 1 <= value <= 1000:
-            raise InputError(f"--{option} {value}: must be between 1 and 1000")
-    suite = replace(SUITES[name], repeats=options["repeats"] or SUITES[name].repeats)
-    return replace(suite, tokens=parse_tokens(options["tokens"])) if options["tokens"] else suite
-
-
-def parse_tokens(text: str) -> tuple[int, ...]:
-    """`256,1024` in ascending order, each once."""
-    try:
-        tokens = tuple(sorted({int(part) for part in text.split(",")}))
-    except ValueError:
-        tokens = (0,)
-    if not 1 <= tokens[0] <= tokens[-1] <= 1 << 16:
-        raise InputError(f"--tokens {text!r}: must be numbers from 1 to 65536 with commas, as 256,1024")
-    return tokens
-
-
-def _sections(only: tuple[str, ...], suite: Suite) -> list[str]:
-    unknown = [name for name in only if name not in NAMES]
-    if unknown:
-        raise InputError(f"--only {unknown[0]!r}: must be one of {', '.join(NAMES)}")
-    return [name for name in NAMES if name in only] or list(suite.sections)
-
-
 def _check_output(output: Path) -> None:
     """Before minutes of measuring, not after."""
     if output.suffix != ".md":
@@ -178,17 +168,14 @@ def _check_output(output: Path) -> None:
 @contextmanager
 def _folder(work: Path | None) -> Iterator[Path]:
     """The given folder, made where it is not there, or a temporary one."""
-    if work is not None:
-        if work.exists() and not work.is_dir():
-            raise InputError(f"--work {work}: is not a folder; give one, or a name that is free")
-        work.mkdir(parents=True, exist_ok=True)
-        yield work
+    if work is None:
+        with tempfile.TemporaryDirectory(prefix="ltxrt-bench-", ignore_cleanup_errors=True) as temporary:
+            yield Path(temporary)
         return
-    temporary = Path(tempfile.mkdtemp(prefix="ltxrt-bench-"))
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    if work.exists() and not work.is_dir():
+        raise InputError(f"--work {work}: is not a folder; give one, or a name that is free")
+    work.mkdir(parents=True, exist_ok=True)
+    yield work
 
 
 def _command(options: dict[str, Any]) -> str:
@@ -196,8 +183,7 @@ def _command(options: dict[str, Any]) -> str:
     words = ["ltx-parity", "bench", "--suite", options["suite"]]
     for name in options["only"]:
         words += ["--only", name]
-    words += ["--threads", str(options["threads"]), "--layers", str(options["layers"])]
-    for name in ("repeats", "tokens"):
+    for name in ("threads", "layers", "repeats", "tokens"):
         words += [f"--{name}", str(options[name])] if options[name] else []
     words += ["--compile"] if options["compiled"] else []
     output = options["output"]
@@ -225,15 +211,8 @@ def _cpu() -> str:
     return f"{facts.get('model name', platform.machine())}{f' ({widest})' if widest else ''}"
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-if __name__ == "__main__":
-    bench_command()
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,102 +1,139 @@
-"""Which plots a result has: time by tokens, where time goes, starts and memory."""
+"""The plots of a result, as SVG through matplotlib: the same result gives the same bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+from collections.abc import Mapping
+from typing import Any
 
-from ltxrt.parity.bench import results as bench_results
-from ltxrt.parity.bench import svg
-from ltxrt.parity.bench.results import OURS, REFERENCE, Measurement, Result, Section
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator, StrMethodFormatter
+
+from ltxrt.parity.bench import report
+from ltxrt.parity.bench.report import OURS, REFERENCE, Measurement, Result, Samples, Section
 
 LARGEST = 6  # operators with a colour of their own
+SHORT = {OURS: "ltxrt", REFERENCE: "diffusers"}
+# Text stays text, `$` begins no formula, and identifiers are hashed with a fixed salt, not a random one.
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ltxrt",
+    "text.parse_math": False,
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
 
 
 def draw(result: Result) -> dict[str, str]:
     """SVG by name; each name begins with its section's."""
-    makers: dict[str, Callable[[Section], dict[str, str]]] = {
-        "transformer": _transformer,
-        "components": _plain,
-        "videos": _stages,
-        "cold-start": _plain,
-        "memory": _plain,
+    with matplotlib.rc_context(STYLE):
+        figures = {name: figure for section in result.sections for name, figure in _figures(section).items()}
+        return {name: svg(figure) for name, figure in figures.items()}
+
+
+def svg(figure: Figure) -> str:
+    """Without metadata: the date would make every file another one."""
+    written = io.StringIO()
+    figure.savefig(
+        written,
+        format="svg",
+        bbox_inches="tight",
+        metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
+    )
+    return written.getvalue()
+
+
+def _figures(section: Section) -> dict[str, Figure]:
+    """A section's figures; those without anything to show are left out."""
+    if section.name == "transformer":
+        lines = report.medians(section.measurements)
+        shares = {profile.name: _grouped(profile.operators) for profile in section.profiles}
+        found = {"transformer-tokens": _lines(lines | _arithmetic(section))} if lines else {}
+        title = "A step of ltxrt by operator: share of the time"
+        return found | ({"transformer-operators": _bars(title, shares, "s", shares=True)} if shares else {})
+    if section.name not in ("components", "videos", "cold-start", "memory"):
+        return {}
+    bars, unit = {}, "s"
+    for row in section.measurements:
+        scale, unit = report.unit_scale(row.unit)
+        for one in row.measured():
+            label = f"{_label(row)}: {SHORT.get(one.contender, one.contender)}"
+            bars[label] = {name: scale * value for name, value in _parts(one).items()}
+    title = "Whole videos by stage" if section.name == "videos" else section.title
+    return {section.name: _bars(title, bars, unit)} if bars else {}
+
+
+def _arithmetic(section: Section) -> dict[str, list[tuple[float, float]]]:
+    """The growth of the operations, scaled to ltxrt's time at the largest size."""
+    rows = [row for row in section.measurements if row.size and row.operations and row.of(OURS)]
+    ours = rows[-1].of(OURS) if rows else None
+    if ours is None:
+        return {}
+    per_operation = ours.median / (rows[-1].operations or 1)
+    return {
+        "growth of the operations": [(row.size or 0, per_operation * (row.operations or 0)) for row in rows]
     }
-    plots: dict[str, str] = {}
-    for section in result.sections:
-        if section.name in makers:
-            plots |= makers[section.name](section)
-    return plots
 
 
-def _transformer(section: Section) -> dict[str, str]:
-    plots = {"transformer-tokens": _tokens(section)} if _lines(section) else {}
-    if section.profiles:
-        rows = {profile.name: _grouped(profile.operators) for profile in section.profiles}
-        title = "A step of ours by operator: share of the time"
-        plots["transformer-operators"] = svg.bars(title, rows, "s", shares=True)
-    return plots
-
-
-def _tokens(section: Section) -> str:
-    drawn = [svg.Line(name, points) for name, points in _lines(section).items()]
-    return svg.lines("Transformer step by tokens", "tokens", "seconds", [*drawn, *_arithmetic(section)])
-
-
-def _lines(section: Section) -> dict[str, tuple[tuple[float, float], ...]]:
-    found: dict[str, list[tuple[float, float]]] = {}
-    for row in section.measurements:
-        for one in (s for s in row.samples if s.values and row.size):
-            point = (float(row.size or 0), bench_results.spread(one.values).median)
-            found.setdefault(one.contender, []).append(point)
-    return {name: tuple(points) for name, points in found.items()}
-
-
-def _arithmetic(section: Section) -> list[svg.Line]:
-    """The operations' growth, laid through ours at the largest size."""
-    rows = [r for r in section.measurements if r.size and r.operations and r.of(OURS)]
-    if not rows:
-        return []
-    last = rows[-1]
-    ours = last.of(OURS)
-    top = bench_results.spread(ours.values).median if ours else 0.0
-    points = [(float(r.size or 0), top * (r.operations or 0) / (last.operations or 1)) for r in rows]
-    return [svg.Line("growth of the operations", tuple(points), dashed=True)]
-
-
-def _grouped(operators: dict[str, float]) -> dict[str, float]:
+def _grouped(operators: Mapping[str, float]) -> dict[str, float]:
+    """The largest operators, and the sum of the others."""
     names = list(operators)
-    kept = {n: operators[n] for n in names[:LARGEST]}
-    rest = sum(operators[n] for n in names[LARGEST:])
-    return {**kept, "others": rest} if rest else kept
+    rest = {"others": sum(operators[n] for n in names[LARGEST:])} if names[LARGEST:] else {}
+    return {n: operators[n] for n in names[:LARGEST]} | rest
 
 
-def _plain(section: Section) -> dict[str, str]:
-    """A bar for each contender of each measurement."""
-    rows, unit = {}, "s"
-    for row in section.measurements:
-        for one in (s for s in row.samples if s.values):
-            scale, unit = (1e-6, "MB") if row.unit == "bytes" else (1.0, row.unit)
-            label = f"{_label(row)}: {_short(one.contender)}"
-            rows[label] = {_short(one.contender): scale * bench_results.spread(one.values).median}
-    return {section.name: svg.bars(section.title, rows, unit)} if rows else {}
-
-
-def _stages(section: Section) -> dict[str, str]:
-    """A bar for each contender of each video, in its stages; what is between them is `between`."""
-    rows = {}
-    for row in section.measurements:
-        for one in (s for s in row.samples if s.values):
-            stages = bench_results.stage_shares(one)
-            left = bench_results.spread(one.values).median - sum(stages.values())
-            label = f"{_label(row)}: {_short(one.contender)}"
-            rows[label] = {**stages, "between": max(left, 0.0)}
-    return {section.name: svg.bars("Whole videos by stage", rows, "s")} if rows else {}
+def _parts(samples: Samples) -> dict[str, float]:
+    """The median by stage, and what lies between the stages; without stages the whole."""
+    stages = report.stage_medians(samples)
+    if not stages:
+        return {SHORT.get(samples.contender, samples.contender): samples.median}
+    return {**stages, "between": max(samples.median - sum(stages.values()), 0.0)}
 
 
 def _label(row: Measurement) -> str:
     """A measurement's name without its size, which stands last."""
-    whole, _, _ = row.name.rpartition(", ")
-    return (whole or row.name).removesuffix(" model")
+    return (row.name.rpartition(", ")[0] or row.name).removesuffix(" model")
 
 
-def _short(contender: str) -> str:
-    return {OURS: "ltxrt", REFERENCE: "diffusers"}.get(contender, contender)
+def _lines(lines: Mapping[str, list[tuple[float, float]]]) -> Figure:
+    figure = Figure(figsize=(7.2, 4))
+    axes = figure.add_subplot(
+        xscale="log", yscale="log", title="Transformer step by tokens", xlabel="tokens", ylabel="seconds"
+    )
+    for name, points in lines.items():
+        arithmetic = name.startswith("growth")
+        axes.plot(*zip(*points), label=name, marker="" if arithmetic else "o", ls="--" if arithmetic else "-")
+    axes.set_xticks(sorted({size for points in lines.values() for size, _ in points}))
+    axes.xaxis.set_minor_locator(NullLocator())
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
+    axes.grid(which="both", color="#e8e8e8")
+    axes.legend()
+    return figure
+
+
+def _bars(title: str, rows: Mapping[str, Mapping[str, float]], unit: str, shares: bool = False) -> Figure:
+    """A horizontal bar per row, stacked from its parts; with `shares` all bars are equally long."""
+    figure = Figure(figsize=(7.2, 1.1 + 0.34 * len(rows)))
+    axes = figure.add_subplot(title=title)
+    totals = [sum(parts.values()) for parts in rows.values()]
+    left = [0.0] * len(rows)
+    names = dict.fromkeys(name for parts in rows.values() for name in parts)
+    for name in sorted(names, key="between".__eq__):  # which comes last
+        values = [parts.get(name, 0.0) for parts in rows.values()]
+        widths = [v / (total or 1.0) for v, total in zip(values, totals)] if shares else values
+        axes.barh(range(len(rows)), widths, left=left, label=name, height=0.65)
+        left = [a + b for a, b in zip(left, widths)]
+    for place, (end, total) in enumerate(zip(left, totals)):
+        axes.text(end, place, f"  {report.number(total)} {unit}", va="center")
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.xaxis.set_visible(False)
+    axes.spines["bottom"].set_visible(False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, 0), ncols=4)
+    return figure

@@ -8,21 +8,23 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from ltxrt.parity.bench import results as bench_results
-from ltxrt.parity.bench.results import REFERENCE, Samples
+from ltxrt.parity.bench.report import REFERENCE, Samples
 from ltxrt.parity.bench.work import Contender, Work
 from ltxrt.parity.processes import module
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-PAUSE = 0.05  # seconds between turns: threads that still spin for work of the turn before go to sleep
+QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+PAUSE = 0.05  # seconds between turns: threads that still spin for the turn before go to sleep
+PIECE = 8 << 20  # bytes of a file read at a time
+Absent = dict[tuple[str, str], str]
+T = TypeVar("T")
 
 
 class WorkerError(Exception):
@@ -30,20 +32,27 @@ class WorkerError(Exception):
 
 
 class Worker:
-    """A contender's process."""
+    """A contender's process, ended with the `with` block."""
 
     def __init__(self, contender: Contender, threads: int) -> None:
         self.contender = contender
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the worker)
-        quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         self._process = subprocess.Popen(
             module("ltxrt.parity.bench.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env={**os.environ, **quiet, **dict.fromkeys(THREAD_VARIABLES, str(threads))},
+            env={**os.environ, **QUIET, **dict.fromkeys(THREAD_VARIABLES, str(threads))},
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._log.close()
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
         """The worker's answer. Raises WorkerError for a failure, or where the process is gone."""
@@ -55,23 +64,29 @@ class Worker:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise WorkerError(
-                f"its process ended with exit status {self._process.wait()}{self._last_words()}"
-            )
+            status = self._process.wait()
+            raise WorkerError(f"its process ended with exit status {status}{self._last_words()}")
         reply: dict[str, Any] = json.loads(line)
         if "failed" in reply:
             raise WorkerError(reply["failed"])
         return reply
 
-    def prepare(self, work: Work) -> float:
-        """Load what `work` takes; the seconds that this took."""
-        fields = {"contender": dataclasses.asdict(self.contender), "work": dataclasses.asdict(work)}
-        return float(self.ask("prepare", **fields)["seconds"])
+    def warm_up(self, work: Work) -> None:
+        """Load what `work` takes, and run it once."""
+        self.ask("prepare", contender=dataclasses.asdict(self.contender), work=dataclasses.asdict(work))
+        self.ask("run")
 
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._log.close()
+    def run(self) -> dict[str, Any]:
+        """One repetition, after a pause."""
+        time.sleep(PAUSE)
+        return self.ask("run")
+
+    def output(self) -> np.ndarray:
+        """What the last repetition made."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder) / "output.npy")
+            self.ask("output", path=path)
+            return np.load(path)
 
     def _last_words(self) -> str:
         self._log.seek(0)
@@ -79,84 +94,101 @@ class Worker:
         return f": {lines[-1][:200]}" if lines else ""
 
 
-@dataclass
-class Turns:
-    """The samples of one contender while they are collected."""
+def take_turns(
+    contenders: Iterable[Contender], repeats: int, skipped: dict[str, str], turn: Callable[[Contender], T]
+) -> dict[str, list[T]]:
+    """What `turn` gives by contender: A B A B …, so that what changes on the machine affects all alike.
 
-    worker: Worker
-    values: list[float] = field(default_factory=list)
-    stages: list[dict[str, float]] = field(default_factory=list)
-    skipped: str = ""
-    difference: float | None = None
-
-    def samples(self) -> Samples:
-        if self.skipped:
-            return Samples(self.worker.contender.name, skipped=self.skipped)
-        values, stages = tuple(self.values), tuple(s for s in self.stages if s)
-        return Samples(self.worker.contender.name, values, "", self.difference, stages)
+    Whoever fails is skipped from then on; `skipped` says why, by name, before and after.
+    """
+    found: dict[str, list[T]] = {one.name: [] for one in contenders}
+    for one in (one for _ in range(repeats) for one in contenders):
+        if one.name not in skipped:
+            try:
+                found[one.name].append(turn(one))
+            except WorkerError as error:
+                skipped[one.name] = str(error)
+    return {name: values for name, values in found.items() if name not in skipped}
 
 
 class Arena:
-    """The contenders' warm processes, and who is not here and why.
+    """Contenders that take turns, each in a process of its own, which ends with the `with` block.
 
-    What cannot load a model is not asked again for the same model.
+    absent: why a contender (its name) cannot run a model (its folder); whoever fails to load a model is noted
+    there and is not asked for that model again.
     """
 
-    def __init__(self, workers: Sequence[Worker], absent: dict[tuple[str, str], str], repeats: int) -> None:
-        self._workers, self._absent, self._repeats = workers, absent, repeats
+    def __init__(
+        self, contenders: Sequence[Contender], threads: int, repeats: int, absent: Absent, start: Any = Worker
+    ) -> None:
+        self._contenders, self._threads, self._repeats = contenders, threads, repeats
+        self._absent, self._start = absent, start
+        self._workers: dict[str, Worker] = {}
+        self._stack = ExitStack()
 
-    def measure(self, work: Work) -> tuple[Samples, ...]:
-        """One warm-up of each, then their timed repetitions, in turns."""
-        turns = {worker.contender.name: Turns(worker) for worker in self._workers}
-        for one in turns.values():
-            self._prepare(one, work)
-        _compare(turns)
-        for name in bench_results.interleaved(list(turns), self._repeats):
-            if not turns[name].skipped:
-                _turn(turns[name])
-        return tuple(one.samples() for one in turns.values())
+    def __enter__(self) -> Self:
+        return self
 
-    def _prepare(self, turns: Turns, work: Work) -> None:
-        key = (turns.worker.contender.name, work.model)
-        turns.skipped = self._absent.get(key, "")
-        if turns.skipped:
-            return
-        try:
-            turns.worker.prepare(work)
-            turns.worker.ask("run")
-        except WorkerError as error:
-            self._absent[key] = turns.skipped = str(error)
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def warm(self, work: Work) -> tuple[Samples, ...]:
+        """Seconds of `work` in processes that stay: one warm-up of each, then their timed repetitions."""
+        skipped = self._skipped(work)
+        take_turns(self._contenders, 1, skipped, lambda one: self._worker(one).warm_up(work))
+        self._note(work, skipped)
+        outputs = take_turns(self._contenders, 1, skipped, lambda one: self._worker(one).output())
+        replies = take_turns(self._contenders, self._repeats, skipped, lambda one: self._worker(one).run())
+        wanted = outputs.get(REFERENCE)
+        measured = {
+            name: Samples(
+                name,
+                tuple(float(reply["seconds"]) for reply in found),
+                difference=relative_l2(outputs[name][0], wanted[0]) if wanted and name != REFERENCE else None,
+                stages=tuple(reply["stages"] for reply in found if reply["stages"]),
+            )
+            for name, found in replies.items()
+        }
+        return self._all(measured, skipped)
+
+    def fresh(self, work: Work, do: str) -> tuple[Samples, ...]:
+        """Seconds (`do` "run") or bytes ("peak") of `work` in a new process for every repetition.
+
+        The first of each warms the system's file cache up and is not counted.
+        """
+        skipped = self._skipped(work)
+        turns = take_turns(
+            self._contenders, self._repeats + 1, skipped, lambda one: fresh(one, work, self._threads, do)
+        )
+        self._note(work, skipped)
+        return self._all({name: Samples(name, tuple(found[1:])) for name, found in turns.items()}, skipped)
+
+    def _worker(self, contender: Contender) -> Worker:
+        if contender.name not in self._workers:
+            worker = self._start(contender, self._threads)
+            self._workers[contender.name] = self._stack.enter_context(worker)
+        return self._workers[contender.name]
+
+    def _skipped(self, work: Work) -> dict[str, str]:
+        reasons = {
+            one.name: one.unavailable or self._absent.get((one.name, work.model)) for one in self._contenders
+        }
+        return {name: reason for name, reason in reasons.items() if reason}
+
+    def _note(self, work: Work, skipped: dict[str, str]) -> None:
+        self._absent.update({(name, work.model): reason for name, reason in skipped.items()})
+
+    def _all(self, measured: dict[str, Samples], skipped: dict[str, str]) -> tuple[Samples, ...]:
+        names = [one.name for one in self._contenders]
+        return tuple(measured.get(name) or Samples(name, skipped=skipped[name]) for name in names)
 
 
-def _turn(turns: Turns) -> None:
-    time.sleep(PAUSE)
-    try:
-        reply = turns.worker.ask("run")
-    except WorkerError as error:
-        turns.skipped = str(error)
-        return
-    turns.values.append(float(reply["seconds"]))
-    turns.stages.append(reply["stages"])
-
-
-def _compare(turns: dict[str, Turns]) -> None:
-    """How far each output is from the reference's: the proof that the same work is timed."""
-    with tempfile.TemporaryDirectory() as folder:
-        outputs: dict[str, np.ndarray] = {}
-        for number, (name, one) in enumerate(turns.items()):
-            path = Path(folder) / f"{number}.npy"
-            if one.skipped:
-                continue
-            try:
-                one.worker.ask("output", path=str(path))
-            except WorkerError as error:
-                one.skipped = str(error)
-            else:
-                outputs[name] = np.load(path)
-        if REFERENCE not in outputs:
-            return
-        for name in outputs.keys() - {REFERENCE}:
-            turns[name].difference = relative_l2(outputs[name], outputs[REFERENCE])
+def fresh(contender: Contender, work: Work, threads: int, do: str = "run") -> float:
+    """Seconds from a process's start to the end of its first run, or its peak memory in bytes after that."""
+    start = time.perf_counter()
+    with Worker(contender, threads) as worker:
+        worker.warm_up(work)
+        return time.perf_counter() - start if do == "run" else float(worker.ask(do)["bytes"])
 
 
 def relative_l2(ours: np.ndarray, theirs: np.ndarray) -> float | None:
@@ -168,28 +200,25 @@ def relative_l2(ours: np.ndarray, theirs: np.ndarray) -> float | None:
     return distance if np.isfinite(distance) else None
 
 
-@contextmanager
-def arena(
-    contenders: Sequence[Contender], threads: int, repeats: int, absent: dict[tuple[str, str], str]
-) -> Iterator[Arena]:
-    """A process for each contender, ended with the block."""
-    with ExitStack() as stack:
-        workers = []
-        for contender in contenders:
-            workers.append(Worker(contender, threads))
-            stack.callback(workers[-1].close)
-        yield Arena(workers, absent, repeats)
-
-
-def fresh(contender: Contender, work: Work, threads: int, do: str = "run") -> tuple[float, dict[str, Any]]:
-    """Seconds from a process's start to the end of its first run, and its answer to `do` after that."""
+def read_from_disk(folder: Path) -> float:
+    """Seconds that reading a folder's files takes, each from beginning to end, none from the cache."""
+    drop_from_cache(folder)
+    buffer = memoryview(bytearray(PIECE))
     start = time.perf_counter()
-    worker = Worker(contender, threads)
-    try:
-        loading = worker.prepare(work)
-        first = worker.ask("run")
-        seconds = time.perf_counter() - start
-        reply = first if do == "run" else worker.ask(do)
-        return seconds, {**reply, "loading": loading, "first": first["seconds"]}
-    finally:
-        worker.close()
+    for path in files_in(folder):
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+    return time.perf_counter() - start
+
+
+def drop_from_cache(folder: Path) -> None:
+    """Drop a folder's files from the system's cache; what was not written yet is written first."""
+    for path in files_in(folder):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def files_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())

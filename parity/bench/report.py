@@ -1,26 +1,21 @@
-"""The page of a benchmark: tables, goals and plots of a result; the samples are in the JSON beside it."""
+"""What a benchmark measured, as data, and the page made of it: tables and goals. JSON holds the samples."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ltxrt.engines.storage.files import atomic_write
-from ltxrt.parity.bench import plots as bench_plots
-from ltxrt.parity.bench import results as bench_results
-from ltxrt.parity.bench import svg as bench_svg
-from ltxrt.parity.bench.results import (
-    OURS,
-    REFERENCE,
-    Measurement,
-    Profile,
-    Result,
-    Samples,
-    Section,
-    Spread,
-)
 
+SCHEMA = 1
+REFERENCE = "diffusers eager"
+OURS = "ltxrt onnxruntime"
 SPEED_GOAL, SPEED_FROM = 2.2, 1000  # times diffusers eager, from so many tokens on
 PEAK_GOAL = 0.9  # of the machine's matrix product
 COLD_GOAL, HELP_GOAL = 12.0, 0.3
@@ -33,50 +28,176 @@ METHOD = (
 
 
 @dataclass(frozen=True)
-class Goal:
-    """What was wanted, what was measured, and whether that is enough."""
+class Samples:
+    """A contender's measurements of one piece of work, in the order in which they were made.
 
-    wanted: str
-    measured: str
-    reached: bool
+    skipped: why there are none; difference: relative L2 distance of its output from the reference's, None
+    where there is nothing to compare; stages: seconds by stage of each repetition, where work has stages.
+    """
+
+    contender: str
+    values: tuple[float, ...] = ()
+    skipped: str = ""
+    difference: float | None = None
+    stages: tuple[dict[str, float], ...] = ()
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One piece of work by every contender. unit: "s", "bytes" or "GFLOP/s".
+
+    size: what grows from one measurement of a section to the next (tokens), if anything does; operations:
+    multiply-adds of the matrix products.
+    """
+
+    name: str
+    unit: str
+    samples: tuple[Samples, ...]
+    size: int | None = None
+    operations: int | None = None
+
+    def of(self, contender: str) -> Samples | None:
+        """The contender's samples, None where it has no values."""
+        return next((s for s in self.measured() if s.contender == contender), None)
+
+    def measured(self) -> list[Samples]:
+        """The samples of the contenders that have values."""
+        return [s for s in self.samples if s.values]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where one step of ltxrt spends its time: seconds by operator type, the mean of a few steps."""
+
+    name: str
+    size: int
+    steps: int
+    operators: dict[str, float]
+    matrix_seconds: float
+    operations: int
+
+    @property
+    def rate(self) -> float:
+        """GFLOP/s of the matrix products."""
+        return 2e-9 * self.operations / self.matrix_seconds if self.matrix_seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Section:
+    """Measurements that belong together; about: how they were made, in a few sentences.
+
+    others: how many cores other processes of the machine took meanwhile, on average; None where unknown.
+    """
+
+    name: str
+    title: str
+    about: str
+    measurements: tuple[Measurement, ...]
+    profiles: tuple[Profile, ...] = ()
+    others: float | None = None
+
+    def rows(self, unit: str) -> list[Measurement]:
+        """The measurements in that unit."""
+        return [row for row in self.measurements if row.unit == unit]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything that one run of the benchmark found."""
+
+    schema: int
+    command: str
+    created: str
+    machine: dict[str, str]
+    versions: dict[str, str]
+    settings: dict[str, str]
+    sections: tuple[Section, ...] = ()
+
+    def rows(self, section: str) -> tuple[Measurement, ...]:
+        """The measurements of a section, none where it was not run."""
+        return next((s.measurements for s in self.sections if s.name == section), ())
+
+    @property
+    def peak(self) -> float:
+        """GFLOP/s of the best single matrix product, 0 where none was measured."""
+        rows = [row for section in self.sections for row in section.rows("GFLOP/s")]
+        return max((value for row in rows for one in row.samples for value in one.values), default=0.0)
+
+
+class Spread(NamedTuple):
+    """The middle of some samples, and how far they lie apart."""
+
+    median: float
+    lowest: float
+    highest: float
+
+    def times(self) -> str:
+        return f"{self.median:.2f} × ({self.lowest:.2f}–{self.highest:.2f})"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Of at least one value."""
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def ratio(ours: Samples, theirs: Samples) -> Spread:
+    """How many times ours theirs is: the medians' ratio, with the ratios turn by turn as its spread.
+
+    Both of a turn ran one right after the other, so that a slow minute of the machine is in both.
+    """
+    turns = [b / a for a, b in zip(ours.values, theirs.values)]
+    return Spread(theirs.median / ours.median, min(turns), max(turns))
+
+
+def exponent(points: Sequence[tuple[float, float]]) -> float | None:
+    """The p of value ~ size^p for (size, value), by least squares of the logarithms; None for one size."""
+    if len({size for size, _ in points}) < 2:
+        return None
+    logs = [(math.log(size), math.log(value)) for size, value in points]
+    return statistics.linear_regression(*zip(*logs)).slope
+
+
+def stage_medians(samples: Samples) -> dict[str, float]:
+    """Median seconds of each stage, in the order in which they ran."""
+    names = dict.fromkeys(name for one in samples.stages for name in one)
+    return {n: statistics.median([one.get(n, 0.0) for one in samples.stages]) for n in names}
 
 
 def write(result: Result, output: Path) -> list[Path]:
     """The Markdown page, the JSON beside it and the plots in a folder of its name; all their paths."""
+    from ltxrt.parity.bench import plots  # matplotlib, which only this needs
+
     folder = output.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    plots = bench_plots.draw(result)
-    paths = [output, output.with_suffix(".json")]
-    for name, svg in plots.items():
-        paths.append(folder / f"{name}.svg")
-        _write_text(paths[-1], svg)
-    bench_results.write(result, paths[1])
-    _write_text(output, page(result, folder.name, list(plots)))
-    return paths
+    drawn = {folder / f"{name}.svg": svg for name, svg in plots.draw(result).items()}
+    data = json.dumps(dataclasses.asdict(result), indent=1, allow_nan=False) + "\n"
+    texts = {output: page(result, list(drawn)), output.with_suffix(".json"): data, **drawn}
+    for path, text in texts.items():
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return list(texts)
 
 
-def _write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def page(result: Result, folder: str, plots: Sequence[str]) -> str:
-    """The Markdown of a result whose plots lie in `folder` beside it."""
+def page(result: Result, plots: Sequence[Path] = ()) -> str:
+    """The Markdown of a result; the files of its plots lie in a folder beside it."""
     blocks = [
         "# Benchmarks",
         f"Made on {result.created} by\n\n    {result.command}",
         table(["machine", ""], [*result.machine.items(), *result.settings.items()]),
-        table(["package", "version"], list(result.versions.items())),
+        table(["package", "version"], result.versions.items()),
         METHOD,
     ]
-    found = goals(result)
-    if found:
-        rows = [(g.wanted, g.measured, "yes" if g.reached else "no") for g in found]
-        blocks += ["## Goals", table(["goal", "measured", "reached"], rows)]
+    reached = [(wanted, measured, "yes" if met else "no") for wanted, measured, met in goals(result)]
+    if reached:
+        blocks += ["## Goals", table(["goal", "measured", "reached"], reached)]
     for section in result.sections:
-        blocks += [f"## {section.title}", section.about, *_section(result, section)]
-        names = [p for p in plots if p.split("-")[0] == section.name.split("-")[0]]
-        blocks += [f"![{name}]({folder}/{name}.svg)" for name in names]
+        blocks += [f"## {section.title}", section.about, *_section(section, result.peak)]
+        own = [p for p in plots if p.stem.split("-")[0] == section.name.split("-")[0]]
+        blocks += [f"![{p.stem}]({p.parent.name}/{p.name})" for p in own]
     return "\n\n".join([*blocks, "## Skipped", _skipped(result)]) + "\n"
 
 
@@ -90,159 +211,130 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
-def goals(result: Result) -> list[Goal]:
-    """The project's goals that this run says something about."""
-    return [*_speed_goals(result), *_peak_goals(result), *_cold_goals(result)]
-
-
-def _speed_goals(result: Result) -> Iterator[Goal]:
-    section = result.section("transformer")
-    for row in section.measurements if section else ():
-        ours, theirs = row.of(OURS), row.of(REFERENCE)
-        if ours and theirs and row.size and row.size >= SPEED_FROM:
-            found = bench_results.ratio(ours, theirs)
+def goals(result: Result) -> Iterator[tuple[str, str, bool]]:
+    """The project's goals that this run says something about: wanted, measured, and whether it is enough."""
+    for row in result.rows("transformer"):
+        found = _compared(row)
+        if found and row.size and row.size >= SPEED_FROM:
             wanted = f"a step of {row.size} tokens ≥ {SPEED_GOAL} × as fast as diffusers eager"
-            yield Goal(wanted, _times(found), found.median >= SPEED_GOAL)
+            yield wanted, found.times(), found.median >= SPEED_GOAL
+    for profile in (p for section in result.sections for p in section.profiles if result.peak):
+        part = profile.rate / result.peak
+        wanted = f"matrix products of a step of {profile.size} tokens ≥ {PEAK_GOAL:.0%} of the peak"
+        yield wanted, f"{part:.0%}", part >= PEAK_GOAL
+    for row in result.rows("cold-start"):
+        if found := _compared(row):
+            wanted = f"cold start ≥ {COLD_GOAL:g} × as fast as diffusers"
+            yield wanted, found.times(), found.median >= COLD_GOAL
+        if own := row.of("ltxrt"):
+            yield f"{row.name} in less than {HELP_GOAL} s", f"{own.median:.3f} s", own.median < HELP_GOAL
 
 
-def _peak_goals(result: Result) -> Iterator[Goal]:
-    section, peak = result.section("transformer"), peak_rate(result)
-    for profile in section.profiles if section and peak else ():
-        part = _rate(profile) / peak
-        wanted = f"matrix part of a step of {profile.size} tokens ≥ {PEAK_GOAL:.0%} of the peak"
-        yield Goal(wanted, f"{part:.0%}", part >= PEAK_GOAL)
+def _compared(row: Measurement) -> Spread | None:
+    """How many times as fast (or as small) as the reference ours is."""
+    ours, theirs = row.of(OURS), row.of(REFERENCE)
+    return ratio(ours, theirs) if ours and theirs else None
 
 
-def _cold_goals(result: Result) -> Iterator[Goal]:
-    section = result.section("cold-start")
-    for row in section.measurements if section else ():
-        ours, theirs, own = row.of(OURS), row.of(REFERENCE), row.of("ltxrt")
-        if ours and theirs:
-            found = bench_results.ratio(ours, theirs)
-            yield Goal(
-                f"cold start ≥ {COLD_GOAL:g} × as fast as diffusers", _times(found), found.median >= COLD_GOAL
-            )
-        if own:
-            median = bench_results.spread(own.values).median
-            yield Goal(f"{row.name} in less than {HELP_GOAL} s", f"{median:.3f} s", median < HELP_GOAL)
-
-
-def peak_rate(result: Result) -> float:
-    """GFLOP/s of the best single matrix product, 0 where none was measured."""
-    rows = [row for section in result.sections for row in section.rows("GFLOP/s")]
-    return max((value for row in rows for one in row.samples for value in one.values), default=0.0)
-
-
-def _rate(profile: Profile) -> float:
-    return 2e-9 * profile.operations / profile.matrix_seconds if profile.matrix_seconds else 0.0
-
-
-def _section(result: Result, section: Section) -> Iterator[str]:
+def _section(section: Section, peak: float) -> Iterator[str]:
     if section.others is not None:
-        yield f"Other processes took {section.others:.2f} cores meanwhile."
+        yield f"Other processes used {section.others:.2f} cores on average meanwhile."
     for unit in dict.fromkeys(row.unit for row in section.measurements):
         yield _measured(section.rows(unit))
     if section.rows("GFLOP/s"):
-        yield f"Peak, the best single product of the whole run: {peak_rate(result):.0f} GFLOP/s."
+        yield f"Peak, the best single product of the whole run: {peak:.0f} GFLOP/s."
     if section.name == "transformer":
-        yield from _arithmetic(section, peak_rate(result))
-        yield from _growth(section)
-        for profile in section.profiles:
-            yield from _profiled(profile, peak_rate(result))
+        yield from _arithmetic(section.rows("s"), peak)
+        yield from _growth(section.rows("s"))
+    for profile in section.profiles:
+        yield from _profiled(profile, peak)
 
 
-def _measured(measurements: Sequence[Measurement]) -> str:
-    """A row per piece of work, a column per contender that has been there, and ours against the reference."""
-    names = _present(measurements)
-    compared = any(row.of(OURS) and row.of(REFERENCE) for row in measurements)
-    differs = any(one.difference is not None for row in measurements for one in row.samples)
-    extra = ["diffusers / ltxrt"] * compared + ["differs by"] * differs
-    rows = []
-    for row in measurements:
-        cells = [_value(row.of(name), row.unit) for name in names]
-        rows.append([row.name, *cells, *[_compared(row)] * compared, *[_differs(row)] * differs])
-    return table(["", *names, *extra], rows)
+def _measured(rows: Sequence[Measurement]) -> str:
+    """A row per piece of work, a column per contender with values, and ours against the reference."""
+    names = _present(rows)
+    columns: dict[str, list[str]] = {n: [_value(row.of(n), row.unit) for row in rows] for n in names}
+    ratios = [_compared(row) for row in rows]
+    if any(ratios):
+        columns["diffusers / ltxrt"] = [found.times() if found else "–" for found in ratios]
+    if any(one.difference is not None for row in rows for one in row.samples):
+        ours = [row.of(OURS) for row in rows]
+        differences = [one.difference if one else None for one in ours]
+        columns["differs by"] = ["–" if d is None else f"{d:.1e}" for d in differences]
+    return table(["", *columns], zip([row.name for row in rows], *columns.values()))
 
 
-def _present(measurements: Sequence[Measurement]) -> list[str]:
-    return list(dict.fromkeys(s.contender for m in measurements for s in m.samples if s.values))
+def _present(rows: Sequence[Measurement]) -> list[str]:
+    return list(dict.fromkeys(s.contender for row in rows for s in row.measured()))
 
 
 def _value(samples: Samples | None, unit: str) -> str:
     if samples is None:
         return "–"
-    found, scale, name = bench_results.spread(samples.values), *_unit(samples.values, unit)
-    middle, low, high = (bench_svg.number(v * scale) for v in (found.median, found.lowest, found.highest))
+    scale, name = (1e3, "ms") if unit == "s" and max(samples.values) < 1 else unit_scale(unit)
+    middle, low, high = (number(value * scale) for value in spread(samples.values))
     return f"{middle} {name} ({low}–{high})"
 
 
-def _unit(values: Sequence[float], unit: str) -> tuple[float, str]:
+def unit_scale(unit: str) -> tuple[float, str]:
     """What to multiply by, and the unit's name then."""
-    if unit == "bytes":
-        return 1e-6, "MB"
-    return (1e3, "ms") if unit == "s" and max(values) < 1 else (1.0, unit)
+    return (1e-6, "MB") if unit == "bytes" else (1.0, unit)
 
 
-def _compared(row: Measurement) -> str:
-    ours, theirs = row.of(OURS), row.of(REFERENCE)
-    return _times(bench_results.ratio(ours, theirs)) if ours and theirs else "–"
+def number(value: float) -> str:
+    """Three digits, and never a power of ten for what is large."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _times(found: Spread) -> str:
-    return f"{found.median:.2f} × ({found.lowest:.2f}–{found.highest:.2f})"
-
-
-def _differs(row: Measurement) -> str:
-    ours = row.of(OURS)
-    return "–" if ours is None or ours.difference is None else f"{ours.difference:.1e}"
-
-
-def _arithmetic(section: Section, peak: float) -> Iterator[str]:
-    """What each contender makes of the operations, and how much faster the machine allows one to be."""
-    names, rows, limits = _present(section.rows("s")), [], []
-    for row in section.rows("s"):
+def _arithmetic(measurements: Sequence[Measurement], peak: float) -> Iterator[str]:
+    """The rate of each contender, and how much faster the machine allows one to be."""
+    names, rows, limits = _present(measurements), [], []
+    for row in measurements:
         operations = 2e-9 * (row.operations or 0)
-        rates = {}
-        for name in names:
-            samples = row.of(name)
-            rates[name] = operations / bench_results.spread(samples.values).median if samples else 0.0
-        cells = [f"{rate:.0f}{f' ({rate / peak:.0%})' if peak else ''}" for rate in rates.values()]
+        found = [row.of(name) for name in names]
+        rates = [operations / samples.median if samples else 0.0 for samples in found]
+        cells = [f"{rate:.0f}{f' ({rate / peak:.0%})' if peak else ''}" for rate in rates]
         rows.append([row.name, f"{operations:.1f}", *cells])
         reference = row.of(REFERENCE)
         if peak and reference:  # its fastest turn, which other work on the machine disturbed least
             limits.append(f"{peak * min(reference.values) / operations:.2f} at {row.size} tokens")
-    yield "GFLOP/s of the whole step, by the matrix part's operations (share of the peak):"
+    yield "GFLOP/s of the whole step, counting its matrix products only (share of the peak):"
     yield table(["", "GFLOP", *names], rows)
     if limits:
         yield (
-            "Nothing that makes these operations in fp32 at the peak, and takes no time for anything else, "
-            f"could be more than this many times as fast as {REFERENCE}'s fastest turn: {', '.join(limits)}."
+            "An implementation that computes these products in fp32 at the peak, and takes no time for "
+            f"anything else, would be this many times as fast as {REFERENCE}'s fastest turn: "
+            f"{', '.join(limits)}."
         )
 
 
-def _growth(section: Section) -> Iterator[str]:
-    rows = [row for row in section.measurements if row.size and row.operations]
-    grown = bench_results.exponent([r.size or 0 for r in rows], [float(r.operations or 0) for r in rows])
-    if grown is None:
+def _growth(rows: Sequence[Measurement]) -> Iterator[str]:
+    points = {"operations": [(row.size or 0, float(row.operations or 0)) for row in rows]}
+    if exponent(points["operations"]) is None:
         return
-    cells = [("operations", f"{grown:.2f}")]
-    for name in _present(rows):
-        found = [(row.size or 0, samples) for row in rows if (samples := row.of(name))]
-        medians = [bench_results.spread(samples.values).median for _, samples in found]
-        fitted = bench_results.exponent([size for size, _ in found], medians)
-        cells.append((name, "–" if fitted is None else f"{fitted:.2f}"))
+    fitted = {name: exponent(found) for name, found in (points | medians(rows)).items()}
+    cells = [(name, "–" if power is None else f"{power:.2f}") for name, power in fitted.items()]
     yield "Time grows as tokens to the power of (least squares of the logarithms):"
     yield table(["", "exponent"], cells)
+
+
+def medians(rows: Sequence[Measurement]) -> dict[str, list[tuple[float, float]]]:
+    """By contender: (size, median) of the rows that have a size."""
+    sized = [row for row in rows if row.size]
+    return {
+        name: [(row.size or 0, found.median) for row in sized if (found := row.of(name))]
+        for name in _present(sized)
+    }
 
 
 def _profiled(profile: Profile, peak: float) -> Iterator[str]:
     total = sum(profile.operators.values())
     share = profile.matrix_seconds / total if total else 0.0
-    rate = _rate(profile)
-    of_peak = f", {rate / peak:.0%} of the peak" if peak else ""
+    of_peak = f", {profile.rate / peak:.0%} of the peak" if peak else ""
     yield (
-        f"Where ours goes at {profile.name} (ONNX Runtime's profile, mean of {profile.steps}): the matrix "
-        f"part takes {share:.1%} of the operators' time and runs at {rate:.0f} GFLOP/s{of_peak}."
+        f"ltxrt's time by operator at {profile.name} (ONNX Runtime's profile, mean of "
+        f"{profile.steps} steps): matrix products take {share:.1%} of the operators' time and run at "
+        f"{profile.rate:.0f} GFLOP/s{of_peak}."
     )
     rows = [(n, f"{1e3 * s:.1f} ms", f"{s / total:.1%}") for n, s in profile.operators.items()]
     yield table(["operator", "time", "share"], rows[:10])
@@ -250,11 +342,9 @@ def _profiled(profile: Profile, peak: float) -> Iterator[str]:
 
 def _skipped(result: Result) -> str:
     """Who was not measured and why, each reason once."""
-    reasons: dict[tuple[str, str], list[str]] = {}
+    reasons: dict[tuple[str, str], dict[str, None]] = {}
     for section in result.sections:
         for one in (s for m in section.measurements for s in m.samples if s.skipped):
-            places = reasons.setdefault((one.contender, one.skipped), [])
-            if section.name not in places:
-                places.append(section.name)
-    rows = [(name, ", ".join(places), why) for (name, why), places in reasons.items()]
+            reasons.setdefault((one.contender, one.skipped), {})[section.name] = None
+    rows = [(name, ", ".join(sections), why) for (name, why), sections in reasons.items()]
     return table(["contender", "in", "reason"], rows) if rows else "Nothing."

@@ -1,9 +1,10 @@
-"""What the workers are asked to do, and the inputs that all of them are given. NumPy only."""
+"""What the contenders are asked to do, and the inputs that all of them are given. NumPy only: a worker's cold
+start is measured with the imports of this module.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,17 @@ from ltxrt.runtime.sampling import rope
 from ltxrt.runtime.sampling.latents import LatentShape
 
 Grid = tuple[int, int, int]  # latent frames, height, width
+Feed = dict[str, np.ndarray]
 FRAME_RATE = 25.0
-PROMPT = "waves break on a rocky shore, the camera drifts to the left"
-NEGATIVE = "blurry"
+TIME_CHANNELS = 256  # of the sinusoid that the time embedding reads
+MODULATION_ROWS = 6  # shift, scale and gate of a block's two branches
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Who runs the work. kind: `ltxrt`, `torch`, or a library that multiplies matrices.
+    """Who does the work. kind: `ltxrt`, `torch` (diffusers), or a library that multiplies matrices.
 
-    backend: of ours; device: of torch; compiled: through torch.compile.
+    backend: of ltxrt; device: of torch; compiled: through torch.compile; unavailable: why it cannot be asked.
     """
 
     name: str
@@ -32,15 +34,16 @@ class Contender:
     backend: str = ""
     device: str = "cpu"
     compiled: bool = False
+    unavailable: str = ""
 
 
 @dataclass(frozen=True)
 class Work:
-    """One piece of work. kind: a component, `t2v`, `i2v` or `matmul`.
+    """One piece of work. kind: a component's name, `t2v`, `i2v` or `matmul`.
 
-    model: the folder with `bundle/` and `diffusers/`; grid: the latents' size, or the matrices'; text: text
-    tokens; steps: of a video; keep_loaded: whether our engines outlive a video; calls: how many of a
-    component are to be expected, which our runtime is told when it loads.
+    model: the folder with `bundle/` and `diffusers/`; grid: the latents' size, or (rows, inner, columns) of a
+    matrix product; text: text tokens; steps: of a video; keep_loaded: whether ltxrt keeps its engines for the
+    next video; calls: how many calls of a component ltxrt is to load its engine for.
     """
 
     kind: str
@@ -61,64 +64,50 @@ class Work:
         return Path(self.model) / "diffusers"
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a repetition made, and the seconds of its stages where it has some."""
-
-    array: np.ndarray
-    stages: dict[str, float]
-
-
-Runner = Callable[[], Outcome]
-
-
 def grid_of(tokens: int) -> Grid:
-    """Latent frames, height and width of `tokens` cells, as near to each other as the number allows."""
+    """Latent frames, height and width of `tokens` cells, as near to a cube as the number allows."""
     sides = [d for d in range(1, tokens + 1) if tokens % d == 0]
     pairs = itertools.combinations_with_replacement(sides, 2)
-    whole = [(a, b, tokens // (a * b)) for a, b in pairs if tokens % (a * b) == 0 and tokens // (a * b) >= b]
-    return min(whole, key=lambda grid: grid[2] - grid[0])
+    grids = [(a, b, tokens // (a * b)) for a, b in pairs if tokens % (a * b) == 0 and tokens // (a * b) >= b]
+    return min(grids, key=lambda grid: grid[2] - grid[0])
 
 
-def transformer_feed(facts: Facts, work: Work) -> dict[str, np.ndarray]:
-    """By the contract's names: one sample, one timestep, all text tokens seen, nothing perturbed.
-
-    Coordinates are not causal: diffusers' transformer makes its own, and never makes causal ones.
-    """
-    transformer, vae = _parts(facts)
-    tokens, rng = int(np.prod(work.grid)), np.random.default_rng(0)
-    coordinates = rope.coordinates(LatentShape(*work.grid), FRAME_RATE, False, vae)
-    cos, sin = rope.tables(
-        coordinates, transformer.width, transformer.rope_theta, transformer.rope_max_positions
-    )
-    text = (1, work.text, transformer.caption_channels)
-    return {
-        "latents": rng.standard_normal((1, tokens, transformer.in_channels), dtype=np.float32),
-        "timesteps": np.full((1, 1), 0.7, np.float32),
-        "timestep_index": np.zeros((1, tokens), np.int64),
-        "context": rng.standard_normal(text, dtype=np.float32),
-        "context_mask": np.ones((1, work.text), np.bool_),
-        "rope_cos": cos,
-        "rope_sin": sin,
-        "perturbation_mask": np.ones((transformer.layers, 3, 1), np.bool_),
-    }
-
-
-def component_feed(facts: Facts, work: Work) -> dict[str, np.ndarray]:
-    """By the contract's names, for any component."""
+def component_feed(facts: Facts, work: Work) -> Feed:
+    """The inputs of any component, by the contract's names."""
     rng = np.random.default_rng(0)
-    if work.kind == "transformer":
-        return transformer_feed(facts, work)
     if work.kind == "text_encoder":
         vocabulary = facts.text_encoder.vocab_size if facts.text_encoder else 2
         ids = rng.integers(2, max(3, vocabulary), (1, work.text))
         return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-    _, vae = _parts(facts)
+    if facts.transformer is None or facts.vae is None:
+        raise ValueError("the benchmark's bundles have a transformer and record their autoencoder's facts")
+    if work.kind == "transformer":
+        return _transformer_feed(facts.transformer, facts.vae, work, rng)
     if work.kind == "vae_encoder":
-        return {"pixels": picture(LatentShape(*work.grid), vae)[None]}
-    latents = rng.standard_normal((1, vae.latent_channels, *work.grid), dtype=np.float32)
-    extra: dict[str, np.ndarray] = {"timestep": np.full(1, 0.05, np.float32)}
-    return {"latents": latents, **(extra if vae.timestep_conditioning else {})}
+        return {"pixels": picture(LatentShape(*work.grid), facts.vae)[None]}
+    latents = rng.standard_normal((1, facts.vae.latent_channels, *work.grid), dtype=np.float32)
+    conditioned = facts.vae.timestep_conditioning
+    return {"latents": latents} | ({"timestep": np.full(1, 0.05, np.float32)} if conditioned else {})
+
+
+def _transformer_feed(facts: TransformerFacts, vae: VaeFacts, work: Work, rng: np.random.Generator) -> Feed:
+    """One sample, one timestep, no text token masked, nothing perturbed.
+
+    Coordinates are not causal: diffusers' transformer makes its own, which never are.
+    """
+    shape = LatentShape(*work.grid)
+    coordinates = rope.coordinates(shape, FRAME_RATE, False, vae)
+    cos, sin = rope.tables(coordinates, facts.width, facts.rope_theta, facts.rope_max_positions)
+    return {
+        "latents": rng.standard_normal((1, shape.tokens, facts.in_channels), dtype=np.float32),
+        "timesteps": np.full((1, 1), 0.7, np.float32),
+        "timestep_index": np.zeros((1, shape.tokens), np.int64),
+        "context": rng.standard_normal((1, work.text, facts.caption_channels), dtype=np.float32),
+        "context_mask": np.ones((1, work.text), np.bool_),
+        "rope_cos": cos,
+        "rope_sin": sin,
+        "perturbation_mask": np.ones((facts.layers, 3, 1), np.bool_),
+    }
 
 
 def picture(shape: LatentShape, vae: VaeFacts) -> np.ndarray:
@@ -128,12 +117,17 @@ def picture(shape: LatentShape, vae: VaeFacts) -> np.ndarray:
     return np.tanh(np.random.default_rng(5).standard_normal(size, dtype=np.float32))
 
 
+def first_frame(work: Work, vae: VaeFacts) -> np.ndarray:
+    """The image (3,H,W) in −1..1 that an image-to-video run starts from."""
+    return picture(LatentShape(1, *work.grid[1:]), vae)[:, 0]
+
+
 def video_options(work: Work, vae: VaeFacts) -> dict[str, Any]:
     """A request's fields that have the same name in diffusers' pipelines."""
     video = LatentShape(*work.grid).video(vae)
     return {
-        "prompt": PROMPT,
-        "negative_prompt": NEGATIVE,
+        "prompt": "waves break on a rocky shore, the camera drifts to the left",
+        "negative_prompt": "blurry",
         "height": video.height,
         "width": video.width,
         "num_frames": video.num_frames,
@@ -150,7 +144,19 @@ def matrices(work: Work) -> tuple[np.ndarray, np.ndarray]:
     return left, rng.standard_normal((inner, columns), dtype=np.float32)
 
 
-def _parts(facts: Facts) -> tuple[TransformerFacts, VaeFacts]:
-    if facts.transformer is None or facts.vae is None:
-        raise ValueError("the benchmark's bundles have a transformer and say what their autoencoder is")
-    return facts.transformer, facts.vae
+def operations(facts: TransformerFacts, tokens: int, text: int, batch: int = 1, timesteps: int = 1) -> int:
+    """Multiply-adds of the matrix products in one transformer call, counted exactly; twice as many FLOP.
+
+    Norms, rotation, softmax, GELU and the gathered modulation are not counted. The projected text is as wide
+    as the transformer in every release.
+    """
+    width = facts.width
+    square = width * width
+    patchify = tokens * (facts.in_channels + facts.out_channels) * width
+    time = timesteps * (TIME_CHANNELS * width + square + MODULATION_ROWS * square)
+    caption = text * (facts.caption_channels * width + square)
+    self_attention = 4 * tokens * square + 2 * tokens * tokens * width
+    cross_attention = 2 * tokens * square + 2 * text * square + 2 * tokens * text * width
+    feed_forward = 8 * tokens * square
+    block = self_attention + cross_attention + feed_forward
+    return batch * (patchify + time + caption + facts.layers * block)

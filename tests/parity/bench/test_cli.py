@@ -15,15 +15,12 @@ from click.testing import CliRunner
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.families.ltxv.facts import TransformerFacts
-from ltxrt.parity.bench import cases, cli, disk, flops, svg
-from ltxrt.parity.bench import report as bench_report
-from ltxrt.parity.bench import results as bench_results
-from ltxrt.parity.bench.models import DESCRIPTIONS, Model, configs, ensure
-from ltxrt.parity.bench.ours import by_operator
-from ltxrt.parity.bench.processes import Arena, WorkerError, relative_l2
-from ltxrt.parity.bench.results import OURS, REFERENCE, Measurement, Profile, Result, Samples, Section
-from ltxrt.parity.bench.work import Contender, Work, grid_of
-from ltxrt.parity.bench.worker import Server
+from ltxrt.parity.bench import cli, plots, processes, report, sections
+from ltxrt.parity.bench.models import DESCRIPTIONS, Model, ensure
+from ltxrt.parity.bench.processes import Arena, WorkerError, relative_l2, take_turns
+from ltxrt.parity.bench.report import OURS, REFERENCE, Measurement, Profile, Result, Samples, Section
+from ltxrt.parity.bench.work import Contender, Work, grid_of, operations
+from ltxrt.parity.bench.worker import Server, by_operator
 
 
 def test_operations_are_those_of_a_hand_count():
@@ -34,8 +31,8 @@ def test_operations_are_those_of_a_hand_count():
     attention = 2 * (5 * 5 * 6) + 2 * (5 * 3 * 6)
     feed_forward = 5 * 6 * 24 + 5 * 24 * 6
     whole = ends + 2 * (projections + attention + feed_forward)
-    assert flops.transformer(facts, flops.Call(1, 5, 3)) == whole
-    assert flops.transformer(facts, flops.Call(3, 5, 3)) == 3 * whole
+    assert operations(facts, 5, 3) == whole
+    assert operations(facts, 5, 3, batch=3) == 3 * whole
 
 
 def test_operations_are_those_of_the_graph(tiny_bundle):
@@ -48,32 +45,43 @@ def test_operations_are_those_of_the_graph(tiny_bundle):
     for name in (node.input[1] for node in graph.node if node.op_type == "MatMul"):
         of_text = "caption_projection" in name or ".attn2.to_k." in name or ".attn2.to_v." in name
         total += sizes[name] * (text if of_text else 1 if name.startswith("adaln_single") else tokens)
-    assert flops.transformer(facts, flops.Call(1, tokens, text)) == total
+    assert operations(facts, tokens, text) == total
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 1.37, 2.0])
 def test_exponent_of_exact_data(power):
     sizes = [256, 512, 1024, 4096]
-    assert bench_results.exponent(sizes, [3e-4 * n**power for n in sizes]) == pytest.approx(power)
+    assert report.exponent([(n, 3e-4 * n**power) for n in sizes]) == pytest.approx(power)
 
 
 def test_one_size_has_no_exponent():
-    assert bench_results.exponent([256], [1.0]) is None
+    assert report.exponent([(256, 1.0)]) is None
 
 
-def test_turns_alternate():
-    assert list(bench_results.interleaved(["A", "B"], 3)) == ["A", "B", "A", "B", "A", "B"]
+def test_turns_alternate_and_who_fails_is_not_asked_again():
+    log, skipped = [], {"D": "is not installed"}
+
+    def turn(contender):
+        log.append(contender.name)
+        if contender.name == "C":
+            raise WorkerError("there is no such device")
+        return len(log)
+
+    found = take_turns([Contender(name, "ltxrt") for name in "ABCD"], 3, skipped, turn)
+    assert "".join(log) == "ABCABAB"
+    assert found == {"A": [1, 4, 6], "B": [2, 5, 7]}
+    assert skipped == {"C": "there is no such device", "D": "is not installed"}
 
 
 def test_spread_and_ratio():
-    assert bench_results.spread([3.0, 1.0, 8.0]) == bench_results.Spread(3.0, 1.0, 8.0)
-    found = bench_results.ratio(Samples("a", (1.0, 2.0, 4.0)), Samples("b", (3.0, 4.0, 4.0)))
-    assert found == bench_results.Spread(2.0, 1.0, 3.0)
+    assert report.spread([3.0, 1.0, 8.0]) == report.Spread(3.0, 1.0, 8.0)
+    found = report.ratio(Samples("a", (1.0, 2.0, 4.0)), Samples("b", (3.0, 4.0, 4.0)))
+    assert found == report.Spread(2.0, 1.0, 3.0)
 
 
 def test_stages_are_medians_in_order():
     stages = ({"text": 1.0, "image": 5.0}, {"text": 3.0, "image": 7.0})
-    assert list(bench_results.stage_shares(Samples("a", (6.0, 10.0), stages=stages)).items()) == [
+    assert list(report.stage_medians(Samples("a", (6.0, 10.0), stages=stages)).items()) == [
         ("text", 2.0),
         ("image", 6.0),
     ]
@@ -115,36 +123,46 @@ def test_profile_leaves_the_warm_up_out():
 class Scripted:
     """A worker that answers from a script and writes down who was asked what."""
 
-    def __init__(self, name, log, fails=""):
-        self.contender, self.log, self.fails = Contender(name, "ltxrt"), log, fails
+    def __init__(self, contender, log, fails):
+        self.name, self.log, self.fails = contender.name, log, fails
 
-    def prepare(self, work):
-        self.log.append(f"{self.contender.name} prepare")
-        return 0.0
+    def __enter__(self):
+        return self
 
-    def ask(self, do, **request):
-        self.log.append(f"{self.contender.name} {do}")
-        if do == "output":
-            np.save(request["path"], np.full(2, 2.0 if self.contender.name == OURS else 1.0))
-        if do == self.fails:
+    def __exit__(self, *_):
+        self.log.append(f"{self.name} end")
+
+    def warm_up(self, work):
+        self.log.append(f"{self.name} warm up")
+        if self.name == self.fails:
             raise WorkerError("there is no such device")
+
+    def output(self):
+        return np.full(2, 2.0 if self.name == OURS else 1.0)
+
+    def run(self):
+        self.log.append(f"{self.name} run")
         return {"seconds": 1.0, "stages": {}}
 
 
-def test_contenders_warm_up_and_take_turns(monkeypatch):
-    monkeypatch.setattr("ltxrt.parity.bench.processes.PAUSE", 0)
+def test_contenders_warm_up_and_take_turns():
     log, absent = [], {}
-    workers = [Scripted(OURS, log), Scripted(REFERENCE, log), Scripted("gpu", log, fails="run")]
-    arena = Arena(workers, absent, 2)
-    ours, theirs, gpu = arena.measure(Work("transformer", "model", 1))
-    assert (ours.values, ours.difference, theirs.values) == ((1.0, 1.0), 1.0, (1.0, 1.0))
-    assert (gpu.values, gpu.skipped) == ((), "there is no such device")
-    timed = [line for line in log if line.endswith("run")]
-    assert timed == [f"{n} run" for n in (OURS, REFERENCE, "gpu", OURS, REFERENCE, OURS, REFERENCE)]
-    log.clear()
-    arena.measure(Work("vae_encoder", "model", 1))
-    assert not [line for line in log if line.startswith("gpu")]
-    assert absent == {("gpu", "model"): "there is no such device"}
+    contenders = [Contender(name, "ltxrt") for name in (OURS, REFERENCE, "gpu")]
+    contenders.append(Contender("old", "ltxrt", unavailable="is not installed"))
+    start = lambda contender, threads: Scripted(contender, log, "gpu")  # noqa: E731
+    with Arena(contenders, 1, 2, absent, start) as arena:
+        ours, theirs, gpu, old = arena.warm(Work("transformer", "model", 1))
+        assert (ours.values, ours.difference, theirs.values) == ((1.0, 1.0), 1.0, (1.0, 1.0))
+        assert theirs.difference is None
+        assert (gpu.values, gpu.skipped) == ((), "there is no such device")
+        assert (old.values, old.skipped) == ((), "is not installed")
+        both = [OURS, REFERENCE]
+        assert log == [f"{n} warm up" for n in (*both, "gpu")] + [f"{n} run" for n in both * 2]
+        log.clear()
+        arena.warm(Work("vae_encoder", "model", 1))
+        assert not [line for line in log if line.startswith("gpu")]
+    assert absent["gpu", "model"] == "there is no such device"
+    assert log[-3:] == [f"{n} end" for n in ("gpu", REFERENCE, OURS)]
 
 
 def test_every_cold_start_is_a_process_of_its_own(monkeypatch, tmp_path):
@@ -155,17 +173,20 @@ def test_every_cold_start_is_a_process_of_its_own(monkeypatch, tmp_path):
         log.append(contender.name)
         if contender.name not in (OURS, REFERENCE):
             raise WorkerError("is not installed")
-        return float(len(log)), {"bytes": 7}
+        return float(len(log))
 
-    monkeypatch.setattr(cases, "fresh", fresh)
-    plan = cases.Plan(tmp_path, 1, 2, (1,), 1)
-    samples = cases._fresh(plan, Work("transformer", "model", 1), lambda seconds, reply: seconds)
-    names = [one.name for one in plan.contenders()]
-    assert log == [*names, OURS, REFERENCE, OURS, REFERENCE]
+    monkeypatch.setattr(processes, "fresh", fresh)
+    plan = sections.Plan(tmp_path, 1, 2, (1,), 1)
+    samples = plan.arena().fresh(Work("transformer", "model", 1), "run")
+    contenders = plan.contenders()
+    asked = [one.name for one in contenders if not one.unavailable]
+    assert log == [*asked, OURS, REFERENCE, OURS, REFERENCE]
+    assert [one.contender for one in samples] == [one.name for one in contenders]
     values = {one.contender: one.values for one in samples}
-    assert values[OURS] == (len(names) + 1.0, len(names) + 3.0)
+    assert values[OURS] == (len(asked) + 1.0, len(asked) + 3.0)
     skipped = {one.contender: one.skipped for one in samples if one.skipped}
-    assert skipped.keys() == {*names, "diffusers torch.compile"} - {OURS, REFERENCE}
+    assert skipped.keys() == {one.name for one in contenders} - {OURS, REFERENCE}
+    assert skipped["diffusers torch.compile"] == "--compile was not given"
 
 
 def test_a_worker_answers_failures():
@@ -201,18 +222,18 @@ def result(**changes):
         "s",
         (Samples(OURS, (0.3,), stages=({"a & b": 0.2},)), Samples(REFERENCE, (0.9,))),
     )
-    sections = (
+    parts = (
         Section("peak", "Peak", "Products.", (peak,), others=1.5),
         Section("transformer", "Step", "One step.", (step,), (profile,)),
         Section("videos", "Videos", "Whole runs.", (video,)),
         Section("memory", "Memory", "Bytes.", (Measurement("t2v", "bytes", (Samples(OURS, (5e7,)),)),)),
     )
-    fields = {"machine": {"CPU": "a | b"}, "versions": {"numpy": "2"}, "settings": {}, "sections": sections}
+    fields = {"machine": {"CPU": "a | b"}, "versions": {"numpy": "2"}, "settings": {}, "sections": parts}
     return Result(1, "ltx-parity bench", "today", **{**fields, **changes})
 
 
 def test_page_names_goals_limits_and_who_was_skipped(tmp_path):
-    paths = bench_report.write(result(), tmp_path / "page.md")
+    paths = report.write(result(), tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "| gpu | transformer | no \\| GPU &lt;here> at all |" in text
     assert "| CPU | a \\| b |" in text
@@ -222,7 +243,7 @@ def test_page_names_goals_limits_and_who_was_skipped(tmp_path):
     assert "3.00 at 1024 tokens" in text  # 250 GFLOP/s at most, 200 / 2.4 by diffusers
     assert "50 MB" in text
     assert "best single product of the whole run: 250 GFLOP/s" in text
-    assert "Other processes took 1.50 cores meanwhile." in text
+    assert "Other processes used 1.50 cores on average meanwhile." in text
     pictures = [line.partition("](")[2].rstrip(")") for line in text.splitlines() if line.startswith("![")]
     assert sorted(pictures) == sorted(p.relative_to(tmp_path).as_posix() for p in paths if p.suffix == ".svg")
     assert len(pictures) == 4
@@ -230,22 +251,23 @@ def test_page_names_goals_limits_and_who_was_skipped(tmp_path):
     assert data["sections"][1]["measurements"][0]["samples"][1]["values"] == [2.5, 2.4]
 
 
-def test_plots_are_xml_without_surprises(tmp_path):
-    for path in bench_report.write(result(), tmp_path / "page.md"):
-        if path.suffix == ".svg":
-            assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
-
-
-def test_plot_text_is_escaped():
-    drawn = svg.bars("<script>&", {"a<b": {'x"&': 1.0}}, "s")
-    ElementTree.fromstring(drawn)
-    assert "<script" not in drawn
-    line = svg.Line("<i>", ((1.0, 2.0), (10.0, 20.0)))
-    ElementTree.fromstring(svg.lines("t", "x", "y", [line]))
+def test_plots_are_the_same_xml_every_time_and_names_are_text():
+    """Also where a name would be markup in XML, or mathematics to matplotlib."""
+    strange = "<script>&$x_1$"
+    one = Measurement(
+        strange, "s", (Samples(OURS, (1.0,), stages=({strange: 0.5},)), Samples(strange, (2.0,)))
+    )
+    result_ = result(sections=(Section("videos", "Videos", "Runs.", (one,)), *result().sections[3:]))
+    drawn = plots.draw(result_)
+    assert drawn == plots.draw(result_)
+    for svg in drawn.values():
+        assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
+    texts = [text.strip() for text in ElementTree.fromstring(drawn["videos"]).itertext()]
+    assert strange in texts and f"{strange}: ltxrt" in texts and "between" in texts
 
 
 def test_a_run_of_nothing_is_a_page():
-    text = bench_report.page(result(sections=()), "page", [])
+    text = report.page(result(sections=()))
     assert text.endswith("## Skipped\n\nNothing.\n")
     assert "## Goals" not in text
 
@@ -257,10 +279,10 @@ def run(*arguments):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--suite", "huge"], "--suite 'huge': must be one of quick, full"),
-        (["--only", "coffee"], "--only 'coffee': must be one of peak, transformer,"),
-        (["--threads", 0], "--threads 0: must be between 1 and 1000"),
-        (["--repeats", -1], "--repeats -1: must be between 1 and 1000"),
+        (["--suite", "huge"], "'--suite': 'huge' is not one of 'quick', 'full'"),
+        (["--only", "coffee"], "'--only': 'coffee' is not one of 'peak', 'transformer',"),
+        (["--threads", 0], "'--threads': 0 is not in the range 1<=x<=1000"),
+        (["--repeats", -1], "'--repeats': -1 is not in the range 1<=x<=1000"),
         (["--tokens", "256,many"], "--tokens '256,many': must be numbers from 1 to 65536"),
         (["--tokens", "0"], "--tokens '0': must be numbers"),
         (["--output", "page.html"], "--output page.html: must end in .md"),
@@ -277,20 +299,20 @@ def test_a_mistake_is_one_sentence(tmp_path, monkeypatch, options, message):
 
 
 def test_names_are_the_sections():
-    assert tuple(cases.SECTIONS) == cli.NAMES
+    assert tuple(sections.SECTIONS) == cli.NAMES
 
 
 def test_models_have_a_description_and_a_name():
-    assert configs(Model("wide", 3)).transformer.layers == 3
-    assert configs(Model("wide", 3)).transformer.width == 2048
+    assert Model("wide", 3).configs().transformer.layers == 3
+    assert Model("wide", 3).configs().transformer.width == 2048
     assert set(DESCRIPTIONS) == {"tiny", "medium", "wide"}
     with pytest.raises(InputError, match="no benchmark model"):
-        configs(Model("huge"))
+        Model("huge").configs()
 
 
 def test_a_strange_folder_is_not_taken_for_a_model(tmp_path):
     (tmp_path / "tiny").mkdir()
-    with pytest.raises(InputError, match="is there but no model of ours"):
+    with pytest.raises(InputError, match="exists and is not a benchmark model"):
         ensure(tmp_path, Model("tiny"))
 
 
@@ -305,8 +327,8 @@ def work(tmp_path, tiny_bundle, diffusers_folder):
 
 def test_a_small_run(work, tmp_path, monkeypatch):
     """The transformer section on a tiny model: workers, turns, profile, page."""
-    monkeypatch.setattr(cases, "BESIDE", (64, 64, 64))
-    monkeypatch.setattr(cases, "PRODUCTS", 1)
+    monkeypatch.setattr(sections, "BESIDE", (64, 64, 64))
+    monkeypatch.setattr(sections, "PRODUCTS", 1)
     output = tmp_path / "page.md"
     options = ["--only", "transformer", "--repeats", 1, "--threads", 1]
     found = run("--work", work, *options, "--layers", 2, "--tokens", "6,24", "--output", output)
@@ -331,9 +353,8 @@ def test_a_small_run(work, tmp_path, monkeypatch):
 
 def test_full_size_reads_from_the_disk_and_starts_both(work, tmp_path, monkeypatch):
     """The section on a tiny model, told to have the 2B's number of layers."""
-    monkeypatch.setattr(cases, "LAYERS", 2)
-    plan = cases.Plan(work, 1, 1, (), 2)
-    section = cases.full_size(plan, lambda text: None)
+    monkeypatch.setattr(sections, "LAYERS", 2)
+    section = sections.full_size(sections.Plan(work, 1, 1, (), 2))
     assert [row.name for row in section.measurements] == [
         "reading the weights from the disk",
         "first transformer call",
@@ -347,5 +368,5 @@ def test_reading_reads_every_file(tmp_path):
     (tmp_path / "folder").mkdir()
     for name in ("a", "folder/b"):
         (tmp_path / name).write_bytes(b"x" * 100_000)
-    assert disk.read(tmp_path) > 0
-    assert disk._files(tmp_path) == [tmp_path / "a", tmp_path / "folder" / "b"]
+    assert processes.read_from_disk(tmp_path) > 0
+    assert processes.files_in(tmp_path) == [tmp_path / "a", tmp_path / "folder" / "b"]
