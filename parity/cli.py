@@ -75,7 +75,7 @@ def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: b
     try:
         from ltxrt.parity.check import results
         from ltxrt.parity.check import run as check
-        from ltxrt.parity.report import html as report_html
+        from ltxrt.parity.report import render
     except ModuleNotFoundError as error:
         raise MissingPackageError(error.name or "torch", "export,parity") from error
 
@@ -100,7 +100,7 @@ def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: b
             whole_report = _with_earlier(report, folder)
             results.write(whole_report, folder / verification.REPORT.name)
             with atomic_write(folder / "report.html") as temporary:
-                temporary.write_text(report_html.render(whole_report), encoding="utf-8")
+                temporary.write_text(render(whole_report), encoding="utf-8")
     _summary(report, whole_report, folder)
     if whole_report.status != results.PASSED:
         raise click.exceptions.Exit(1)

@@ -83,7 +83,8 @@ def test_source_archive_holds_what_building_and_testing_need(sdist):
 def test_wheel_holds_the_four_folders_and_nothing_else(wheel):
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
     typed = {f"ltxrt/{folder}/py.typed" for folder in FOLDERS}
-    assert names == {f"ltxrt/{name}" for name in modules()} | typed
+    data = {"ltxrt/parity/report/report.html"}
+    assert names == {f"ltxrt/{name}" for name in modules()} | typed | data
 
 
 def test_metadata_names_licence_and_extras(wheel):

@@ -23,7 +23,7 @@ from ltxrt.parity.check import results
 from ltxrt.parity.fuzz import material, mutate
 from ltxrt.parity.fuzz.media_files import media_files
 from ltxrt.parity.fuzz.runner import Attempt, Target
-from ltxrt.parity.report import html as report_html
+from ltxrt.parity.report import render
 from ltxrt.runtime.ltxv.pipeline import Pipeline
 from ltxrt.runtime.ltxv.prompt import Tokenizer
 from ltxrt.runtime.media import read as media
@@ -125,7 +125,7 @@ def reports(folder: Path) -> Attempt:
     def attempt(rng: random.Random) -> None:
         path.write_bytes(mutate.json_bytes(rng, text))
         verification.unproved(whole, "onnxruntime", {"transformer": "fp32"})
-        report_html.render(results.read(path))
+        render(results.read(path))
 
     return attempt
 

@@ -1,189 +1,177 @@
-"""Plots of the parity report: inline SVG with a logarithmic error, from points."""
+"""Plots of the parity report: matplotlib figures as inline SVG, in the page's own colours, light and dark.
+
+The same report gives the same bytes. Nothing that a report says is laid out here, since matplotlib would read
+`$` as mathematics: names stand in the captions, and what hovering over a point shows is added to the SVG.
+"""
 
 from __future__ import annotations
 
+import io
+import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
+from xml.etree import ElementTree
 
-from ltxrt.parity.report.page import Markup, element, join
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 
-COLOURS = 8
-LEFT, TOP, WIDTH, HEIGHT = 58, 26, 518, 226  # the plotting area in the drawing
-DRAWING = (600, 296)
+WIDTH, HEIGHT = 600, 296  # of a drawing, whose unit is a point of 1/72 inch
+AREA = (68 / WIDTH, 46 / HEIGHT, 508 / WIDTH, 238 / HEIGHT)  # the axes: left, bottom, width, height
 SMALLEST, LARGEST = -15, 9  # decades that a log axis shows at most
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-MARKERS = (
-    "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0z",
-    "M-3.6,-3.6h7.2v7.2h-7.2z",
-    "M0,-4.9L4.6,3.4H-4.6z",
-    "M0,-5.2L5.2,0L0,5.2L-5.2,0z",
-    "M0,4.9L4.6,-3.4H-4.6z",
-    "M-1.6,-4.8h3.2v3.2h3.2v3.2h-3.2v3.2h-3.2v-3.2h-3.2v-3.2h3.2z",
-)
+MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚"}  # matplotlib's name → in a caption
+COLOURS = 8
+# What matplotlib writes → what the page's style gives it.
+SERIES = {f"#0000c{i}": f"var(--c{i})" for i in range(COLOURS)}
+TEXT, GRID, CARD = "#0000d0", "#0000d1", "#0000d2"
+THEME = {**SERIES, TEXT: "var(--dim)", GRID: "var(--line)", CARD: "var(--card)"}
+STYLE = {
+    "svg.fonttype": "none", "font.size": 12, "text.color": TEXT, "axes.labelcolor": TEXT,
+    "font.family": "DejaVu Sans", "grid.color": GRID, "axes.axisbelow": True,
+    "xtick.labelcolor": TEXT, "ytick.labelcolor": TEXT,
+    **{f"axes.spines.{side}": False for side in ("left", "right", "top", "bottom")},
+    **{f"{x}tick.{kind}.size": 0 for x in "xy" for kind in ("major", "minor")},
+}  # fmt: skip
+NAMESPACE = "{http://www.w3.org/2000/svg}"
 
 
 @dataclass(frozen=True)
-class Point:
-    """A value of a curve; marker: index into MARKERS; label: what hovering over it shows."""
+class Curve:
+    """Values over `x`, with a marker and a label each; without `x`, levels over equal parts of the axis."""
 
-    x: float
-    y: float
+    y: Sequence[float]
+    x: Sequence[float] | None = None
     marker: int = 0
-    label: str = ""
+    labels: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Series:
-    """One colour of a plot: its curves, and its limit as a dashed line; `steps`: points are levels."""
+    """One colour of a plot: its curves, and its limit as a dashed line."""
 
     name: str
     colour: int
-    curves: tuple[tuple[Point, ...], ...]
+    curves: tuple[Curve, ...]
     limit: float | None = None
-    steps: bool = False
 
 
 @dataclass(frozen=True)
-class Axis:
-    """The horizontal axis: its ends, its name, and where it is marked."""
+class Drawing:
+    """A plot with its title, and the caption's parts: series as (colour, name), markers as (sign, case)."""
 
-    low: float
-    high: float
-    name: str
-    ticks: tuple[tuple[float, str], ...]
+    title: str
+    svg: Markup
+    series: tuple[tuple[int, str], ...]
+    markers: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
 
 
-def positive(values: Iterable[float]) -> list[float]:
-    """The values that a log axis can show."""
-    return [value for value in values if math.isfinite(value) and value > 0]
+def draw(
+    title: str,
+    series: Sequence[Series],
+    axis: tuple[str, Literal["number", "percent", "count"]],
+    name: str,
+    cases: Iterable[str] = (),
+) -> Drawing:
+    """Curves over a logarithmic axis called `name`, against `axis`; `cases` are named by their markers.
+
+    Values that have no place on it lie on an edge: 0 on the lower one, NaN and infinities on the upper.
+    """
+    values = np.array([y for one in series for curve in one.curves for y in curve.y])
+    limits = [one.limit for one in series if one.limit is not None]
+    low, high = decades([*values, *(limit for limit in limits if limit > 0)])
+    with mpl.rc_context({**STYLE, "svg.hashsalt": title}):
+        figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), facecolor="none")
+        axes = figure.add_axes(AREA, facecolor="none")
+        _scale(axes, axis, name, low, high)
+        labels: dict[str, Sequence[str]] = {}
+        for one in series:
+            _plot(axes, one, low, high, labels)
+        svg = _svg(figure, f"{name} against {axis[0]}: " + ", ".join(one.name for one in series), labels)
+    notes = ["┅ tolerance"] if limits else []
+    notes += ["On the lower edge: 0"] if (values <= 0).any() else []
+    notes += ["On the upper edge: NaN or infinite"] if not np.isfinite(values).all() else []
+    keys = tuple((one.colour % COLOURS, one.name) for one in series)
+    return Drawing(title, svg, keys, tuple(zip(itertools.cycle(MARKERS.values()), cases)), tuple(notes))
 
 
 def decades(values: Iterable[float]) -> tuple[int, int]:
     """The powers of ten that enclose the values, one at least; a zero gets a decade below the others."""
     values = list(values)
-    logs = [math.log10(value) for value in positive(values)] or [-8.0]
+    logs = [math.log10(value) for value in values if math.isfinite(value) and value > 0] or [-8.0]
     low = max(SMALLEST, math.floor(min(logs)) - (0 in values))
     return min(low, LARGEST - 1), min(LARGEST, max(low + 1, math.ceil(max(logs))))
 
 
-def log_ticks(low: int, high: int) -> list[tuple[float, str]]:
-    """Where a log axis from 10^low to 10^high is marked: each decade, with 2 and 5 where there are few."""
-    stride = math.ceil((high - low) / 7)
-    factors = (1, 2, 5) if high - low <= 2 else (1,)
-    marks = [(factor, power) for power in range(low, high + 1, stride) for factor in factors]
-    inside = [(factor, power) for factor, power in marks if power < high or factor == 1]
-    return [(factor * 10.0**power, scientific(factor, power)) for factor, power in inside]
+def _scale(axes: Any, axis: tuple[str, str], name: str, low: int, high: int) -> None:
+    axes.set(xlabel=axis[0], ylabel=name, yscale="log", ylim=(10.0**low, 10.0**high))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high - low <= 2 else (1,), numticks=9))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _scientific(value)))
+    axes.yaxis.minorticks_off()
+    axes.grid(clip_on=False)
+    if axis[1] == "count":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    else:
+        axes.set_xlim(0, 1)
+    if axis[1] == "percent":
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
 
 
-def scientific(factor: int, power: int) -> str:
+def _scientific(value: float) -> str:
     """A mark's label, as 10⁻³ or 2·10⁻³."""
-    return ("" if factor == 1 else f"{factor}·") + "10" + str(power).translate(SUPERSCRIPT)
+    factor, power = f"{value:.0e}".split("e")
+    return ("" if factor == "1" else f"{factor}·") + "10" + str(int(power)).translate(SUPERSCRIPT)
 
 
-def spaced(low: float, high: float, shown: Callable[[float], str]) -> tuple[tuple[float, str], ...]:
-    """Five marks from low to high."""
-    return tuple((x, shown(x)) for x in (low + (high - low) * i / 4 for i in range(5)))
+def _plot(axes: Any, one: Series, low: int, high: int, labels: dict[str, Sequence[str]]) -> None:
+    """A series: dashed limit, lines, then markers over the lines. Nothing is clipped, all has its place."""
+    style = {"color": list(SERIES)[one.colour % COLOURS], "clip_on": False}
 
+    def placed(values: Sequence[float]) -> Any:
+        return np.clip(np.nan_to_num(np.asarray(values, float), nan=np.inf), 10.0**low, 10.0**high)
 
-def plot(series: Sequence[Series], axis: Axis, name: str) -> Markup:
-    """Curves over a log axis called `name`. Zeros lie on its lower edge; what is not finite is left out."""
-    drawn = [p.y for one in series for curve in one.curves for p in curve if math.isfinite(p.y)]
-    low, high = decades([*drawn, *positive(one.limit for one in series if one.limit is not None)])
-
-    def across(x: float) -> float:
-        return round(LEFT + WIDTH * (x - axis.low) / ((axis.high - axis.low) or 1), 1)
-
-    def down(y: float) -> float:
-        level = math.log10(y) if y > 0 else low
-        return round(TOP + HEIGHT * (1 - (min(max(level, low), high) - low) / (high - low)), 1)
-
-    layers = [frame(axis, name, log_ticks(low, high), across, down)]
-    layers += [curves(one, across, down) for one in series]
-    view = f"0 0 {DRAWING[0]} {DRAWING[1]}"
-    label = f"{name} against {axis.name}: " + ", ".join(one.name for one in series)
-    svg = element("svg", *layers, class_="plot", viewBox=view, role="img", aria_label=label)
-    return element("div", svg, class_="scroll")
-
-
-def frame(
-    axis: Axis,
-    name: str,
-    ticks: Sequence[tuple[float, str]],
-    across: Callable[[float], float],
-    down: Callable[[float], float],
-) -> Markup:
-    """The grid of a plot and what stands around it."""
-    right, bottom = LEFT + WIDTH, TOP + HEIGHT
-    parts = [element("text", name, x=4, y=13)]
-    for y, label in ticks:
-        parts.append(element("line", class_="grid", x1=LEFT, x2=right, y1=down(y), y2=down(y)))
-        parts.append(element("text", label, x=LEFT - 8, y=down(y) + 4, text_anchor="end"))
-    for x, label in axis.ticks:
-        parts.append(element("line", class_="grid", x1=across(x), x2=across(x), y1=TOP, y2=bottom))
-        parts.append(element("text", label, x=across(x), y=bottom + 17, text_anchor="middle"))
-    parts.append(element("text", axis.name, x=LEFT + WIDTH / 2, y=bottom + 37, text_anchor="middle"))
-    return join(parts)
-
-
-def curves(one: Series, across: Callable[[float], float], down: Callable[[float], float]) -> Markup:
-    """A series: dashed limit, lines, then markers over the lines."""
-    parts = []
-    if one.limit is not None and positive([one.limit]):
-        y = down(one.limit)
-        parts.append(element("line", class_="limit", x1=LEFT, x2=LEFT + WIDTH, y1=y, y2=y))
+    if one.limit is not None and one.limit > 0:
+        axes.axhline(placed([one.limit])[0], linestyle=(0, (7, 5)), linewidth=1.4, gid="limit", **style)
     for curve in one.curves:
-        places = [(across(p.x), down(p.y)) for p in curve if finite(p)]
-        if places:
-            parts.append(levels(places, len(curve)) if one.steps else line(places))
-    for p in (p for curve in one.curves for p in curve if finite(p) and not one.steps):
-        place = f"translate({across(p.x)} {down(p.y)})"
-        shape = MARKERS[p.marker % len(MARKERS)]
-        parts.append(element("path", element("title", p.label), class_="point", d=shape, transform=place))
-    return element("g", *parts, style=colour(one))
+        if curve.x is None:
+            edges = np.linspace(0, 1, len(curve.y) + 1)
+            axes.stairs(placed(curve.y), edges, baseline=None, linewidth=1.6, gid="curve", **style)
+        else:
+            axes.plot(curve.x, placed(curve.y), linewidth=1.6, alpha=0.45, gid="curve", **style)
+    for curve in (curve for curve in one.curves if curve.x is not None):
+        gid, marker = f"points-{len(labels)}", list(MARKERS)[curve.marker % len(MARKERS)]
+        labels[gid] = curve.labels
+        axes.plot(
+            curve.x, placed(curve.y), marker, markersize=8, markeredgecolor=CARD, markeredgewidth=0.8,
+            gid=gid, **style,
+        )  # fmt: skip
 
 
-def finite(p: Point) -> bool:
-    """Whether a point has a place."""
-    return math.isfinite(p.x) and math.isfinite(p.y)
+def _svg(figure: Figure, name: str, labels: Mapping[str, Sequence[str]]) -> Markup:
+    """A figure as an SVG element of an HTML page, its points with their labels.
 
-
-def colour(one: Series) -> str:
-    """The style that gives an element the series' colour, light or dark."""
-    return f"--c: var(--c{one.colour % COLOURS})"
-
-
-def line(places: Sequence[tuple[float, float]]) -> Markup:
-    """A line from place to place."""
-    return element("path", class_="curve faint", d="M" + "L".join(f"{x},{y}" for x, y in places))
-
-
-def levels(places: Sequence[tuple[float, float]], count: int) -> Markup:
-    """A line that holds each value over its piece of the axis; places are the pieces' middles."""
-    half = WIDTH / count / 2
-    path = "M" + "L".join(f"{x - half:.1f},{y}H{x + half:.1f}" for x, y in places)
-    return element("path", class_="curve", d=path)
-
-
-def key(content: Markup, text: str, style: str = "--c: var(--dim)") -> Markup:
-    """An entry of a legend."""
-    return element("span", element("svg", content, class_="key", width=26, height=14, style=style), text)
-
-
-def legend(series: Sequence[Series], cases: dict[str, int]) -> Markup:
-    """What colours, markers and dashes of a plot mean."""
-    stroke = element("line", x1=1, x2=25, y1=7, y2=7, class_="curve")
-    parts = [key(stroke, one.name, colour(one)) for one in series]
-    for case, marker in cases.items():
-        shape = element("path", class_="point", d=MARKERS[marker % len(MARKERS)], transform="translate(13 7)")
-        parts.append(key(shape, case))
-    if any(one.limit is not None for one in series):
-        parts.append(key(element("line", x1=1, x2=25, y1=7, y2=7, class_="limit"), "tolerance"))
-    if any(p.y == 0 for one in series for curve in one.curves for p in curve):
-        parts.append(element("span", "On the lower edge: 0"))
-    return element("figcaption", *parts)
-
-
-def figure(title: str, drawing: Markup, caption: Markup) -> Markup:
-    """A plot with its title and its legend."""
-    return element("figure", element("h3", title), drawing, caption)
+    matplotlib's own names of groups are taken away (several figures stand in one page), and namespaces,
+    which HTML has built in.
+    """
+    written = io.StringIO()
+    figure.savefig(written, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = written.getvalue()
+    for colour, variable in THEME.items():
+        text = text.replace(colour, variable)
+    root = ElementTree.fromstring(text.encode())
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(NAMESPACE)
+        for key in [key for key in element.attrib if key.startswith("{")]:
+            element.set(key.partition("}")[2], element.attrib.pop(key))
+        kind = element.attrib.pop("id", "") if element.tag == "g" else ""
+        if kind.partition("-")[0] in ("points", "curve", "limit"):
+            element.set("class", kind.partition("-")[0])
+        for use, label in zip(element.iter(f"{NAMESPACE}use"), labels.get(kind, ())):
+            ElementTree.SubElement(use, "title").text = label
+    root.attrib = {"class": "plot", "viewBox": root.attrib["viewBox"], "role": "img", "aria-label": name}
+    return Markup(ElementTree.tostring(root, encoding="unicode"))

@@ -1,6 +1,6 @@
 """The report's page: what it says by parsing it, how it looks by opening it in a browser without a network.
 
-Run as a script, this file is that browser: `test_report_html.py PAGE PICTURE WIDTH [remote]`.
+Run as a script, this file is that browser: `test_html.py PAGE PICTURE WIDTH [remote]`.
 """
 
 import dataclasses
@@ -16,8 +16,7 @@ import pytest
 from PIL import Image
 
 from ltxrt.parity.check.results import Call, Check, Culprit, EndToEnd, Metrics, Report, Tolerance
-from ltxrt.parity.report import html as report_html
-from ltxrt.parity.report import plots as report_plots
+from ltxrt.parity.report import render
 
 VOID = {"meta", "img"}
 EVIL = "<script>alert('x')</script>\"&"
@@ -31,7 +30,8 @@ JSON.stringify({
     const inside = box => [box.width, box.height, box.left, box.right, box.top, box.bottom];
     return {box: inside(svg.getBoundingClientRect()),
             texts: [...svg.querySelectorAll("text")].map(t => inside(t.getBoundingClientRect())),
-            points: [...svg.querySelectorAll(".point, .curve")].map(t => inside(t.getBoundingClientRect()))};
+            points: [...svg.querySelectorAll(".points use, .curve path")].map(
+              t => inside(t.getBoundingClientRect()))};
   }),
   rows: [...document.querySelectorAll("table")].map(t => [t.innerText, t.getBoundingClientRect().height]),
   keys: [...document.querySelectorAll("figcaption span")].map(
@@ -143,7 +143,7 @@ def one_check(**changes):
 
 
 def read(report):
-    return Page(report_html.render(report))
+    return Page(render(report))
 
 
 def test_every_status_is_a_word_in_its_row():
@@ -217,27 +217,31 @@ def test_names_are_never_markup():
 
 
 def test_what_utf_8_cannot_write_is_replaced():
-    text = report_html.render(dataclasses.replace(example(), bundle="a\ud800b"))
+    text = render(dataclasses.replace(example(), bundle="a\ud800b"))
     assert "a?b" in text.encode("utf-8").decode("utf-8")
 
 
 def test_nothing_comes_from_outside_but_the_strip():
-    text = report_html.render(example())
+    text = render(example())
     page = Page(text)
-    assert "http://" not in text and "https://" not in text and "url(" not in text and "@import" not in text
-    sources = [a["src"] for _, a, _ in page.elements if "src" in a]
-    assert sources == ["./strip%20a.png"]
-    assert [a["href"] for _, a, _ in page.elements if "href" in a] == ["./both.mp4"]
-    assert {tag for tag, _, _ in page.elements} & {
-        "script",
-        "link",
-        "iframe",
-        "object",
-        "video",
-        "base",
-    } == set()
+    for word in ("http://", "https://", "url(", "@import"):
+        assert word not in text
+    assert [a["src"] for _, a, _ in page.elements if "src" in a] == ["./strip%20a.png"]
+    links = [a["href"] for _, a, _ in page.elements if "href" in a]
+    assert [link for link in links if not link.startswith("#")] == [
+        "./both.mp4"
+    ]  # the others: marks of points
+    tags = {tag for tag, _, _ in page.elements}
+    assert tags & {"script", "link", "iframe", "object", "video", "base"} == set()
     policy = page.all("meta", **{"http-equiv": "Content-Security-Policy"})[0][1]["content"]
     assert "default-src 'none'" in policy and "script-src" not in policy
+
+
+def test_the_same_report_gives_the_same_page_and_each_id_once():
+    text = render(example())
+    assert render(example()) == text
+    ids = [a["id"] for _, a, _ in Page(text).elements if "id" in a]
+    assert ids and len(set(ids)) == len(ids)
 
 
 @pytest.mark.parametrize(
@@ -272,67 +276,72 @@ def test_sections_in_order():
 
 def test_a_plot_has_a_point_for_each_call_and_a_dashed_line_for_each_tolerance():
     page = read(example())
-    plots = page.all("svg", **{"class": "plot"})
-    assert len(plots) == 5  # two by timestep, two by token, one by step
-    # Legends have points without a transform of a call: those have a title.
-    assert len([text for text in page.texts("path", **{"class": "point"}) if "timestep" in text]) == 5 * 8
-    lines = [a for _, a, _ in page.all("line", **{"class": "limit"}) if "x1" in a and float(a["x1"]) > 10]
-    assert len(lines) == 5
+    assert (
+        len(page.all("svg", **{"class": "plot", "role": "img"})) == 5
+    )  # two by timestep and token, one by step
+    assert len([text for text in page.texts("use") if "at timestep" in text]) == 5 * 8
+    assert len(page.all("g", **{"class": "limit"})) == 5
     captions = page.texts("figcaption")
-    assert all(
-        word in captions[0] for word in ("fp32 (tolerance 1.00e-05)", "i2v, batch 3", "fp8", "tolerance")
-    )
+    words = ("fp32 (tolerance 1.00e-05)", "● t2v, batch 1", "■ i2v, batch 3", "fp8", "┅ tolerance")
+    assert all(word in captions[0] for word in words)
     assert "fp8: i2v, batch 3, 512x704x97, step 4" in captions[2]  # the worst call, the broken one
+    names = [a["aria-label"] for _, a, _ in page.all("svg")]
+    assert names[0].startswith("relative L2 against timestep (1 is noise): fp32") and "fp8" in names[2]
 
 
-def test_marks_of_a_log_axis():
-    assert report_plots.log_ticks(-3, -2) == [
-        (1e-3, "10⁻³"), (2e-3, "2·10⁻³"), (5e-3, "5·10⁻³"), (1e-2, "10⁻²"),
-    ]  # fmt: skip
-    assert [label for _, label in report_plots.log_ticks(-6, -1)] == [
-        "10⁻⁶",
-        "10⁻⁵",
-        "10⁻⁴",
-        "10⁻³",
-        "10⁻²",
-        "10⁻¹",
-    ]
-    assert len(report_plots.log_ticks(-15, 9)) <= 8
+def plotted(*errors):
+    """The only plot by timestep of calls with these errors: texts, and heights of the points by error."""
+    found = [Call("t2v", SIZE, 1, i, i / 10, Metrics(y, 1.0, y, y, y)) for i, y in enumerate(errors)]
+    page = read(with_checks(one_check(calls=tuple(found), tolerance=None)))
+    assert len(page.all("svg")) == 1
+    heights = {text.split(": ")[1].split(" at")[0]: float(a["y"]) for _, a, text in page.all("use")}
+    return page, page.texts("text"), heights
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"),
+    ("errors", "marks"),
     [
-        ([1.2e-3, 3e-3], (-3, -2)),
-        ([1e-3], (-3, -2)),
-        ([0.0, 1e-3], (-4, -3 + 0)),
-        ([0.0], (-9, -8)),
-        ([], (-8, -7)),
-        ([5e-324, 1e300, math.nan, math.inf, -1.0], (-15, 9)),
-        ([1e300], (8, 9)),
+        ([1.2e-3, 3e-3], ["10⁻³", "2·10⁻³", "5·10⁻³", "10⁻²"]),
+        ([2e-6, 0.04], ["10⁻⁶", "10⁻⁵", "10⁻⁴", "10⁻³", "10⁻²", "10⁻¹"]),
+        ([0.0, 2e-3], ["10⁻⁴", "2·10⁻⁴", "5·10⁻⁴", "10⁻³", "2·10⁻³", "5·10⁻³", "10⁻²"]),
     ],
 )
-def test_ends_of_a_log_axis(values, expected):
-    assert report_plots.decades(values) == expected
+def test_the_error_axis_ends_at_powers_of_ten_around_the_values(errors, marks):
+    _, texts, heights = plotted(*errors)
+    assert [text for text in texts if "10" in text] == marks
+    assert min(heights.values()) >= 12 and max(heights.values()) <= 250
 
 
-def test_values_that_have_no_place_break_nothing():
-    odd = [0.0, math.nan, math.inf, 1e300, 5e-324]
+def test_values_that_have_no_place_lie_on_the_edges_and_the_caption_says_so():
+    page, _, heights = plotted(0.0, 2e-3, math.nan, math.inf)
+    assert heights["0.00e+00"] == 250 and heights["nan"] == heights["inf"] == 12
+    assert 12 < heights["2.00e-03"] < 250
+    (caption,) = page.texts("figcaption")
+    assert "On the lower edge: 0" in caption and "On the upper edge: NaN or infinite" in caption
+    assert "edge" not in plotted(1e-3)[0].texts("figcaption")[0]
+
+
+def test_numbers_of_any_size_break_nothing():
+    odd = [0.0, math.nan, math.inf, 1e300, 5e-324, -1.0]
     found = [Call("t2v", SIZE, 1, 1, y, metrics(1e-3), tuple(odd)) for y in odd]
     found += [Call("t2v", SIZE, 1, 1, 0.5, Metrics(y, y, y, y, y), (y,)) for y in odd]
+    tolerances = [Tolerance(y, y, y, "odd") for y in odd]
+    checks = [one_check(calls=tuple(found), tolerance=tolerance) for tolerance in tolerances]
     entry = dataclasses.replace(example().end_to_end[0], cosine_by_step=(math.nan, 1.0, 2.0))
-    report = dataclasses.replace(with_checks(one_check(calls=tuple(found))), end_to_end=(entry,))
-    text = report_html.render(report)
-    page = Page(text)
-    for name in ("x", "y", "x1", "x2", "y1", "y2"):
-        assert all(-1 <= float(a[name]) <= 600 for _, a, _ in page.elements if name in a)
+    page = read(dataclasses.replace(with_checks(*checks), end_to_end=(entry,)))
+    assert len(page.all("svg")) == 3
+    assert all(-1 <= float(a[name]) <= 600 for _, a, _ in page.elements for name in ("x", "y") if name in a)
     assert all("nan" not in a["d"] and "inf" not in a["d"] for _, a, _ in page.all("path"))
-    assert any("On the lower edge: 0" in caption for caption in page.texts("figcaption"))
+
+
+def test_dollars_in_names_are_no_mathematics():
+    page = read(with_checks(one_check(precision="$x", backend=r"$\frac{$", calls=calls(1e-6))))
+    assert "$x (tolerance" in page.texts("figcaption")[0] and r"$\frac{$" in page.texts("h3")[0]
 
 
 def test_no_tolerance_means_no_line_and_no_rank():
     page = read(with_checks(one_check(tolerance=None)))
-    assert page.all("line", **{"class": "limit"}) == []
+    assert page.all("g", **{"class": "limit"}) == []
     assert "Worst calls" not in page.texts("h2") and "Tolerances" not in page.texts("h2")
 
 
@@ -356,7 +365,7 @@ def browse(page, picture, width, *options):
 @pytest.mark.parametrize("width", [1200, 420])
 def test_a_browser_lays_it_out_without_a_network(tmp_path, width):
     page, picture = tmp_path / "report.html", tmp_path / "page.png"
-    page.write_text(report_html.render(example()), encoding="utf-8")
+    page.write_text(render(example()), encoding="utf-8")
     strip(tmp_path / "strip a.png")
     found = browse(page, picture, width)
     assert {Path(address).name for address in found["asked"]} == {"report.html", "strip%20a.png"}
@@ -387,7 +396,7 @@ SCRIPT = "<script>document.body.remove()</script>"
 
 def test_a_browser_asks_for_nothing_elsewhere(tmp_path):
     page, leaky = tmp_path / "report.html", tmp_path / "leaky.html"
-    page.write_text(report_html.render(example()), encoding="utf-8")
+    page.write_text(render(example()), encoding="utf-8")
     assert browse(page, tmp_path / "page.png", 800, "remote")["asked"] == [page.as_uri()]
     leaky.write_text(f'<h1><b class="status">x</b></h1>{IMAGE}', encoding="utf-8")
     found = browse(leaky, tmp_path / "leaky.png", 800, "remote")
@@ -396,9 +405,7 @@ def test_a_browser_asks_for_nothing_elsewhere(tmp_path):
 
 def test_the_policy_stops_what_escaping_would_let_through(tmp_path):
     page = tmp_path / "report.html"
-    page.write_text(
-        report_html.render(example()).replace("</main>", f"{IMAGE}{SCRIPT}</main>"), encoding="utf-8"
-    )
+    page.write_text(render(example()).replace("</main>", f"{IMAGE}{SCRIPT}</main>"), encoding="utf-8")
     found = browse(page, tmp_path / "page.png", 800, "remote")
     assert len(found["plots"]) == 5 and found["asked"] == [page.as_uri()]
 
