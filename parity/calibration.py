@@ -27,8 +27,9 @@ from ltxrt.engines.storage.files import atomic_write
 from ltxrt.export.graph import fp8
 from ltxrt.parity.check.emulation import beside
 from ltxrt.parity.check.sessions import HostSession
+from ltxrt.runtime.engine_pool import EnginePool
 from ltxrt.runtime.ltxv.pipeline import Event, Pipeline, Watch
-from ltxrt.runtime.request.request import Request, Settings
+from ltxrt.runtime.request.request import Request
 
 AMAX = "calibration_amax"
 CALIBRATED = ("fp32", "fp16")
@@ -53,24 +54,21 @@ class Observed(HostSession):
         """The session stays for the next prompt."""
 
 
-class ObservedPipeline(Pipeline):
-    """A pipeline whose transformer is the instrumented one."""
+class ObservedEngines(EnginePool):
+    """Engines of which the transformer is the instrumented one."""
 
     def __init__(self, bundle: Bundle, session: Observed, threads: int | None) -> None:
         super().__init__(bundle, threads=threads)
         self.session = session
 
-    def _needed(self, settings: Settings) -> list[str]:
-        return [component for component in super()._needed(settings) if component != "vae_decoder"]
-
-    def _precision(self, component: str) -> str:
+    def precision(self, component: str) -> str:
         if component == "transformer":
             return next(p for p in CALIBRATED if p in self.bundle.components[component])
-        return super()._precision(component)
+        return super().precision(component)
 
-    def _load(self, component: str, calls: int) -> Engine:
+    def load(self, component: str, calls: int) -> Engine:
         if component != "transformer":
-            return super()._load(component, calls)
+            return super().load(component, calls)
         return Engine(self.bundle.contract(component), self.session)
 
 
@@ -97,11 +95,11 @@ def run(
     with _instrumented(bundle, names) as graph:
         session = Observed(graph, names, threads)
         session.amax = np.array([state["amax"].get(name, 0.0) for name in names], np.float32)
-        pipeline = ObservedPipeline(bundle, session, threads)
+        pipeline = Pipeline(bundle, engines=ObservedEngines(bundle, session, threads))
         for number, prompt in enumerate(texts):
             if prompt in state["prompts"]:
                 continue
-            pipeline.stream(Request(prompt, seed=number, **settings), _counted(number, len(texts), tell))
+            pipeline.latents(Request(prompt, seed=number, **settings), _counted(number, len(texts), tell))
             state["prompts"].append(prompt)
             state["amax"] = dict(zip(names, map(float, session.amax)))
             with atomic_write(output) as temporary:

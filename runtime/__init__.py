@@ -9,14 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ltxrt.runtime.engine_pool import EnginePool
     from ltxrt.runtime.ltxv.pipeline import Event, Pipeline, Stream, Video
     from ltxrt.runtime.media.read import Condition
     from ltxrt.runtime.request.request import Request
 
-__all__ = ["Condition", "Event", "Pipeline", "Request", "Stream", "Video"]
+__all__ = ["Condition", "EnginePool", "Event", "Pipeline", "Request", "Stream", "Video"]
 
 _HOME = {
     "Condition": "media.read",
+    "EnginePool": "engine_pool",
     "Event": "ltxv.pipeline",
     "Pipeline": "ltxv.pipeline",
     "Request": "request.request",

@@ -204,9 +204,9 @@ def _generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:
     metadata = provenance.metadata(
         stream.settings,
         pipeline.bundle,
-        backend=pipeline.backend,
+        backend=pipeline.engines.backend,
         precisions=pipeline.precisions(stream.settings),
-        threads=pipeline.threads,
+        threads=pipeline.engines.threads,
         inputs=inputs,
     )
     count = _write(stream, output, metadata)

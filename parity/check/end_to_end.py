@@ -14,7 +14,7 @@ from ltxrt.engines.errors import LtxrtError
 from ltxrt.export.write import BASE
 from ltxrt.parity.check import emulation, inputs
 from ltxrt.parity.check import run as check
-from ltxrt.parity.check.inputs import CASES, ReferencePipeline
+from ltxrt.parity.check.inputs import CASES, ReferenceEngines
 from ltxrt.parity.check.results import FAILED, PASSED, SKIPPED, EndToEnd
 from ltxrt.parity.check.run import Order, Tell
 from ltxrt.parity.check.tolerances import END_TO_END
@@ -39,7 +39,7 @@ def run(order: Order, folder: Path, tell: Tell) -> tuple[EndToEnd, ...]:
     """Text to video, once on the reference and once per precision and backend that can run all of it."""
     load = check.loader(order)
     tell("end to end: sampling on the reference")
-    theirs = _sample(ReferencePipeline(order.bundle, load), order)
+    theirs = _sample(Pipeline(order.bundle, engines=ReferenceEngines(order.bundle, load)), order)
     precisions = dict.fromkeys(p for name in COMPONENTS for p in order.bundle.components.get(name, {}))
     wanted = [p for p in precisions if not order.precisions or p in order.precisions]
     found = []
@@ -115,10 +115,11 @@ def _beside(order: Order, precision: str) -> str:
 
 def _pipeline(order: Order, chosen: dict[str, str], backend: str) -> Pipeline:
     if backend == emulation.BACKEND:
-        return ReferencePipeline(
+        engines = ReferenceEngines(
             order.bundle,
             lambda name: check.engine_loader(order, name, chosen[name], _place(chosen[name], backend))(),
         )
+        return Pipeline(order.bundle, engines=engines)
     return Pipeline(order.bundle, backend=backend, precision=chosen, threads=order.threads)
 
 

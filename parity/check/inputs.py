@@ -20,6 +20,7 @@ from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.families.ltxv.facts import VaeFacts
 from ltxrt.parity.check.sessions import HostSession
+from ltxrt.runtime.engine_pool import EnginePool
 from ltxrt.runtime.ltxv.pipeline import Pipeline
 from ltxrt.runtime.request.request import Request
 from ltxrt.runtime.sampling.latents import VideoShape
@@ -109,13 +110,14 @@ def record(bundle: Bundle, load: Load, plan: Plan, perturbed: bool = True) -> li
     cases = [case for case in CASES if perturbed or not case.perturbed]
     for number in range(max(len(cases), len(plan.sizes))):  # every size that was asked for has its turn
         case, size = cases[number % len(cases)], plan.sizes[number % len(plan.sizes)]
-        pipeline = RecordingPipeline(bundle, load, case.name, "x".join(map(str, size)))
+        engines = RecordingEngines(bundle, load, case.name, "x".join(map(str, size)))
+        pipeline = Pipeline(bundle, engines=engines)
         stream = pipeline.stream(request(pipeline, plan, case, size))
         frames = np.concatenate(list(stream.frames))
         if not case.image:
-            pipeline.encode_again(frames)
-        pipeline.upsample_again()
-        feeds += pipeline.feeds
+            engines.encode_again(frames)
+        engines.upsample_again()
+        feeds += engines.feeds
     return feeds
 
 
@@ -165,37 +167,36 @@ class Recorder(HostSession):
         self._session.close()
 
 
-class ReferencePipeline(Pipeline):
-    """The sampler on sessions of one's own in place of engines."""
+class ReferenceEngines(EnginePool):
+    """Sessions of one's own in place of engines; they read a checkpoint, not the bundle's files."""
 
     def __init__(self, bundle: Bundle, load: Load) -> None:
         super().__init__(bundle)
-        self._load_session = load
+        self.load_session = load
 
-    def _precision(self, component: str) -> str:
+    def precision(self, component: str) -> str:
         if component not in self.bundle.components:
             raise InputError(
                 f"{self.bundle.root}: has no {component}; export it, or name another --component"
             )
         return next(iter(self.bundle.components[component]))
 
-    def _load(self, component: str, calls: int) -> Engine:
-        return Engine(self.bundle.contract(component), self._load_session(component))
-
-    def _files(self, component: str) -> list[Path]:
-        """The reference reads a checkpoint, not the bundle's files."""
+    def files(self, component: str) -> list[Path]:
         return []
 
+    def load(self, component: str, calls: int) -> Engine:
+        return Engine(self.bundle.contract(component), self.load_session(component))
 
-class RecordingPipeline(ReferencePipeline):
-    """A sampler that keeps every component's inputs, in the contract's order of names."""
+
+class RecordingEngines(ReferenceEngines):
+    """Engines that keep every component's inputs, in the contract's order of names."""
 
     def __init__(self, bundle: Bundle, load: Load, case: str, size: str) -> None:
         super().__init__(bundle, load)
         self._case, self._size, self.feeds = case, size, list[Feed]()
 
-    def _load(self, component: str, calls: int) -> Engine:
-        recorder = Recorder(self._load_session(component), lambda inputs: self._keep(component, inputs))
+    def load(self, component: str, calls: int) -> Engine:
+        recorder = Recorder(self.load_session(component), lambda inputs: self._keep(component, inputs))
         return Engine(self.bundle.contract(component), recorder)
 
     def _keep(self, component: str, inputs: dict[str, NDArray[Any]]) -> None:

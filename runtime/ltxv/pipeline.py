@@ -7,23 +7,22 @@ files and the clock belong to the caller.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines import verification
-from ltxrt.engines.backend import Engine, check_files, choose, files, load_engine
+from ltxrt.engines.backend import Engine
 from ltxrt.engines.bundle import Bundle, read_bundle
-from ltxrt.engines.errors import BundleError, within
+from ltxrt.engines.errors import BundleError, InputError, within
 from ltxrt.engines.families.ltxv.facts import SchedulerFacts, TransformerFacts, VaeFacts
 from ltxrt.engines.storage import integrity
-from ltxrt.engines.storage.files import read_ahead
+from ltxrt.runtime.engine_pool import EnginePool, Engines, PoolOptions
 from ltxrt.runtime.ltxv import decode, upscale
 from ltxrt.runtime.ltxv.prompt import Tokenizer, Tokens
 from ltxrt.runtime.ltxv.transformer import Guided, GuidedTransformer, Text
@@ -43,7 +42,6 @@ from ltxrt.runtime.vae import tiling
 from ltxrt.runtime.vae.tiling import WORKSPACE, Tile
 
 Array = NDArray[np.float32]
-MANY = 1000  # calls of an engine that is kept
 
 
 @dataclass(frozen=True)
@@ -81,32 +79,30 @@ def _unwatched(_event: Event) -> None:
 
 
 class Pipeline:
-    """A bundle and how its engines are loaded.
+    """A bundle, and the engines that run it.
 
-    `precision` maps components to one of the bundle's precisions; None takes the only one there is, or what
-    the backend prefers. `keep_loaded` keeps every engine for the next video, for servers with the memory for
-    all of them; `close`, or the end of a `with` block, frees them. Kept engines are loaded for many calls, in
-    which a backend may sum in another order: frames can differ by a rounding from those of a single run.
-    `device` is the number of the GPU, for backends on one.
+    `engines` is an `EnginePool` or whatever keeps its protocol (`engine_pool.Engines`); it belongs to the
+    caller, who closes it. Without one the pipeline makes its own of the other arguments, which are
+    `EnginePool`'s, and frees it at `close` or at the end of a `with` block.
     """
 
     def __init__(
         self,
         bundle: Path | str | Bundle,
         *,
-        backend: str = "onnxruntime",
-        precision: Mapping[str, str] | None = None,
-        threads: int | None = None,
-        keep_loaded: bool = False,
-        device: int = 0,
+        engines: Engines | None = None,
+        **options: Unpack[PoolOptions],
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
-        self.backend = backend
-        self.precision = dict(precision or {})
-        self.threads = threads
-        self.keep_loaded = keep_loaded
-        self.device = device
-        self._kept: dict[str, Engine] = {}
+        if engines is not None and options:
+            raise InputError(f"{', '.join(options)}: belong to the engines; give them to the pool instead")
+        self._owned = engines is None
+        self.engines: Engines = EnginePool(self.bundle, **options) if engines is None else engines
+        if self.engines.bundle.root != self.bundle.root:
+            raise InputError(
+                f"the engines are those of {self.engines.bundle.root} and the bundle is {self.bundle.root}; "
+                "make both of one bundle"
+            )
         self._report = verification.read(self.bundle)  # before any work, which its state must not cost
         facts = self.bundle.facts
         if facts.transformer is None or facts.vae is None or facts.scheduler is None:
@@ -116,10 +112,9 @@ class Pipeline:
         self.scheduler: SchedulerFacts = facts.scheduler
 
     def close(self) -> None:
-        """Free the engines that were kept; the pipeline can be used again."""
-        for engine in self._kept.values():
-            engine.close()
-        self._kept = {}
+        """Free the engines that were kept; the pipeline can be used again. A pool that was given stays."""
+        if self._owned:
+            self.engines.close()
 
     def __enter__(self) -> Self:
         return self
@@ -137,7 +132,7 @@ class Pipeline:
         settings = complete(request, self.bundle.presets, self.vae)
         needed = self._needed(settings) if components is None else components
         for component in needed:
-            self._precision(component)
+            self.engines.precision(component)
         for number in range(len(settings.preset.passes)):
             self.plan(settings, number)
         self._noise(settings)
@@ -154,22 +149,39 @@ class Pipeline:
     def stream(self, request: Request, watch: Watch = _unwatched) -> Stream:
         """All stages but the decoder's, which runs while the frames are read. `watch` may raise to cancel."""
         settings = self.settings(request)
-        for component in self._needed(settings):
-            self._files(component)  # what the last stage lacks is said before the first one's work
-        tokens = self._tokens(settings)
-        for component in (c for c in self._needed(settings) if c not in self._kept):  # before the others work
-            check_files(self.bundle, component, self.backend, self._precision(component), self.device)
-        watch(Event("text encoder"))
-        with self._reading("transformer"):
-            text = self.encode_text(settings, tokens)
+        tokens = self._ready(settings, self._needed(settings))
         drawn = draws(settings)
+        latents = self._sampled(settings, tokens, drawn, watch)
+        frames = decode.frames(settings, self.pixels(settings, latents, drawn.later, watch))
+        return Stream(frames, settings, max(t.truncated for t in tokens))
+
+    def latents(self, request: Request, watch: Watch = _unwatched) -> Array:
+        """The stages before the decoder's, which need none: the video's latents (1,C,f,h,w), normalised."""
+        settings = complete(request, self.bundle.presets, self.vae)
+        needed = [component for component in self._needed(settings) if component != "vae_decoder"]
+        settings = self.settings(request, needed)
+        return self._sampled(settings, self._ready(settings, needed), draws(settings), watch)
+
+    def _ready(self, settings: Settings, needed: Sequence[str]) -> list[Tokens]:
+        """The prompts' tokens, once it is sure that all components can be loaded and are intact."""
+        for component in needed:
+            self.engines.check_available(component)  # what the last stage lacks is said before any work
+        tokens = self._tokens(settings)
+        for component in needed:
+            self.engines.check_intact(component)
+        return tokens
+
+    def _sampled(self, settings: Settings, tokens: list[Tokens], drawn: Draws, watch: Watch) -> Array:
+        """Latents (1,C,f,h,w) after all passes."""
+        watch(Event("text encoder"))
+        with self.engines.read_ahead("transformer"):
+            text = self.encode_text(settings, tokens)
         latents = self.run_pass(settings, 0, text, self.start(settings, drawn, watch), drawn, watch)
         for number in range(1, len(settings.preset.passes)):
             watch(Event("latent upsampler"))
             latents = self.upsample(settings, latents)
             latents = self.run_pass(settings, number, text, latents, drawn, watch)
-        frames = decode.frames(settings, self.pixels(settings, latents, drawn.later, watch))
-        return Stream(frames, settings, max(t.truncated for t in tokens))
+        return latents
 
     def encode_text(self, settings: Settings, tokens: list[Tokens]) -> Text:
         """Hidden states of the prompts, cut to the longest one where the padding cannot be seen anyway."""
@@ -179,7 +191,7 @@ class Pipeline:
         if masked:
             longest = int(mask.sum(axis=1).max())
             ids, mask = ids[:, :longest], mask[:, :longest]
-        with self._engine("text_encoder") as encoder:
+        with self.engines.engine("text_encoder") as encoder:
             context = encoder(input_ids=ids, attention_mask=mask if masked else np.ones_like(mask))
         check_finite(context, "text_encoder", "the prompt")
         return Text(context, mask.astype(np.bool_))
@@ -204,7 +216,7 @@ class Pipeline:
         size, encoded = self.size(settings, number), []
         if settings.conditions:
             watch(Event("image encoder"))
-            with self._engine("vae_encoder") as encoder:
+            with self.engines.engine("vae_encoder") as encoder:
                 for condition in settings.conditions:
                     pixels = conditions.read(condition, settings, size, self.vae)
                     latents = self._encode(settings, encoder, pixels, draws)
@@ -218,7 +230,7 @@ class Pipeline:
             return None
         watch(Event("image encoder"))
         pixels = conditions.read_whole(settings, self.size(settings, 0), self.vae)
-        with self._engine("vae_encoder") as encoder:
+        with self.engines.engine("vae_encoder") as encoder:
             return self._encode(settings, encoder, pixels, draws)
 
     def _encode(self, settings: Settings, encoder: Engine, pixels: Array, draws: Draws) -> Array:
@@ -247,7 +259,7 @@ class Pipeline:
             stochastic=draws.later.randn if one.stochastic else None,
         )
         sigmas = self.sigmas(settings, number)
-        with self._engine("transformer", len(sigmas)) as engine:
+        with self.engines.engine("transformer", len(sigmas)) as engine:
             velocity = GuidedTransformer(engine, text, tables, index, guided)
             for result in denoise(velocity, conditioned.tokens, sigmas, draws.first, sampling):
                 check_finite(result.latents, "transformer", f"step {result.index + 1} of {len(sigmas)}")
@@ -255,7 +267,7 @@ class Pipeline:
 
     def upsample(self, settings: Settings, latents: Array) -> Array:
         """Latents (1,C,f,h,w) of the first pass at twice the height and width, with the same statistics."""
-        with self._engine("latent_upsampler") as upsampler:
+        with self.engines.engine("latent_upsampler") as upsampler:
             larger = upsampler(latents=latents)
         check_finite(larger, "latent_upsampler", "the first pass's latents")
         factor = settings.preset.adain_factor
@@ -269,7 +281,7 @@ class Pipeline:
         latents = decode.prepare(settings, self.vae, latents, generator)
         extra = decode.extra_inputs(settings, self.vae, latents, generator)
         tiles = self.tile(settings, "vae_decoder", LatentShape(*latents.shape[2:]))
-        with self._engine("vae_decoder") as decoder:
+        with self.engines.engine("vae_decoder") as decoder:
 
             def call(tile: Array, rows: slice, columns: slice) -> Array:
                 return decoder(latents=tile, **decode.of_tile(extra, self.vae, rows, columns))
@@ -278,7 +290,7 @@ class Pipeline:
 
     def tile(self, settings: Settings, component: str, shape: LatentShape) -> Tile:
         """What the autoencoder takes at once within the request's memory; InputError where nothing fits."""
-        memory = self.bundle.components[component][self._precision(component)].memory
+        memory = self.bundle.components[component][self.engines.precision(component)].memory
         if memory is None:
             return Tile.whole(shape)
         return tiling.choose(
@@ -325,16 +337,17 @@ class Pipeline:
 
     def precisions(self, settings: Settings) -> dict[str, str]:
         """The components that this request runs, each with the precision of its graph."""
-        return {name: self._precision(name) for name in self._needed(settings)}
+        return {name: self.engines.precision(name) for name in self._needed(settings)}
 
     def unproved(self, settings: Settings) -> list[str]:
         """A line for people where components that run were never held against torch; none where all were."""
         precisions = self.precisions(settings)
-        names = verification.unproved(self.bundle, self.backend, precisions, self._report)
+        names = verification.unproved(self.bundle, self.engines.backend, precisions, self._report)
         if not names:
             return []
         missing = ", ".join(f"{name} {precisions[name]}" for name in names)
-        return [f"note: no passing parity report for {missing} on {self.backend}; ltx-parity check makes one"]
+        where = f"{missing} on {self.engines.backend}"
+        return [f"note: no passing parity report for {where}; ltx-parity check makes one"]
 
     def _needed(self, settings: Settings) -> list[str]:
         """The components that this request runs."""
@@ -342,47 +355,6 @@ class Pipeline:
         encoder = ["vae_encoder"] if conditions else []
         upsampler = ["latent_upsampler"] if len(settings.preset.passes) > 1 else []
         return ["text_encoder", *encoder, "transformer", *upsampler, "vae_decoder"]
-
-    def _precision(self, component: str) -> str:
-        """Which of the bundle's precisions runs; InputError where there is none that can."""
-        return choose(self.bundle, component, self.backend, self.precision.get(component))
-
-    def _load(self, component: str, calls: int) -> Engine:
-        precision = self._precision(component)
-        return load_engine(
-            self.bundle,
-            component,
-            backend=self.backend,
-            precision=precision,
-            threads=self.threads,
-            calls=calls,
-            device=self.device,
-        )
-
-    @contextmanager
-    def _engine(self, component: str, calls: int = 1) -> Iterator[Engine]:
-        """A loaded engine for about so many calls, freed at the end unless it is to be kept."""
-        if component in self._kept:
-            yield self._kept[component]
-        elif self.keep_loaded:
-            self._kept[component] = self._load(component, MANY)
-            yield self._kept[component]
-        else:
-            with self._load(component, calls) as engine:
-                yield engine
-
-    @contextmanager
-    def _reading(self, component: str) -> Iterator[None]:
-        """Meanwhile, read the file of `component`, which runs next, so that loading finds it in memory."""
-        if component in self._kept:
-            yield
-            return
-        with read_ahead(self._files(component)):
-            yield
-
-    def _files(self, component: str) -> list[Path]:
-        """What loading `component` will read; raises where it cannot be loaded."""
-        return files(self.bundle, component, self.backend, self._precision(component), self.device)
 
     def _tokens(self, settings: Settings) -> list[Tokens]:
         if self.bundle.tokenizer is None:

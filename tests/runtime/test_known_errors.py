@@ -9,7 +9,7 @@ from PIL import Image
 from ltxrt.engines.backend import load_engine
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.export.ltxv import versions
-from ltxrt.runtime.ltxv import pipeline as pipeline_module
+from ltxrt.runtime import engine_pool
 from ltxrt.runtime.ltxv.pipeline import Pipeline
 from ltxrt.runtime.media import conditions
 from ltxrt.runtime.media.read import Condition
@@ -59,7 +59,7 @@ def calls(monkeypatch):
     def load(bundle, name, **options):
         return Recorded(load_engine(bundle, name, **options), name, {})
 
-    monkeypatch.setattr(pipeline_module, "load_engine", load)
+    monkeypatch.setattr(engine_pool, "load_engine", load)
     return found
 
 
@@ -118,10 +118,9 @@ def test_the_decoder_is_told_its_timestep(version, timestep, tiny_bundle, calls)
 
 @pytest.mark.parametrize("name", ["0.9.7-distilled", "0.9.8-13b-distilled", "0.9.8-2b-distilled"])
 @pytest.mark.parametrize("number", [0, 1])
-def test_block_42_of_the_distilled_models_is_listed_and_not_skipped(name, number, released, monkeypatch):
+def test_block_42_of_the_distilled_models_is_listed_and_not_skipped(name, number, released):
     pipeline = released(name)
-    monkeypatch.setattr(pipeline, "_needed", lambda settings: [])  # this bundle has no upsampler
-    settings = pipeline.settings(Request("fog"))
+    settings = pipeline.settings(Request("fog"), components=())  # this bundle has no upsampler
     one = settings.preset.passes[number]
     assert one.skip_block_list == ((42,),)
     for step in pipeline.plan(settings, number):

@@ -11,7 +11,8 @@ from PIL import Image
 from ltxrt.engines.backend import load_engine
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import BundleError, InputError, NumericsError
-from ltxrt.runtime.ltxv import pipeline as pipeline_module
+from ltxrt.runtime import engine_pool
+from ltxrt.runtime.engine_pool import EnginePool
 from ltxrt.runtime.ltxv.pipeline import Pipeline
 from ltxrt.runtime.noise.cpu import TorchCpuGenerator
 from ltxrt.runtime.noise.cuda import TorchCudaGenerator
@@ -78,7 +79,7 @@ def test_image_becomes_the_first_frame_s_latents(pipeline):
 
 @pytest.mark.parametrize("image", [np.zeros((3, 64, 64), np.float32), np.zeros((3, 64, 96), np.uint8)])
 def test_pixels_of_another_shape_or_dtype_are_refused_before_any_engine_loads(pipeline, monkeypatch, image):
-    monkeypatch.setattr(pipeline_module, "load_engine", None)
+    monkeypatch.setattr(engine_pool, "load_engine", None)
     with pytest.raises(InputError, match=r"image .*must be float32 \(3, 64, 96\)"):
         pipeline.generate(Request(PROMPT, image=image, **SMALL))
 
@@ -103,7 +104,7 @@ def batches(pipeline, monkeypatch, request):
         engine = load_engine(bundle, name, **options)
         return Counted(engine, found) if name == "transformer" else engine
 
-    monkeypatch.setattr(pipeline_module, "load_engine", load)
+    monkeypatch.setattr(engine_pool, "load_engine", load)
     pipeline.generate(request)
     return found
 
@@ -155,7 +156,7 @@ def test_every_mode_of_spatiotemporal_guidance_changes_the_video(pipeline, mode)
 
 
 def test_a_block_that_is_not_there_is_refused_before_any_engine_loads(pipeline, monkeypatch):
-    monkeypatch.setattr(pipeline_module, "load_engine", None)
+    monkeypatch.setattr(engine_pool, "load_engine", None)
     with pytest.raises(InputError, match=r"skip_block_list names block 42; this transformer has \d+ blocks"):
         pipeline.generate(Request(PROMPT, skip_block_list=((42,),), **SMALL))
 
@@ -235,7 +236,7 @@ def test_missing_component_is_found_before_any_engine_loads(component, tiny_bund
     manifest = json.loads((folder / "bundle.json").read_text())
     del manifest["components"][component]
     (folder / "bundle.json").write_text(json.dumps(manifest))
-    monkeypatch.setattr(pipeline_module, "load_engine", None)
+    monkeypatch.setattr(engine_pool, "load_engine", None)
     image = np.zeros((3, 64, 96), np.float32)
     with pytest.raises(InputError, match=f"has no {component}.*--component {component}"):
         Pipeline(folder).generate(Request(PROMPT, image=image, **SMALL))
@@ -287,7 +288,7 @@ def test_broken_numbers_stop_the_run_where_they_begin(component, after, where, v
         engine = load_engine(bundle, name, **options)
         return Broken(engine, name, value, after) if name == component else engine
 
-    monkeypatch.setattr(pipeline_module, "load_engine", load)
+    monkeypatch.setattr(engine_pool, "load_engine", load)
     image = np.linspace(-1, 1, 3 * 64 * 96, dtype=np.float32).reshape(3, 64, 96)
     with pytest.raises(NumericsError, match=where):
         pipeline.generate(Request(PROMPT, image=image, **SMALL))
@@ -305,7 +306,7 @@ def test_a_white_video_is_not_a_result(pipeline, monkeypatch):
         def __call__(self, **inputs):
             return np.abs(self.engine(**inputs)) + 2
 
-    monkeypatch.setattr(pipeline_module, "load_engine", load)
+    monkeypatch.setattr(engine_pool, "load_engine", load)
     with pytest.raises(NumericsError, match="vae_decoder returned only the value 255"):
         pipeline.generate(Request(PROMPT, **SMALL))
 
@@ -324,12 +325,12 @@ def test_of_several_precisions_the_backend_s_first_is_taken(pipeline, backend, t
     graph = pipeline.bundle.graph("transformer")
     components = {**pipeline.bundle.components, "transformer": dict.fromkeys(there, graph)}
     bundle = dataclasses.replace(pipeline.bundle, components=components)
-    assert Pipeline(bundle, backend=backend)._precision("transformer") == taken
+    assert EnginePool(bundle, backend=backend).precision("transformer") == taken
 
 
 def test_a_missing_engine_of_the_last_stage_is_said_before_the_first_one_s_work(pipeline, monkeypatch):
     """As on a machine with a GPU where one component was not built."""
-    looked, real = [], pipeline_module.files
+    looked, real = [], engine_pool.files
 
     def files(bundle, component, *where):
         looked.append(component)
@@ -337,8 +338,8 @@ def test_a_missing_engine_of_the_last_stage_is_said_before_the_first_one_s_work(
             raise InputError("no engine of vae_decoder; build one")
         return real(bundle, component, *where)
 
-    monkeypatch.setattr(pipeline_module, "files", files)
-    monkeypatch.setattr(pipeline_module, "load_engine", None)
+    monkeypatch.setattr(engine_pool, "files", files)
+    monkeypatch.setattr(engine_pool, "load_engine", None)
     events = []
     with pytest.raises(InputError, match="no engine of vae_decoder"):
         pipeline.stream(Request(PROMPT, **SMALL), events.append)
@@ -356,6 +357,7 @@ def test_the_library_s_names():
 
     assert ltxrt.runtime.Pipeline is Pipeline
     assert ltxrt.runtime.Request is Request
+    assert all(getattr(ltxrt.runtime, name) for name in ltxrt.runtime.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Unet'"):
         ltxrt.runtime.Unet  # noqa: B018
 
@@ -370,7 +372,7 @@ def test_engines_are_kept_on_request_and_freed_at_the_end(tiny_bundle, monkeypat
         monkeypatch.setattr(engine, "close", lambda: (closed.append(name), close()))
         return engine
 
-    monkeypatch.setattr(pipeline_module, "load_engine", load)
+    monkeypatch.setattr(engine_pool, "load_engine", load)
     videos = {}
     for keep in (False, True):
         with Pipeline(tiny_bundle("0.9.5"), keep_loaded=keep) as pipeline:

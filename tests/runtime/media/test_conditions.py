@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from ltxrt.engines.errors import InputError
-from ltxrt.runtime.ltxv import pipeline as pipeline_module
+from ltxrt.runtime import engine_pool
 from ltxrt.runtime.ltxv.pipeline import Pipeline
 from ltxrt.runtime.media import conditions as given
 from ltxrt.runtime.media.read import Condition
@@ -17,7 +17,7 @@ SMALL = {"height": 64, "width": 96, "num_frames": 25, "steps": 3}
 
 @pytest.fixture
 def pipeline(tiny_bundle, monkeypatch):
-    monkeypatch.setattr(pipeline_module, "load_engine", None)
+    monkeypatch.setattr(engine_pool, "load_engine", None)
     return Pipeline(tiny_bundle("0.9.5"))
 
 

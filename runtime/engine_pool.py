@@ -1,0 +1,179 @@
+"""Which engines run a request, and when they are in memory.
+
+A pool knows a bundle, a backend and components by their names alone; what a component computes, and in which
+order they run, belongs to the pipeline of a model family.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self, TypedDict
+
+from ltxrt.engines.backend import Engine, check_files, choose, files, load_engine
+from ltxrt.engines.bundle import Bundle, read_bundle
+from ltxrt.engines.storage.files import read_ahead
+
+KEPT_ENGINE_CALLS = 1000  # how often an engine that is kept is expected to be called
+
+
+class PoolOptions(TypedDict, total=False):
+    """`EnginePool`'s keywords, for whoever makes a pool on a caller's behalf."""
+
+    backend: str
+    precision: Mapping[str, str] | None
+    threads: int | None
+    device: int
+    keep_loaded: bool
+
+
+class Engines(Protocol):
+    """What a pipeline needs of its engines. `EnginePool` is one; tests and verification bring their own."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """Whose components these are."""
+
+    @property
+    def backend(self) -> str:
+        """What runs the engines."""
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads of an engine; None where the backend decides."""
+
+    def precision(self, component: str) -> str:
+        """Which of the bundle's precisions of `component` runs. InputError where none can."""
+
+    def check_available(self, component: str) -> None:
+        """Raise InputError where `component` cannot be loaded. No file's content is read."""
+
+    def check_intact(self, component: str) -> None:
+        """Raise BundleError where the component's files are not as the bundle records them."""
+
+    def read_ahead(self, component: str) -> AbstractContextManager[None]:
+        """Read the component's files while the block runs."""
+
+    def engine(self, component: str, calls: int = 1) -> AbstractContextManager[Engine]:
+        """The component's engine, for about so many calls."""
+
+    def close(self) -> None:
+        """Free the engines that are kept."""
+
+
+class EnginePool:
+    """The engines of a bundle on one backend: chosen, loaded, kept and freed. Threads may share a pool.
+
+    `precision` maps components to one of the bundle's precisions; a component that it does not name takes the
+    only one there is, or what the backend prefers. `threads` None leaves the number of CPU threads to the
+    backend; `device` is the number of the GPU, for backends on one. `keep_loaded` keeps every engine once it
+    is loaded, for servers with the memory for all of them, until `close` or the end of a `with` block. Kept
+    engines are loaded for many calls, in which a backend may sum in another order: frames can differ by a
+    rounding from those of a single run.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | Path | str,
+        *,
+        backend: str = "onnxruntime",
+        precision: Mapping[str, str] | None = None,
+        threads: int | None = None,
+        device: int = 0,
+        keep_loaded: bool = False,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
+        self.backend, self.threads, self.device = backend, threads, device
+        self.keep_loaded = keep_loaded
+        self._wanted = dict(precision or {})
+        self._changed = threading.Condition()  # the pool's one lock; it guards everything below
+        self._kept: dict[str, Engine] = {}
+        self._loading: set[str] = set()
+
+    def precision(self, component: str) -> str:
+        """Which of the bundle's precisions of `component` runs. InputError where none can."""
+        return choose(self.bundle, component, self.backend, self._wanted.get(component))
+
+    def files(self, component: str) -> list[Path]:
+        """What loading `component` will read. InputError where it cannot be loaded."""
+        return files(self.bundle, component, self.backend, self.precision(component), self.device)
+
+    def check_available(self, component: str) -> None:
+        """Raise InputError where `component` cannot be loaded. No file's content is read."""
+        self.files(component)
+
+    def check_intact(self, component: str) -> None:
+        """Raise BundleError where the files of `component` are not as the bundle records them.
+
+        What was hashed before in its present state is not read; else a gigabyte takes one or two seconds.
+        """
+        if not self._is_kept(component):
+            check_files(self.bundle, component, self.backend, self.precision(component), self.device)
+
+    def load(self, component: str, calls: int) -> Engine:
+        """A new engine of `component` for about so many calls, which the caller closes."""
+        return load_engine(
+            self.bundle,
+            component,
+            backend=self.backend,
+            precision=self.precision(component),
+            threads=self.threads,
+            calls=calls,
+            device=self.device,
+        )
+
+    @contextmanager
+    def read_ahead(self, component: str) -> Iterator[None]:
+        """While the block runs, read the files of `component`, so that loading it finds them in memory."""
+        with ExitStack() as stack:
+            if not self._is_kept(component):
+                stack.enter_context(read_ahead(self.files(component)))
+            yield
+
+    @contextmanager
+    def engine(self, component: str, calls: int = 1) -> Iterator[Engine]:
+        """A loaded engine for about so many calls, freed at the block's end unless engines are kept."""
+        if self.keep_loaded:
+            yield self._shared(component)
+            return
+        with self.load(component, calls) as engine:
+            yield engine
+
+    def close(self) -> None:
+        """Free the engines that are kept; the pool can be used again."""
+        with self._changed:
+            kept, self._kept = self._kept, {}
+        for engine in kept.values():
+            engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _is_kept(self, component: str) -> bool:
+        with self._changed:
+            return component in self._kept
+
+    def _shared(self, component: str) -> Engine:
+        """The kept engine of `component`, loaded by the first thread that asks while the others wait."""
+        with self._changed:
+            self._changed.wait_for(lambda: component not in self._loading)
+            if component in self._kept:
+                return self._kept[component]
+            self._loading.add(component)
+        try:
+            engine = self.load(component, KEPT_ENGINE_CALLS)  # unlocked: another component may load meanwhile
+            with self._changed:
+                self._kept[component] = engine
+            return engine
+        finally:
+            with self._changed:
+                self._loading.discard(component)
+                self._changed.notify_all()

@@ -1,0 +1,138 @@
+"""The pool loads, keeps and frees; which numbers come out is the pipeline's matter."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from ltxrt.engines.bundle import read_bundle
+from ltxrt.engines.errors import EngineError, InputError
+from ltxrt.runtime import engine_pool
+from ltxrt.runtime.engine_pool import KEPT_ENGINE_CALLS, EnginePool
+from ltxrt.runtime.ltxv.pipeline import Pipeline
+
+COMPONENT = "vae_decoder"
+
+
+class Loaded:
+    """An engine that says whether it was closed."""
+
+    def __init__(self, name, calls):
+        self.name, self.calls, self.closed = name, calls, False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Every engine that was loaded, in order."""
+    found = []
+
+    def load(bundle, component, *, calls, **_):
+        found.append(Loaded(component, calls))
+        return found[-1]
+
+    monkeypatch.setattr(engine_pool, "load_engine", load)
+    return found
+
+
+@pytest.fixture
+def bundle(tiny_bundle):
+    return read_bundle(tiny_bundle("0.9.5"))
+
+
+def test_an_engine_that_is_not_kept_is_freed_after_its_block_also_after_an_error(bundle, loads):
+    pool = EnginePool(bundle)
+    with pool.engine(COMPONENT, calls=7) as engine:
+        assert (engine.calls, engine.closed) == (7, False)
+    with pytest.raises(ZeroDivisionError), pool.engine(COMPONENT):
+        raise ZeroDivisionError
+    assert [engine.closed for engine in loads] == [True, True]
+
+
+def test_a_kept_engine_is_loaded_once_for_many_calls_and_freed_by_close(bundle, loads):
+    with EnginePool(bundle, keep_loaded=True) as pool:
+        for _ in range(3):
+            with pool.engine(COMPONENT, calls=2) as engine:
+                assert engine.calls == KEPT_ENGINE_CALLS
+        assert [engine.closed for engine in loads] == [False]
+        pool.close()
+        assert [engine.closed for engine in loads] == [True]
+        with pool.engine(COMPONENT):
+            assert len(loads) == 2
+    assert all(engine.closed for engine in loads)
+
+
+def test_threads_that_want_one_component_at_once_load_it_once_and_others_do_not_wait(bundle, monkeypatch):
+    begun, go, names = threading.Event(), threading.Event(), []
+
+    def load(_bundle, component, **_):
+        names.append(component)
+        if component == COMPONENT:
+            begun.set()
+            assert go.wait(60)
+        return Loaded(component, 1)
+
+    def take(component):
+        with pool.engine(component) as engine:
+            return engine
+
+    monkeypatch.setattr(engine_pool, "load_engine", load)
+    with EnginePool(bundle, keep_loaded=True) as pool, ThreadPoolExecutor(4) as threads:
+        waiting = [threads.submit(take, COMPONENT) for _ in range(3)]
+        assert begun.wait(60)
+        assert take("transformer").name == "transformer"  # while the decoder is still being loaded
+        go.set()
+        assert len({id(one.result()) for one in waiting}) == 1
+    assert sorted(names) == ["transformer", COMPONENT]
+
+
+def test_after_a_failed_load_the_next_thread_tries_again(bundle, monkeypatch):
+    results = [EngineError("no memory"), Loaded(COMPONENT, 1)]
+
+    def load(*_, **__):
+        result = results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    monkeypatch.setattr(engine_pool, "load_engine", load)
+    pool = EnginePool(bundle, keep_loaded=True)
+    with pytest.raises(EngineError, match="no memory"), pool.engine(COMPONENT):
+        pass
+    with pool.engine(COMPONENT) as engine:
+        assert engine.name == COMPONENT
+
+
+def test_files_of_a_kept_engine_are_neither_checked_nor_read_again(bundle, loads, monkeypatch):
+    checked, read = [], []
+    monkeypatch.setattr(engine_pool, "check_files", lambda bundle, name, *_: checked.append(name))
+    monkeypatch.setattr(engine_pool.EnginePool, "files", lambda self, name: read.append(name) or [])
+    pool = EnginePool(bundle, keep_loaded=True)
+    for _ in range(2):
+        pool.check_intact(COMPONENT)
+        with pool.read_ahead(COMPONENT), pool.engine(COMPONENT):
+            pass
+    assert (checked, read) == ([COMPONENT], [COMPONENT])
+
+
+def test_a_pipeline_takes_a_pool_and_leaves_it_to_its_owner(bundle, loads):
+    with EnginePool(bundle, keep_loaded=True) as pool:
+        with pool.engine(COMPONENT), Pipeline(bundle, engines=pool) as pipeline:
+            assert pipeline.engines is pool
+        assert not loads[0].closed
+    assert loads[0].closed
+
+
+def test_a_pool_of_another_bundle_or_beside_its_own_options_is_refused(bundle, tiny_bundle):
+    with pytest.raises(InputError, match="make both of one bundle"):
+        Pipeline(bundle, engines=EnginePool(tiny_bundle("0.9.0")))
+    with pytest.raises(InputError, match="threads: belong to the engines"):
+        Pipeline(bundle, engines=EnginePool(bundle), threads=2)
