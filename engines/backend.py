@@ -58,15 +58,15 @@ class Session(Protocol):
     def upload(self, name: str, array: np.ndarray) -> Any:
         """A handle to a copy of `array` where the graph reads it; later changes to `array` do not matter."""
 
-    def run(self, feeds: Mapping[str, Any]) -> np.ndarray:
-        """The graph's one output. Raises EngineError."""
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The graph's outputs, by the contract's names. Raises EngineError."""
 
     def close(self) -> None:
         """Free the weights; `run` raises EngineError from now on."""
 
 
 class BoundEngine:
-    """An engine some of whose inputs are already given; call it with the others."""
+    """An engine with some inputs bound; call it with the others."""
 
     def __init__(
         self, contract: Contract, session: Session, static: Mapping[str, Any], sizes: Mapping[str, int]
@@ -77,11 +77,11 @@ class BoundEngine:
         self._sizes = sizes
         self._rest = contract.only([t.name for t in contract.inputs if t.name not in static])
 
-    def __call__(self, **inputs: np.ndarray) -> np.ndarray:
-        """The component's output for `inputs`, by the contract's names, dtypes and shapes.
+    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """The component's outputs for `inputs`, both by the contract's names, dtypes and shapes.
 
         Nothing is converted. Raises InputError where the inputs break the contract, EngineError where the
-        engine fails or its output breaks it.
+        engine fails or its outputs break it.
         """
         sizes = self._rest.check(inputs, self._sizes)
         feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
@@ -93,15 +93,22 @@ class BoundEngine:
         handles = {name: self._session.upload(name, np.ascontiguousarray(a)) for name, a in static.items()}
         return BoundEngine(self.contract, self._session, {**self._static, **handles}, sizes)
 
-    def _checked(self, output: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
-        (tensor,) = self.contract.outputs
-        wanted = tensor.resolve(sizes)
-        if output.dtype != DTYPES[tensor.dtype] or output.shape != wanted:
+    def _checked(self, outputs: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """`outputs` in the contract's order; EngineError where they are not the contract's."""
+        component, tensors = self.contract.component, self.contract.outputs
+        if set(outputs) != {tensor.name for tensor in tensors}:
             raise EngineError(
-                f"{self.contract.component}: the engine returned {output.dtype} {output.shape} where the "
-                f"contract says {tensor}, here {wanted}; export the component again"
+                f"{component}: the engine returned {', '.join(outputs) or 'nothing'} where the contract says "
+                f"{', '.join(map(str, tensors))}; export the component again"
             )
-        return output
+        for tensor in tensors:
+            output, wanted = outputs[tensor.name], tensor.resolve(sizes)
+            if output.dtype != DTYPES[tensor.dtype] or output.shape != wanted:
+                raise EngineError(
+                    f"{component}: the engine returned {output.dtype} {output.shape} where the contract says "
+                    f"{tensor}, here {wanted}; export the component again"
+                )
+        return {tensor.name: outputs[tensor.name] for tensor in tensors}
 
 
 class Engine(BoundEngine):

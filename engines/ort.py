@@ -1,7 +1,7 @@
 """The ONNX Runtime backends, on the CPU and on CUDA: nothing to build, the graph is optimised when it is
 loaded.
 
-Inputs that are bound are copied to the device once; a call copies the others and the output, nothing else.
+Inputs that are bound are copied to the device once; a call copies the others and the outputs, nothing else.
 External data is memory-mapped by ONNX Runtime. Since 1.24 it refuses locations that leave the graph's folder
 (absolute, through `..` or a link) or name an address in memory; older releases are therefore refused here.
 """
@@ -52,14 +52,14 @@ class OrtSession:
 
         self._session = session
         self._component = contract.component
-        (self._output,) = (t.name for t in contract.outputs)
+        self._outputs = [t.name for t in contract.outputs]
         self._device = (device, index)
         self._value = onnxruntime.OrtValue.ortvalue_from_numpy  # on the CPU it shares the array's memory
 
     def upload(self, name: str, array: np.ndarray) -> Any:
         return self._value(array.copy(), *self._device)
 
-    def run(self, feeds: Mapping[str, Any]) -> np.ndarray:
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         if self._session is None:
             raise EngineError(f"{self._component}: the engine is closed")
         try:
@@ -67,10 +67,11 @@ class OrtSession:
             for name, value in feeds.items():
                 on_device = self._value(value, *self._device) if isinstance(value, np.ndarray) else value
                 binding.bind_ortvalue_input(name, on_device)
-            binding.bind_output(self._output, "cpu")
+            for name in self._outputs:
+                binding.bind_output(name, "cpu")
             self._session.run_with_iobinding(binding)
-            (output,) = binding.get_outputs()
-            return output.numpy()
+            values = zip(self._outputs, binding.get_outputs(), strict=True)  # in the order of binding
+            return {name: value.numpy() for name, value in values}
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise _failure(self._component, "run", error) from error
 

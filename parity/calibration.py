@@ -43,12 +43,13 @@ class Observed(HostSession):
         options.intra_op_num_threads = threads or 0
         options.add_session_config_entry("session.disable_prepacking", "1")
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._outputs = [output.name for output in self._session.get_outputs()]
         self.amax = np.zeros(len(names), np.float32)
 
-    def run(self, feeds: Mapping[str, Any]) -> np.ndarray:
-        velocity, amax = self._session.run(["velocity", AMAX], dict(feeds))
-        self.amax = np.maximum(self.amax, np.asarray(amax))
-        return np.asarray(velocity)
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        outputs = dict(zip(self._outputs, self._session.run(self._outputs, dict(feeds)), strict=True))
+        self.amax = np.maximum(self.amax, outputs.pop(AMAX))
+        return outputs
 
     def close(self) -> None:
         """The session stays for the next prompt."""

@@ -204,7 +204,7 @@ def deserialize(machine: Machine, data: mmap.mmap, path: Path, component: str) -
 
 def set_budget(machine: Machine, engine: Any, contract: Contract, profiles: Sequence[Profile]) -> None:
     """How many bytes of the streamable weights stay on the GPU: what its memory has beside the scratch
-    memory, inputs and output of the largest profile.
+    memory, inputs and outputs of the largest profile.
 
     Unless it is set, all weights go to the GPU like those of other engines.
     """
@@ -222,7 +222,7 @@ def set_budget(machine: Machine, engine: Any, contract: Contract, profiles: Sequ
 
 
 def _largest_io(contract: Contract, profile: Profile) -> int:
-    """Bytes of all inputs and the output at the largest sizes of `profile`."""
+    """Bytes of all inputs and outputs at the largest sizes of `profile`."""
     largest = {symbol: r[2] for symbol, r in profile.ranges_of(contract).items()}
     tensors = (*contract.inputs, *contract.outputs)
     return sum(math.prod(t.resolve(largest)) * DTYPES[t.dtype]().itemsize for t in tensors)

@@ -63,7 +63,7 @@ def _memory(profile: Profile, contract: Contract, bytes_per_cell: float | None) 
     largest = {symbol: r[2] for symbol, r in profile.ranges_of(contract).items()}
     tensors = (*contract.inputs, *contract.outputs)
     size = sum(math.prod(t.resolve(largest)) * DTYPES[t.dtype]().itemsize for t in tensors)
-    text = f"inputs and output {size / 1e6:.1f} MB"
+    text = f"inputs and outputs {size / 1e6:.1f} MB"
     if bytes_per_cell is None:
         return text
     cells = math.prod(largest[s] for s in ("f", "h", "w"))

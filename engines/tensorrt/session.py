@@ -88,15 +88,18 @@ class TrtSession:
             self._uploaded.add(handle)
             return handle
 
-    def run(self, feeds: Mapping[str, Any]) -> np.ndarray:
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         with self._machine.turn():
             if not self._open:
                 raise EngineError(f"{self._contract.component}: the engine is closed")
             given = self._sizes({name: tuple(value.shape) for name, value in feeds.items()})
             sizes = {**given, **({TEXT: self._text(given[TEXT])} if TEXT in given else {})}
-            output = self._run(feeds, sizes)
-            shape = self._contract.outputs[0].resolve(given)
-            return np.ascontiguousarray(output[tuple(map(slice, shape))])
+            outputs = self._run(feeds, sizes)
+            shapes = {tensor.name: tensor.resolve(given) for tensor in self._contract.outputs}
+            return {
+                name: np.ascontiguousarray(array[tuple(map(slice, shapes[name]))])
+                for name, array in outputs.items()
+            }
 
     def close(self) -> None:
         with self._machine.turn():
@@ -106,21 +109,23 @@ class TrtSession:
             self._buffers, self._open = {}, False
             self._machine.leave(self)
 
-    def _run(self, feeds: Mapping[str, Any], sizes: Mapping[str, int]) -> np.ndarray:
-        device, (tensor,) = self._machine.device, self._contract.outputs
+    def _run(self, feeds: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """The outputs of a call whose text is padded."""
+        device = self._machine.device
         loaded, profile = self._holding(sizes)
-        output = np.empty(tensor.resolve(sizes), DTYPES[tensor.dtype])
+        outputs = {t.name: np.empty(t.resolve(sizes), DTYPES[t.dtype]) for t in self._contract.outputs}
         arrays = {n: self._padded(n, v) for n, v in feeds.items() if isinstance(v, np.ndarray)}
         fixed = {n: v.memory.address for n, v in feeds.items() if isinstance(v, Uploaded)}
-        places = {n: self._place(n, a.nbytes) for n, a in {**arrays, tensor.name: output}.items()}
+        places = {n: self._place(n, a.nbytes) for n, a in {**arrays, **outputs}.items()}
         for name, array in arrays.items():
             device.upload(places[name], array)
         shapes = {name: self._contract.input(name).resolve(sizes) for name in feeds}
         loaded.start(profile, shapes, {**fixed, **places})
-        device.download(output, places[tensor.name])
+        for name, output in outputs.items():
+            device.download(output, places[name])
         device.wait()
         loaded.finish()
-        return output
+        return outputs
 
     def _sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
         """The symbols' values in a call with inputs of these shapes."""

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,12 @@ class Server:
         return {}
 
 
+def joined(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """A call's one output, or the values of all of them in a row: what contenders are compared by."""
+    arrays = list(outputs.values())
+    return arrays[0] if len(arrays) == 1 else np.concatenate([array.ravel() for array in arrays])
+
+
 def _work(request: dict[str, Any]) -> Work:
     return Work(**{**request["work"], "grid": tuple(request["work"]["grid"])})
 
@@ -132,7 +138,7 @@ class Ltxrt:
         static = {n: a for n, a in feed.items() if n in BOUND}
         changing = {n: a for n, a in feed.items() if n not in BOUND}
         bound = engine.bind(**static) if static else engine
-        return lambda: Outcome(bound(**changing))
+        return lambda: Outcome(joined(bound(**changing)))
 
     def _load(self, bundle: Bundle, work: Work) -> backend.Engine:
         key = (bundle.root, work.kind, work.threads, work.calls)

@@ -138,10 +138,11 @@ def _in_torch(
     kept: dict[tuple[str, str], NDArray[np.float32]] = {}
 
     def keep(name: str) -> Any:
-        def hook(_module: torch.nn.Module, given: tuple[Any, ...], output: torch.Tensor) -> None:
+        def hook(_module: torch.nn.Module, given: tuple[Any, ...], output: object) -> None:
             if given and isinstance(given[0], torch.Tensor):
                 kept.setdefault((name, "input"), given[0].float().numpy())
-            kept.setdefault((name, "output"), output.float().numpy())
+            if isinstance(output, torch.Tensor):
+                kept.setdefault((name, "output"), output.float().numpy())
 
         return hook
 

@@ -78,9 +78,9 @@ class SessionRunner(BaseRunner):
         if self._session is None:
             raise RuntimeError(f"{self.name} is not active")
         start = time.monotonic()
-        output = self._session.run(dict(feed_dict))
+        outputs = self._session.run(dict(feed_dict))
         self.inference_time = time.monotonic() - start
-        return OrderedDict({self._contract.outputs[0].name: output})
+        return OrderedDict(outputs)
 
     def deactivate_impl(self) -> None:
         session, self._session = self._session, None
@@ -146,12 +146,23 @@ def problems_of_call(theirs: Outputs, ours: Outputs) -> list[str]:
     return found
 
 
-def compare(theirs: Outputs, ours: Outputs, tolerance: Tolerance) -> tuple[Metrics | None, list[str]]:
-    """A call's metrics by Polygraphy's classes, and what is wrong: nothing if it is within tolerance."""
+def compare(theirs: Outputs, ours: Outputs, tolerance: Tolerance) -> tuple[dict[str, Metrics], list[str]]:
+    """A call's metrics per output by Polygraphy's classes, and what is wrong: nothing if all outputs are
+    within tolerance. No metrics where the calls cannot be compared."""
     problems = problems_of_call(theirs, ours)
     if problems:
-        return None, problems
-    (name,) = theirs
+        return {}, problems
+    metrics = {}
+    for name in theirs:
+        metrics[name], wrong = _compare_output(name, theirs, ours, tolerance)
+        problems += wrong if len(theirs) == 1 else [f"{name}: {problem}" for problem in wrong]
+    return metrics, problems
+
+
+def _compare_output(
+    name: str, theirs: Outputs, ours: Outputs, tolerance: Tolerance
+) -> tuple[Metrics, list[str]]:
+    problems = []
     reference = np.asarray(theirs[name], np.float64)
     mean, deviation = reference.mean(), reference.std()
     sides = [(np.asarray(side[name], np.float64) - mean) / deviation for side in (theirs, ours)]

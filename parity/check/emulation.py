@@ -34,10 +34,10 @@ class EmulatedSession(HostSession):
         model = onnx.load(str(path), load_external_data=False)
         with beside(path, rounded(model, precision)) as rewritten:
             self._session: Any = session(rewritten, threads)
-        self._output = contract.outputs[0].name
+        self._outputs = [tensor.name for tensor in contract.outputs]
 
-    def run(self, feeds: Mapping[str, Any]) -> np.ndarray:
-        return np.asarray(self._session.run([self._output], dict(feeds))[0])
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        return dict(zip(self._outputs, self._session.run(self._outputs, dict(feeds)), strict=True))
 
     def close(self) -> None:
         self._session = None

@@ -159,7 +159,7 @@ class Recorder(HostSession):
     def __init__(self, session: Session, keep: Callable[[dict[str, NDArray[Any]]], None]) -> None:
         self._session, self._keep = session, keep
 
-    def run(self, feeds: Mapping[str, Any]) -> np.ndarray:
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         self._keep({name: np.asarray(array).copy() for name, array in feeds.items()})
         return self._session.run(feeds)
 

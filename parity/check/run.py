@@ -250,11 +250,12 @@ def judge(
     for feed, reference_output, output in zip(feeds, theirs.outputs, ours.outputs, strict=True):
         metrics, wrong = compare.compare(reference_output, output, allowed)
         pieces: tuple[float, ...] = ()
-        if metrics is not None:
-            (key,) = reference_output
-            pieces = compare.by_token(reference_output[key], output[key], TOKEN_AXIS.get(name, 2))
+        worst = max(metrics, key=lambda key: metrics[key].relative_l2, default=None)
+        if worst is not None:  # of several outputs a report shows the worst
+            pieces = compare.by_token(reference_output[worst], output[worst], TOKEN_AXIS.get(name, 2))
+        shown = metrics[worst] if worst is not None else None
         calls.append(
-            Call(feed.case, feed.size, feed.batch, feed.step, feed.timestep, metrics, pieces, tuple(wrong))
+            Call(feed.case, feed.size, feed.batch, feed.step, feed.timestep, shown, pieces, tuple(wrong))
         )
     failed = [call for call in calls if call.problems]
     if not failed:

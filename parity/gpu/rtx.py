@@ -118,23 +118,22 @@ class Loaded:
         sizes: dict[str, int] = {}
         for tensor in contract.inputs:
             contract.bind(tensor, feed[tensor.name], sizes)
-        (output,) = contract.outputs
-        self.output = np.empty(output.resolve(sizes), DTYPES[output.dtype])
-        self._memory = {name: Memory(self.device) for name in (*feed, output.name)}
-        for name, array in {**feed, output.name: self.output}.items():
+        self.outputs = {t.name: np.empty(t.resolve(sizes), DTYPES[t.dtype]) for t in contract.outputs}
+        self._memory = {name: Memory(self.device) for name in (*feed, *self.outputs)}
+        for name, array in {**feed, **self.outputs}.items():
             self.context.set_tensor_address(name, self._memory[name].at_least(array.nbytes))
         for name, array in feed.items():
             self.context.set_input_shape(name, array.shape)
             self.device.upload(self._memory[name].address, array)
-        self._name = output.name
         self.device.wait()
 
-    def call(self) -> np.ndarray:
+    def call(self) -> dict[str, np.ndarray]:
         if not self.context.execute_async_v3(self.device.stream):
             raise EngineError("the engine did not run")
-        self.device.download(self.output, self._memory[self._name].address)
+        for name, output in self.outputs.items():
+            self.device.download(output, self._memory[name].address)
         self.device.wait()
-        return self.output.copy()
+        return {name: output.copy() for name, output in self.outputs.items()}
 
     def close(self) -> None:
         self.context = None
@@ -164,7 +163,7 @@ def _called(package: Any, bundle: Bundle, component: str, precision: str, target
     loaded = Loaded(package, engine, bundle.contract(component), _feed(bundle, component))
     capturable = bool(loaded.context.is_stream_capturable(loaded.device.stream))
     outputs = [loaded.call() for _ in range(CALLS)]
-    apart = max(models.relative_l2(output, outputs[0]) for output in outputs)
+    apart = max(models.relative_l2(one[name], outputs[0][name]) for one in outputs for name in one)
     small = loaded.context.update_device_memory_size_for_shapes()
     figures: dict[str, object] = {
         "context s": loaded.seconds,
@@ -174,7 +173,7 @@ def _called(package: Any, bundle: Bundle, component: str, precision: str, target
         "scratch of the profile MB": engine.get_device_memory_size_for_profile_v2(0) / 1e6,
     }
     loaded.close()
-    finite = bool(np.isfinite(outputs[0]).all()) and float(outputs[0].std()) > 0
+    finite = all(np.isfinite(array).all() and float(array.std()) > 0 for array in outputs[0].values())
     return Row(f"run {component} {precision}", finite and apart <= LOOSE, figures)
 
 
@@ -189,13 +188,13 @@ def _timed(package: Any, bundle: Bundle, target: str, strategy: str, graphs: str
     milliseconds = []
     for _ in range(20):
         start = time.perf_counter()
-        output = loaded.call()
+        outputs = loaded.call()
         milliseconds.append(1000 * (time.perf_counter() - start))
     loaded.close()
     figures = {"first ms": milliseconds[0], "least ms": min(milliseconds), "last ms": milliseconds[-1]}
     return Row(
         f"{strategy}, graphs {graphs}",
-        bool(np.isfinite(output).all()),
+        all(np.isfinite(output).all() for output in outputs.values()),
         {**figures, "context s": loaded.seconds},
     )
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ltxrt.engines.backend import Session
+from ltxrt.engines.contract import Contract, derive
 from ltxrt.engines.errors import InputError
 from ltxrt.export.graph.trace import load_module
 from ltxrt.export.graph.weights import read
@@ -25,17 +26,19 @@ REFERENCES = ("torch", "diffusers")
 
 
 class TorchSession(HostSession):
-    """A module as an `ltxrt.engines.backend.Session`."""
+    """A module as an `ltxrt.engines.backend.Session`; it returns a tensor, or one for each output."""
 
-    def __init__(self, module: Callable[..., torch.Tensor]) -> None:
-        self.module: Callable[..., torch.Tensor] | None = module
+    def __init__(self, module: Callable[..., Any], contract: Contract) -> None:
+        self.module: Callable[..., Any] | None = module
+        self._outputs = [tensor.name for tensor in contract.outputs]
 
-    def run(self, feeds: Mapping[str, Any]) -> np.ndarray:
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         if self.module is None:
             raise RuntimeError("the reference is closed")
         with torch.no_grad():
-            output = self.module(**{name: torch.from_numpy(np.asarray(a)) for name, a in feeds.items()})
-        return output.numpy()
+            result = self.module(**{name: torch.from_numpy(np.asarray(a)) for name, a in feeds.items()})
+        tensors = (result,) if isinstance(result, torch.Tensor) else result
+        return {name: tensor.numpy() for name, tensor in zip(self._outputs, tensors, strict=True)}
 
     def close(self) -> None:
         self.module = None
@@ -53,8 +56,8 @@ def module(checkpoint: Checkpoint, component: str) -> torch.nn.Module:
 
 def session(checkpoint: Checkpoint, component: str, kind: str = "torch") -> Session:
     """A component of the checkpoint, loaded. Raises InputError for no such reference."""
-    if kind == "torch":
-        return TorchSession(module(checkpoint, component))
-    if kind == "diffusers":
-        return TorchSession(diffusers.function(checkpoint, component))
+    makers: dict[str, Callable[..., Any]] = {"torch": module, "diffusers": diffusers.function}
+    if kind in makers:
+        made = makers[kind](checkpoint, component)
+        return TorchSession(made, derive(component, components.facts(checkpoint)))
     raise InputError(f"--reference {kind!r}: must be one of {', '.join(REFERENCES)}")

@@ -192,7 +192,8 @@ class Pipeline:
             longest = int(mask.sum(axis=1).max())
             ids, mask = ids[:, :longest], mask[:, :longest]
         with self.engines.engine("text_encoder") as encoder:
-            context = encoder(input_ids=ids, attention_mask=mask if masked else np.ones_like(mask))
+            attention = mask if masked else np.ones_like(mask)
+            context = encoder(input_ids=ids, attention_mask=attention)["hidden_states"]
         check_finite(context, "text_encoder", "the prompt")
         return Text(context, mask.astype(np.bool_))
 
@@ -237,7 +238,7 @@ class Pipeline:
         """Normalised latents (1,C,f,h,w) of pixels (3,F,H,W): the posterior's mean."""
         shape = VideoShape(*pixels.shape[1:]).latent(self.vae)
         tiles = self.tile(settings, "vae_encoder", shape)
-        latents = tiling.encode(lambda tile: encoder(pixels=tile), pixels[None], tiles, self.vae)
+        latents = tiling.encode(lambda tile: encoder(pixels=tile)["latents"], pixels[None], tiles, self.vae)
         check_finite(latents, "vae_encoder", "encoding")
         if settings.reference.posterior_drawn:
             draws.later.randn(latents.shape)  # for those that are drawn after it
@@ -268,7 +269,7 @@ class Pipeline:
     def upsample(self, settings: Settings, latents: Array) -> Array:
         """Latents (1,C,f,h,w) of the first pass at twice the height and width, with the same statistics."""
         with self.engines.engine("latent_upsampler") as upsampler:
-            larger = upsampler(latents=latents)
+            larger = upsampler(latents=latents)["upsampled"]
         check_finite(larger, "latent_upsampler", "the first pass's latents")
         factor = settings.preset.adain_factor
         return upscale.adain(larger, latents, factor) if factor > 0 else larger
@@ -284,7 +285,7 @@ class Pipeline:
         with self.engines.engine("vae_decoder") as decoder:
 
             def call(tile: Array, rows: slice, columns: slice) -> Array:
-                return decoder(latents=tile, **decode.of_tile(extra, self.vae, rows, columns))
+                return decoder(latents=tile, **decode.of_tile(extra, self.vae, rows, columns))["pixels"]
 
             yield from tiling.decode(call, latents, tiles, self.vae)
 

@@ -71,12 +71,13 @@ class GuidedTransformer:
         parts = guidance_plan.parts(step)
         repeated = {"latents": latents, "timesteps": timesteps}
         call = self._binding(step, parts)
-        result = call(**{name: np.repeat(array, len(parts), axis=0) for name, array in repeated.items()})
+        outputs = call(**{n: np.repeat(array, len(parts), axis=0) for n, array in repeated.items()})
+        result = outputs["velocity"]
         check_finite(result, "transformer", f"step {number + 1} of {len(self._guided.steps)}")
-        outputs = {part: result[i : i + 1] for i, part in enumerate(parts)}
-        velocity = guidance_plan.combine_parts(outputs, step, self._guided.cfg_star)
-        if "negative" in outputs:
-            return guidance.diffusers_rescale(velocity, outputs["positive"], self._guided.rescale)
+        velocities = {part: result[i : i + 1] for i, part in enumerate(parts)}
+        velocity = guidance_plan.combine_parts(velocities, step, self._guided.cfg_star)
+        if "negative" in velocities:
+            return guidance.diffusers_rescale(velocity, velocities["positive"], self._guided.rescale)
         return velocity
 
     def _binding(self, step: StepGuidance, parts: tuple[str, ...]) -> BoundEngine:

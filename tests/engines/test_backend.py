@@ -6,10 +6,12 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 
-from ltxrt.engines import backend
-from ltxrt.engines.backend import BACKENDS, Engine, load_engine
+from ltxrt.engines import backend, ort
+from ltxrt.engines.backend import BACKENDS, Engine, Options, load_engine
+from ltxrt.engines.contract import Contract, Tensor
 from ltxrt.engines.errors import BundleError, EngineError, InputError
 
 STATIC = ("context", "context_mask", "rope_cos", "rope_sin", "perturbation_mask")
@@ -38,40 +40,40 @@ def expected(feed):
 
 
 def test_a_call_computes_the_graph(engine, feed):
-    np.testing.assert_allclose(engine(**feed), expected(feed), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(engine(**feed)["velocity"], expected(feed), rtol=1e-5, atol=1e-5)
 
 
 def test_bound_and_called_equals_called(engine, feed):
     static, rest = split(feed)
-    plain = engine(**feed)
+    plain = engine(**feed)["velocity"]
     step = engine.bind(**static)
-    np.testing.assert_array_equal(step(**rest), plain)
-    np.testing.assert_array_equal(step(**rest), plain)
+    np.testing.assert_array_equal(step(**rest)["velocity"], plain)
+    np.testing.assert_array_equal(step(**rest)["velocity"], plain)
     first, second = dict(list(static.items())[:2]), dict(list(static.items())[2:])
-    np.testing.assert_array_equal(engine.bind(**first).bind(**second)(**rest), plain)
-    np.testing.assert_array_equal(engine.bind(**feed)(), plain)
+    np.testing.assert_array_equal(engine.bind(**first).bind(**second)(**rest)["velocity"], plain)
+    np.testing.assert_array_equal(engine.bind(**feed)()["velocity"], plain)
 
 
 def test_bound_inputs_are_copies(engine, feed):
     static, rest = split(feed)
-    plain = engine(**feed)
+    plain = engine(**feed)["velocity"]
     step = engine.bind(**static)
     for array in static.values():
         array[...] = 0
-    np.testing.assert_array_equal(step(**rest), plain)
+    np.testing.assert_array_equal(step(**rest)["velocity"], plain)
 
 
 def test_sizes_may_change_between_calls_but_not_against_what_is_bound(engine, feed):
     static, rest = split(feed)
     longer = engine.contract.sample({"B": 1, "N": 9, "K": 1, "T": 2}, np.random.default_rng(1))
-    assert engine(**feed).shape == (2, 6, 3)
-    assert engine(**longer).shape == (1, 9, 3)
+    assert engine(**feed)["velocity"].shape == (2, 6, 3)
+    assert engine(**longer)["velocity"].shape == (1, 9, 3)
     step = engine.bind(**static)
     wrong = {**rest, "latents": rest["latents"][:, :5]}
     with pytest.raises(InputError, match=r"with B=2, T=5, N=6; got latents float32 \(2, 5, 3\)"):
         step(**wrong)
     distinct = {**rest, "timesteps": np.zeros((2, 7), np.float32)}
-    assert step(**distinct).shape == (2, 6, 3)
+    assert step(**distinct)["velocity"].shape == (2, 6, 3)
 
 
 def test_bound_inputs_must_agree(engine, feed):
@@ -100,19 +102,19 @@ def test_nothing_is_converted(engine, feed):
 
 
 def test_strides_and_read_only_arrays_do_not_matter(engine, feed):
-    plain = engine(**feed)
+    plain = engine(**feed)["velocity"]
     strided = {name: np.asfortranarray(array) for name, array in feed.items()}
     strided["rope_cos"] = np.repeat(feed["rope_cos"], 2, axis=1)[:, ::2]
     for array in strided.values():
         array.flags.writeable = False
-    np.testing.assert_array_equal(engine(**strided), plain)
+    np.testing.assert_array_equal(engine(**strided)["velocity"], plain)
     static, rest = split(strided)
-    np.testing.assert_array_equal(engine.bind(**static)(**rest), plain)
+    np.testing.assert_array_equal(engine.bind(**static)(**rest)["velocity"], plain)
 
 
 def test_an_output_outlives_its_engine(bundle, feed):
     with load_engine(bundle, "transformer") as engine:
-        output = engine(**feed)
+        output = engine(**feed)["velocity"]
     np.testing.assert_allclose(output, expected(feed), rtol=1e-5, atol=1e-5)
 
 
@@ -127,16 +129,16 @@ def test_a_closed_engine_says_so(engine, feed):
 
 
 class Returns:
-    """A session that returns one array whatever it is given."""
+    """A session that returns the same arrays whatever it is given."""
 
-    def __init__(self, output):
-        self.output = output
+    def __init__(self, **outputs):
+        self.outputs = outputs
 
     def upload(self, name, array):
         return array
 
     def run(self, feeds):
-        return self.output
+        return self.outputs
 
     def close(self):
         pass
@@ -146,9 +148,51 @@ class Returns:
     "output", [np.zeros((2, 6, 4), np.float32), np.zeros((2, 5, 3), np.float32), np.zeros((2, 6, 3))]
 )
 def test_an_output_that_breaks_the_contract_is_refused(bundle, feed, output):
-    engine = Engine(bundle.contract("transformer"), Returns(output))
+    engine = Engine(bundle.contract("transformer"), Returns(velocity=output))
     with pytest.raises(EngineError, match=r"the contract says velocity f32 \(B, N, 3\), here \(2, 6, 3\)"):
         engine(**feed)
+
+
+TWO = Contract(
+    "two",
+    (Tensor("x", "f32", ("B", "N", 3)), Tensor("sound", "f32", ("B", "A"))),
+    (Tensor("louder", "f32", ("B", "A")), Tensor("longer", "f32", ("B", "N", 6))),
+)
+TWO_GRAPH = """<ir_version: 10, opset_import: ["": 23]>
+    two (float[B,N,3] x, float[B,A] sound) => (float[B,N,6] longer, float[B,A] louder) {
+        longer = Concat <axis = 2> (x, x)
+        louder = Add (sound, sound)
+    }"""
+TWO_FEED = {"x": np.ones((2, 4, 3), np.float32), "sound": np.full((2, 7), 3, np.float32)}
+
+
+def test_a_graph_of_two_outputs_gives_both_by_name(tmp_path):
+    """Whatever the graph's own order, and of axes that the other input does not have."""
+    onnx.save(onnx.parser.parse_model(TWO_GRAPH), tmp_path / "two.onnx")
+    with Engine(TWO, ort.load(tmp_path / "two.onnx", Options(TWO))) as engine:
+        for outputs in (engine(**TWO_FEED), engine.bind(sound=TWO_FEED["sound"])(x=TWO_FEED["x"])):
+            assert list(outputs) == ["louder", "longer"]
+            np.testing.assert_array_equal(outputs["louder"], np.full((2, 7), 6))
+            np.testing.assert_array_equal(outputs["longer"], np.ones((2, 4, 6)))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (
+            {"louder": (2, 7)},
+            r"two: the engine returned louder where the contract says louder f32 \(B, A\), ",
+        ),
+        ({"louder": (2, 7), "longer": (2, 4, 6), "more": (1,)}, "the engine returned louder, longer, more"),
+        ({"louder": (2, 7), "longer": (2, 4, 3)}, r"says longer f32 \(B, N, 6\), here \(2, 4, 6\)"),
+        ({"louder": (2, 4), "longer": (2, 4, 6)}, r"says louder f32 \(B, A\), here \(2, 7\)"),
+        ({}, "the engine returned nothing"),
+    ],
+)
+def test_every_output_is_checked(outputs, message):
+    returned = {name: np.zeros(shape, np.float32) for name, shape in outputs.items()}
+    with pytest.raises(EngineError, match=message):
+        Engine(TWO, Returns(**returned))(**TWO_FEED)
 
 
 def test_what_cannot_be_loaded(bundle):
@@ -171,7 +215,7 @@ def test_the_backend_chooses_among_precisions(bundle, put_graph, feed):
         "fp32": bundle.graph("transformer"),
     }
     both = replace(bundle, components={"transformer": graphs})
-    assert load_engine(both, "transformer")(**feed).shape == (2, 6, 3)
+    assert load_engine(both, "transformer")(**feed)["velocity"].shape == (2, 6, 3)
     with pytest.raises(BundleError, match="where the contract says"):
         load_engine(both, "transformer", precision="fp16")
 

@@ -20,7 +20,7 @@ IDS = np.arange(6, dtype=np.int64).reshape(2, 3)
 
 def test_external_data_is_read(bundle):
     with load_engine(bundle, "text_encoder", threads=1) as engine:
-        hidden = engine(input_ids=IDS, attention_mask=np.ones_like(IDS))
+        hidden = engine(input_ids=IDS, attention_mask=np.ones_like(IDS))["hidden_states"]
     np.testing.assert_array_equal(hidden, IDS[..., None] * np.float32([1, 2, 3, 4]))
 
 
@@ -242,7 +242,7 @@ def test_matrices_are_rearranged_where_calls_win_the_time_back(bundle, monkeypat
     real = ort._session_options
     monkeypatch.setattr(ort, "_session_options", lambda *given: told.append(real(*given)) or told[-1])
     with load_engine(bundle, "text_encoder", calls=calls) as engine:
-        hidden = engine(input_ids=IDS, attention_mask=np.ones_like(IDS))
+        hidden = engine(input_ids=IDS, attention_mask=np.ones_like(IDS))["hidden_states"]
     assert told[0].get_session_config_entry("session.disable_prepacking") == str(int(not prepacked))
     np.testing.assert_array_equal(hidden, IDS[..., None] * np.float32([1, 2, 3, 4]))
 

@@ -2,6 +2,7 @@
 
 import gc
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import tensorrt_rtx
 from cuda.bindings import runtime as cuda
 
 from ltxrt.engines.backend import load_engine
+from ltxrt.engines.contract import Tensor
 from ltxrt.engines.errors import EngineError, InputError
 from ltxrt.engines.tensorrt import build as trt
 from ltxrt.engines.tensorrt import cache
@@ -43,7 +45,7 @@ def test_static_inputs_are_uploaded_once_and_nothing_is_recorded_unasked(fake):
     sizes = sorted(array.nbytes for array in moving.values())
     for _ in range(3):
         machine.device.calls.clear()
-        np.testing.assert_array_equal(step(**moving), 2 * inputs["latents"])
+        np.testing.assert_array_equal(step(**moving)["velocity"], 2 * inputs["latents"])
         assert sorted(c[1] for c in machine.device.calls if c[0] == "upload") == sizes
         assert names(machine.device.calls)[-2:] == ["download", "wait"]
         assert runs(machine) == ["execute"]
@@ -54,7 +56,7 @@ def calls_of(machine, engine, inputs, count=4):
     seen = []
     for _ in range(count):
         machine.device.calls.clear()
-        np.testing.assert_array_equal(engine(**inputs), 2 * inputs["latents"])
+        np.testing.assert_array_equal(engine(**inputs)["velocity"], 2 * inputs["latents"])
         seen.append(runs(machine))
     return seen
 
@@ -87,7 +89,7 @@ def test_whatever_is_raised_while_recording_the_recording_ends(machines, session
         engine(**inputs)
     assert not machine.device.recording
     made.settings.clear()
-    np.testing.assert_array_equal(engine(**inputs), 2 * inputs["latents"])
+    np.testing.assert_array_equal(engine(**inputs)["velocity"], 2 * inputs["latents"])
 
 
 @pytest.mark.parametrize("graphs", [False, True])
@@ -113,7 +115,7 @@ def test_a_failed_call_leaves_the_next_one_whole(machines, sessions, transformer
         engine(**feed(transformer, 12))
     made.settings.clear()
     later = {**large, "latents": large["latents"] + 1}
-    np.testing.assert_array_equal(engine(**later), 2 * later["latents"])
+    np.testing.assert_array_equal(engine(**later)["velocity"], 2 * later["latents"])
 
 
 def test_another_size_picks_its_profile_and_drops_the_graph(machines, sessions, transformer):
@@ -202,6 +204,18 @@ def test_text_is_padded_to_lengths_that_come_again(machines, sessions, transform
     assert mask[:, :text].all() and not mask[:, text:].any(), "what was added is hidden"
 
 
+def test_every_output_comes_back_without_the_padding(machines, sessions, transformer):
+    echo = Tensor("echo", "f32", ("B", "T", 4))
+    contract = replace(transformer, outputs=(*transformer.outputs, echo))
+    engine, made = sessions(machines(), contract=contract)
+    for text in (70, 9):
+        inputs = feed(contract, 12, text=text)
+        outputs = engine(**inputs)
+        assert made.made[0].shapes["context"][1] == -(-text // 64) * 64
+        np.testing.assert_array_equal(outputs["velocity"], 2 * inputs["latents"])
+        np.testing.assert_array_equal(outputs["echo"], inputs["context"])
+
+
 def test_padding_stays_within_every_profile_that_holds_the_text(machines, sessions, transformer, parsed):
     short = tuple(type(p)(p.text, {**p.ranges, "T": (1, 100, 100)}) for p in parsed)
     engine, made = sessions(machines(), chosen=short)
@@ -228,7 +242,7 @@ def test_threads_take_turns(fake):
     def work(tokens):
         inputs = feed(contract, tokens)
         for _ in range(20):
-            if not np.array_equal(engine(**inputs), 2 * inputs["latents"]):
+            if not np.array_equal(engine(**inputs)["velocity"], 2 * inputs["latents"]):
                 wrong.append(tokens)
 
     threads = [threading.Thread(target=work, args=(tokens,)) for tokens in (12, 40, 50, 100)]

@@ -126,8 +126,8 @@ def error(bundle, precision, other, seed):
     feed = bundle.contract("transformer").sample(
         {"B": 2, "N": 30, "K": 2, "T": 9}, np.random.default_rng(seed)
     )
-    ours = load_engine(bundle, "transformer", precision=precision)(**feed)
-    theirs = load_engine(other, "transformer", precision="fp16")(**feed)
+    ours = load_engine(bundle, "transformer", precision=precision)(**feed)["velocity"]
+    theirs = load_engine(other, "transformer", precision="fp16")(**feed)["velocity"]
     return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
 
 

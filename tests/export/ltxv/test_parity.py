@@ -99,7 +99,7 @@ class TestTransformer:
     def test_velocity(self, bundle, models, rng, grid, batch, distinct):
         feed = self.feed(bundle, rng, grid, batch, tokens=11, distinct=distinct)
         with load_engine(bundle, "transformer") as engine:
-            ours = engine(**feed)
+            ours = engine(**feed)["velocity"]
         assert relative_l2(ours, self.theirs(models.transformer, feed, grid)) <= TOLERANCE
 
     @pytest.mark.parametrize("tokens", [1, 5, 256])
@@ -107,9 +107,9 @@ class TestTransformer:
         feed = self.feed(bundle, rng, (2, 3, 3), 3, tokens, distinct=2)
         feed["context_mask"] = np.arange(tokens) < np.array([[tokens], [max(1, tokens // 3)], [1]])
         with load_engine(bundle, "transformer") as engine:
-            ours = engine(**feed)
+            ours = engine(**feed)["velocity"]
             feed["context_mask"][:] = True
-            unmasked = engine(**feed)
+            unmasked = engine(**feed)["velocity"]
         feed["context_mask"] = np.arange(tokens) < np.array([[tokens], [max(1, tokens // 3)], [1]])
         assert relative_l2(ours, self.theirs(models.transformer, feed, (2, 3, 3))) <= TOLERANCE
         assert tokens == 1 or (ours != unmasked).any()
@@ -123,7 +123,7 @@ class TestTransformer:
             models.transformer, feed, grid, torch.from_numpy(coordinates)[None].repeat(2, 1, 1)
         )
         with load_engine(bundle, "transformer") as engine:
-            assert relative_l2(engine(**feed), theirs) <= TOLERANCE
+            assert relative_l2(engine(**feed)["velocity"], theirs) <= TOLERANCE
 
     @pytest.mark.parametrize("mode", ["values", "skip", "block"])
     def test_perturbed_sample(self, bundle, models, rng, mode, monkeypatch):
@@ -133,9 +133,9 @@ class TestTransformer:
         feed["perturbation_mask"][1, row, 1] = False
         block = models.transformer.transformer_blocks[1]
         with load_engine(bundle, "transformer") as engine:
-            ours = engine(**feed)
+            ours = engine(**feed)["velocity"]
             feed["perturbation_mask"][:] = True
-            plain = engine(**feed)
+            plain = engine(**feed)["velocity"]
 
         if mode == "block":
             forward = block.forward
@@ -179,7 +179,7 @@ class TestVaeDecoder:
             feed[f"noise_{maps.scale}x"] = rng.standard_normal(size, dtype=np.float32)
             drawn.extend(torch.from_numpy(feed[f"noise_{maps.scale}x"]))
         with load_engine(bundle, "vae_decoder") as engine:
-            ours = engine(**feed)
+            ours = engine(**feed)["pixels"]
         assert relative_l2(ours, self.theirs(models.vae, feed, drawn, monkeypatch)) <= TOLERANCE
 
     def theirs(self, vae, feed, drawn, monkeypatch):
@@ -205,7 +205,7 @@ class TestVaeEncoder:
             mean = models.vae.encode(torch.from_numpy(pixels)).latent_dist.mean
         theirs = (mean - per_channel(models.vae.latents_mean)) / per_channel(models.vae.latents_std)
         with load_engine(bundle, "vae_encoder") as engine:
-            assert relative_l2(engine(pixels=pixels), theirs) <= TOLERANCE
+            assert relative_l2(engine(pixels=pixels)["latents"], theirs) <= TOLERANCE
 
 
 class TestTextEncoder:
@@ -219,7 +219,7 @@ class TestTextEncoder:
         with torch.no_grad():
             theirs = models.text_encoder(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))[0]
         with load_engine(bundle, "text_encoder") as engine:
-            ours = engine(input_ids=ids, attention_mask=mask)
+            ours = engine(input_ids=ids, attention_mask=mask)["hidden_states"]
         assert relative_l2(ours, theirs) <= TOLERANCE
 
 
@@ -251,7 +251,7 @@ class TestNothingToNormalise:
         feed["latents"][:] = 0
         drawn = [torch.from_numpy(m) for n in sorted(feed) if n.startswith("noise") for m in feed[n]]
         with load_engine(bundle, "vae_decoder") as engine:
-            ours = engine(**feed)
+            ours = engine(**feed)["pixels"]
         assert relative_l2(ours, TestVaeDecoder().theirs(vae, feed, drawn, monkeypatch)) <= TOLERANCE
 
     def test_encoder(self, quiet):
@@ -260,7 +260,7 @@ class TestNothingToNormalise:
         with torch.no_grad():
             theirs = vae.encode(torch.from_numpy(pixels)).latent_dist.mean / per_channel(vae.latents_std)
         with load_engine(bundle, "vae_encoder") as engine:
-            assert relative_l2(engine(pixels=pixels), theirs) <= TOLERANCE
+            assert relative_l2(engine(pixels=pixels)["latents"], theirs) <= TOLERANCE
 
 
 def overwrite(bundle, component, name, values):

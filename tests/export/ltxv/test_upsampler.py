@@ -47,7 +47,7 @@ def test_graphs_match_diffusers(kind, shape, two_pass_bundle, tiny_checkpoint, t
     with torch.no_grad():
         theirs = (reference(tiny_upsampler(kind), kind)(latents * std + mean) - mean) / std
     with load_engine(read_bundle(two_pass_bundle), kind) as engine:
-        ours = engine(latents=latents.numpy())
+        ours = engine(latents=latents.numpy())["upsampled"]
     assert error(ours, theirs.numpy()) <= 1e-4
 
 
@@ -64,7 +64,7 @@ def test_fp16_is_near_fp32(two_pass_bundle, tiny_checkpoint, tiny_upsampler, tmp
     subprocess.run(command, check=True, capture_output=True)
     latents = np.random.default_rng(0).standard_normal((1, 16, 3, 4, 5), dtype=np.float32)
     outputs = [
-        load_engine(read_bundle(folder), "latent_upsampler")(latents=latents)
+        load_engine(read_bundle(folder), "latent_upsampler")(latents=latents)["upsampled"]
         for folder in (tmp_path / "b", two_pass_bundle)
     ]
     assert 0 < error(*outputs) <= 5e-3

@@ -61,7 +61,7 @@ def test_every_wrong_pair_fails(theirs, ours, problem):
     metrics, problems = compare.compare(theirs, ours, ALLOWED)
     assert problems
     assert any(__import__("re").search(problem, text) for text in problems), problems
-    assert metrics is None or metrics.relative_l2 > ALLOWED.relative_l2
+    assert all(metric.relative_l2 > ALLOWED.relative_l2 for metric in metrics.values())
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,7 @@ def test_runs_that_are_no_pair_fail(theirs, ours, problem):
 def test_what_is_near_passes_with_metrics_that_numpy_confirms():
     metrics, problems = compare.compare(GOOD, NEAR, ALLOWED)
     assert problems == [] and compare.problems_of([GOOD], [NEAR]) == []
+    metrics = metrics["velocity"]
     reference = GOOD["velocity"].astype(np.float64)
     a, b = ((side["velocity"] - reference.mean()) / reference.std() for side in (GOOD, NEAR))
     error = np.sqrt(np.mean((a - b) ** 2))
@@ -107,13 +108,21 @@ def test_figures_do_not_depend_on_mean_or_scale():
     plain, _ = compare.compare(GOOD, NEAR, ALLOWED)
     moved = [{"velocity": (side["velocity"] * 50 + 700).astype(np.float64)} for side in (GOOD, NEAR)]
     far, _ = compare.compare(*moved, ALLOWED)
-    assert far.psnr == pytest.approx(plain.psnr, abs=1e-3)
-    assert far.relative_l2 == pytest.approx(plain.relative_l2, rel=1e-4)
+    assert far["velocity"].psnr == pytest.approx(plain["velocity"].psnr, abs=1e-3)
+    assert far["velocity"].relative_l2 == pytest.approx(plain["velocity"].relative_l2, rel=1e-4)
 
 
 def test_equal_outputs_have_no_decibels():
     metrics, problems = compare.compare(GOOD, GOOD, ALLOWED)
-    assert problems == [] and metrics.psnr is None and metrics.snr is None and metrics.relative_l2 == 0
+    metric = metrics["velocity"]
+    assert problems == [] and metric.psnr is None and metric.snr is None and metric.relative_l2 == 0
+
+
+def test_every_output_is_compared_and_the_wrong_one_is_named():
+    theirs, ours = {**GOOD, "sound": GOOD["velocity"]}, {**NEAR, "sound": 3 * GOOD["velocity"]}
+    metrics, problems = compare.compare(theirs, ours, ALLOWED)
+    assert set(metrics) == {"velocity", "sound"} and metrics["velocity"].relative_l2 < 2e-3
+    assert problems and all(problem.startswith("sound: ") for problem in problems)
 
 
 def test_error_by_token_finds_the_token():

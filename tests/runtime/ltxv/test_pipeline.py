@@ -69,7 +69,7 @@ def test_image_becomes_the_first_frame_s_latents(pipeline):
     events = []
     conditioned = pipeline.condition(settings, 0, noise, draws(settings), events.append)
     with load_engine(pipeline.bundle, "vae_encoder") as encoder:
-        encoded = encoder(pixels=image[None, :, None])
+        encoded = encoder(pixels=image[None, :, None])["latents"]
     tokens = conditioned.tokens[0].T.reshape(16, 2, 2, 3)
     np.testing.assert_array_equal(tokens[:, 0], encoded[0, :, 0])
     np.testing.assert_array_equal(tokens[:, 1], noise[0, :, 1])
@@ -264,13 +264,14 @@ class Broken:
         return Broken(self.engine.bind(**static), self.component, self.value, self.after)
 
     def __call__(self, **inputs):
-        output = self.engine(**inputs).copy()
+        outputs = {name: array.copy() for name, array in self.engine(**inputs).items()}
         self.after -= 1
         if self.after < 0:
-            output[..., -1] = self.value
-            if self.value == 0:
-                output[:] = 0
-        return output
+            for output in outputs.values():
+                output[..., -1] = self.value
+                if self.value == 0:
+                    output[:] = 0
+        return outputs
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0])
@@ -304,7 +305,7 @@ def test_a_white_video_is_not_a_result(pipeline, monkeypatch):
             super().__init__(engine, "vae_decoder", 0, 1)
 
         def __call__(self, **inputs):
-            return np.abs(self.engine(**inputs)) + 2
+            return {name: np.abs(array) + 2 for name, array in self.engine(**inputs).items()}
 
     monkeypatch.setattr(engine_pool, "load_engine", load)
     with pytest.raises(NumericsError, match="vae_decoder returned only the value 255"):

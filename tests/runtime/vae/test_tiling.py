@@ -118,7 +118,7 @@ def vae(version, tiny_bundle):
                 for s, noise in maps.items():
                     place = slice(s * rows.start, s * rows.stop), slice(s * columns.start, s * columns.stop)
                     feed[f"noise_{s}x"] = noise[:, *place]
-                return decoder(latents=tile, **feed)
+                return decoder(latents=tile, **feed)["pixels"]
 
             return call
 
@@ -129,7 +129,7 @@ def vae(version, tiny_bundle):
             return np.concatenate(list(tiling.decode(caller(latents), latents, tile, facts)), axis=1)
 
         yield SimpleNamespace(
-            facts=facts, decode=whole, tiled=tiled, encode=lambda pixels: encoder(pixels=pixels)
+            facts=facts, decode=whole, tiled=tiled, encode=lambda pixels: encoder(pixels=pixels)["latents"]
         )
 
 
