@@ -61,6 +61,16 @@ class Session(Protocol):
     def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The graph's outputs, by the contract's names. Raises EngineError."""
 
+    def interrupt(self) -> None:
+        """Let `run` raise InterruptedRunError, in every thread, until `resume`; never waits for a run.
+
+        A run that is under way ends as soon as the backend can: ONNX Runtime before its next operator;
+        TensorRT, whose call is one piece of work on the GPU, computes it to its end and drops the outputs.
+        """
+
+    def resume(self) -> None:
+        """Take back `interrupt`."""
+
     def close(self) -> None:
         """Free the weights; `run` raises EngineError from now on."""
 
@@ -81,7 +91,7 @@ class BoundEngine:
         """The component's outputs for `inputs`, both by the contract's names, dtypes and shapes.
 
         Nothing is converted. Raises InputError where the inputs break the contract, EngineError where the
-        engine fails or its outputs break it.
+        engine fails or its outputs break it, InterruptedRunError after `Engine.interrupt`.
         """
         sizes = self._rest.check(inputs, self._sizes)
         feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
@@ -121,6 +131,19 @@ class Engine(BoundEngine):
     def session(self) -> Session:
         """The backend's session itself, whose calls are not checked against the contract."""
         return self._session
+
+    def interrupt(self) -> None:
+        """From any thread: let calls raise InterruptedRunError, those under way too, until `resume`.
+
+        Holds for everything that was bound to the engine, and for all threads that share it. A call ends as
+        soon as the backend can end it (`Session.interrupt`); between an interruption and its end nothing is
+        waited for.
+        """
+        self._session.interrupt()
+
+    def resume(self) -> None:
+        """Let calls run again after `interrupt`."""
+        self._session.resume()
 
     def close(self) -> None:
         """Free the engine, also for everything that was bound to it."""

@@ -56,6 +56,13 @@ class EngineError(LtxrtError):
     """An engine that could not be loaded or run."""
 
 
+class InterruptedRunError(EngineError):
+    """A call that `Engine.interrupt` ended, or that came before `Engine.resume`."""
+
+    def __init__(self, component: str) -> None:
+        super().__init__(f"{component}: the call was interrupted")
+
+
 class NumericsError(LtxrtError):
     """A component produced NaN, infinite or constant values; names the component and the step."""
 

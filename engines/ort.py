@@ -16,7 +16,7 @@ import numpy as np
 
 from ltxrt.engines.backend import Options
 from ltxrt.engines.contract import Contract
-from ltxrt.engines.errors import EngineError, InputError, MissingPackageError
+from ltxrt.engines.errors import EngineError, InputError, InterruptedRunError, MissingPackageError
 
 # The CPU has fp32 kernels, runs fp16 graphs between casts, and has next to nothing for bf16.
 PRECISIONS = {
@@ -54,6 +54,7 @@ class OrtSession:
         self._component = contract.component
         self._outputs = [t.name for t in contract.outputs]
         self._device = (device, index)
+        self._run_options = onnxruntime.RunOptions()  # of every run: `terminate` ends those under way
         self._value = onnxruntime.OrtValue.ortvalue_from_numpy  # on the CPU it shares the array's memory
 
     def upload(self, name: str, array: np.ndarray) -> Any:
@@ -69,11 +70,19 @@ class OrtSession:
                 binding.bind_ortvalue_input(name, on_device)
             for name in self._outputs:
                 binding.bind_output(name, "cpu")
-            self._session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(binding, self._run_options)
             values = zip(self._outputs, binding.get_outputs(), strict=True)  # in the order of binding
             return {name: value.numpy() for name, value in values}
         except Exception as error:  # ONNX Runtime's exceptions have no common base
+            if self._run_options.terminate:
+                raise InterruptedRunError(self._component) from error
             raise _failure(self._component, "run", error) from error
+
+    def interrupt(self) -> None:
+        self._run_options.terminate = True
+
+    def resume(self) -> None:
+        self._run_options.terminate = False
 
     def close(self) -> None:
         self._session = None

@@ -10,6 +10,7 @@ Not run on a GPU here: see the README's table.
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ import numpy as np
 from ltxrt.engines.backend import Options
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.contract import DTYPES, Contract
-from ltxrt.engines.errors import EngineError, InputError
+from ltxrt.engines.errors import EngineError, InputError, InterruptedRunError
 from ltxrt.engines.tensorrt import build as trt
 from ltxrt.engines.tensorrt import cache
 from ltxrt.engines.tensorrt.cuda import Memory
@@ -68,7 +69,7 @@ class TrtSession:
         self._uploaded: weakref.WeakSet[Uploaded] = weakref.WeakSet()
         self._chosen: Choice | None = None
         self._loaded: LoadedEngine | None = None
-        self._open = True
+        self._open, self._interrupted = True, threading.Event()
         machine.join(self)
         if len(self._choices) == 1:
             with machine.turn():
@@ -89,17 +90,27 @@ class TrtSession:
             return handle
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        self._check_interrupted()  # rather than wait for the other engines' turns
         with self._machine.turn():
             if not self._open:
                 raise EngineError(f"{self._contract.component}: the engine is closed")
+            self._check_interrupted()
             given = self._sizes({name: tuple(value.shape) for name, value in feeds.items()})
             sizes = {**given, **({TEXT: self._text(given[TEXT])} if TEXT in given else {})}
             outputs = self._run(feeds, sizes)
+            self._check_interrupted()
             shapes = {tensor.name: tensor.resolve(given) for tensor in self._contract.outputs}
             return {
                 name: np.ascontiguousarray(array[tuple(map(slice, shapes[name]))])
                 for name, array in outputs.items()
             }
+
+    def interrupt(self) -> None:
+        """What is on the GPU runs to its end: CUDA has no call that ends it."""
+        self._interrupted.set()
+
+    def resume(self) -> None:
+        self._interrupted.clear()
 
     def close(self) -> None:
         with self._machine.turn():
@@ -126,6 +137,10 @@ class TrtSession:
         device.wait()
         loaded.finish()
         return outputs
+
+    def _check_interrupted(self) -> None:
+        if self._interrupted.is_set():
+            raise InterruptedRunError(self._contract.component)
 
     def _sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
         """The symbols' values in a call with inputs of these shapes."""

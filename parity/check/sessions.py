@@ -10,3 +10,9 @@ class HostSession:
 
     def upload(self, name: str, array: np.ndarray) -> np.ndarray:
         return array.copy()
+
+    def interrupt(self) -> None:
+        """A run of the reference is not ended: nobody waits for another."""
+
+    def resume(self) -> None:
+        """There is nothing to take back."""

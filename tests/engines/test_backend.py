@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from ltxrt.engines import backend, ort
 from ltxrt.engines.backend import BACKENDS, Engine, Options, load_engine
 from ltxrt.engines.contract import Contract, Tensor
-from ltxrt.engines.errors import BundleError, EngineError, InputError
+from ltxrt.engines.errors import BundleError, EngineError, InputError, InterruptedRunError
 
 STATIC = ("context", "context_mask", "rope_cos", "rope_sin", "perturbation_mask")
 
@@ -174,6 +175,41 @@ def test_a_graph_of_two_outputs_gives_both_by_name(tmp_path):
             assert list(outputs) == ["louder", "longer"]
             np.testing.assert_array_equal(outputs["louder"], np.full((2, 7), 6))
             np.testing.assert_array_equal(outputs["longer"], np.ones((2, 4, 6)))
+
+
+ENDLESS = """<ir_version: 10, opset_import: ["": 23]>
+    endless (float[B,N,3] x, float[B,A] sound) => (float[B,N,6] longer, float[B,A] louder) {
+        longer = Concat <axis = 2> (x, x)
+        times = Constant <value = int64 {9000000000000000000}> ()
+        yes = Constant <value = bool {1}> ()
+        louder = Loop <body = again (int64 i, bool go, float[B,A] a) => (bool going, float[B,A] same) {
+            going = Identity (go)
+            same = Identity (a)
+        }> (times, yes, sound)
+    }"""
+
+
+def test_a_call_is_interrupted_from_another_thread_and_so_are_later_ones(tmp_path, capfd):
+    """The call would never end by itself; whether it has begun when it is interrupted does not matter."""
+    onnx.save(onnx.parser.parse_model(ENDLESS), tmp_path / "endless.onnx")
+    with Engine(TWO, ort.load(tmp_path / "endless.onnx", Options(TWO))) as engine:
+        thread = threading.Thread(target=engine.interrupt)
+        thread.start()
+        with pytest.raises(InterruptedRunError, match="two: the call was interrupted"):
+            engine(**TWO_FEED)
+        thread.join()
+        with pytest.raises(InterruptedRunError):
+            engine.bind(sound=TWO_FEED["sound"])(x=TWO_FEED["x"])
+    assert capfd.readouterr().err == ""
+
+
+def test_an_engine_that_was_interrupted_runs_again_after_resume(engine, feed):
+    before = engine(**feed)["velocity"]
+    engine.interrupt()
+    with pytest.raises(InterruptedRunError):
+        engine(**feed)
+    engine.resume()
+    np.testing.assert_array_equal(engine(**feed)["velocity"], before)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from cuda.bindings import runtime as cuda
 
 from ltxrt.engines.backend import load_engine
 from ltxrt.engines.contract import Tensor
-from ltxrt.engines.errors import EngineError, InputError
+from ltxrt.engines.errors import EngineError, InputError, InterruptedRunError
 from ltxrt.engines.tensorrt import build as trt
 from ltxrt.engines.tensorrt import cache
 from ltxrt.engines.tensorrt import session as trt_session
@@ -251,6 +251,27 @@ def test_threads_take_turns(fake):
     for thread in threads:
         thread.join()
     assert wrong == [] and len(inside) >= 80
+
+
+def test_an_interrupted_call_returns_nothing_and_the_engine_runs_again_after_resume(fake):
+    engine, machine, contract = fake
+    inputs, wait = feed(contract, 12), machine.device.wait
+    engine(**inputs)
+
+    def wait_and_interrupt():
+        wait()
+        engine.interrupt()  # while the call is on the GPU
+
+    machine.device.wait = wait_and_interrupt
+    with pytest.raises(InterruptedRunError, match="transformer: the call was interrupted"):
+        engine(**inputs)
+    machine.device.wait = wait
+    machine.device.calls.clear()
+    with pytest.raises(InterruptedRunError):
+        engine(**inputs)
+    assert machine.device.calls == [], "nothing was begun"
+    engine.resume()
+    np.testing.assert_array_equal(engine(**inputs)["velocity"], 2 * inputs["latents"])
 
 
 CUDA_CALLS = [
