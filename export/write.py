@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import os
 from collections.abc import Iterator, Mapping
@@ -205,7 +206,8 @@ def _component(plan: Plan, manifest: Manifest, name: str, listener: Listener) ->
     form = component.form(precision)
     contract = contracts.derive(name, manifest.facts)
     listener.stage(f"{name} {precision}: tracing")
-    traced = trace(lambda: component.module(form.config(config)), contract, BASE.get(precision, precision))
+    build = functools.partial(component.module, form.config(config))
+    traced = trace(build, contract, BASE.get(precision, precision))
     if precision in BASE:
         traced = _quantised(plan, traced, config, BASE[precision])
 

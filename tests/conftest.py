@@ -9,21 +9,23 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 import torch
+import traces
+from click.testing import CliRunner
 from diffusers import FlowMatchEulerDiscreteScheduler, LTXPipeline
 from diffusers.loaders.single_file_utils import convert_ltx_transformer_checkpoint_to_diffusers
 from safetensors.torch import load_file
 from transformers import T5EncoderModel, T5TokenizerFast
 
 from ltxrt.engines.storage.files import sha256
+from ltxrt.export.cli import main as export
 from ltxrt.export.ltxv import versions
 from ltxrt.export.ltxv.config import UpsamplerConfig
+from ltxrt.parity.calibrate import main as calibrate
 from ltxrt.parity.reference.diffusers import (
     t5_config,
     to_diffusers_vae,
@@ -87,35 +89,66 @@ def made_once(target):
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(shared_folder):
-    """version → folder with `model.safetensors`, the official single file, and `t5/`."""
+def made(shared_folder):
+    """(name, fill) → the folder of that name, which `fill(work)` filled, once for all workers."""
 
-    def make(version):
-        target = shared_folder / f"checkpoint-{version.replace('.', '_')}"
+    def make(name, fill):
+        target = shared_folder / name
         with made_once(target) as work:
             if work:
-                models = synthetic_models.tiny(version)
-                file = work / "model.safetensors"
-                synthetic.write_official(file, models.transformer, models.vae, models.scheduler)
-                synthetic.write_text_encoder(work / "t5", models.text_encoder)
+                fill(work)
         return target
 
     return make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def kept_traces(shared_folder):
+    """Exports in this process take graphs that were traced before, here or in an earlier run: `traces.py`."""
+    with pytest.MonkeyPatch.context() as patch:
+        traces.keep(patch, traces.folder(shared_folder))
+        yield
+
+
 @pytest.fixture(scope="session")
-def tiny_bundle(shared_folder, tiny_checkpoint):
+def tiny_checkpoint(made):
+    """version → folder with `model.safetensors`, the official single file, and `t5/`."""
+
+    def make(version):
+        def fill(work):
+            models = synthetic_models.tiny(version)
+            file = work / "model.safetensors"
+            synthetic.write_official(file, models.transformer, models.vae, models.scheduler)
+            synthetic.write_text_encoder(work / "t5", models.text_encoder)
+
+        return made(f"checkpoint-{version.replace('.', '_')}", fill)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run_command():
+    """(click command, arguments) → its result, exit status 0: what users run, but torch is imported once."""
+
+    def run(main, *arguments):
+        done = CliRunner().invoke(main, list(map(str, arguments)))
+        assert done.exit_code == 0, done.output
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(made, run_command, tiny_checkpoint):
     """version → its fp32 bundle with every component, made by the command that users run."""
 
     def make(version):
-        target = shared_folder / f"bundle-{version.replace('.', '_')}"
-        with made_once(target) as work:
-            if work:
-                checkpoint = tiny_checkpoint(version)
-                command = [sys.executable, "-m", "ltxrt.export.cli", "onnx", checkpoint / "model.safetensors"]
-                options = ["--text-encoder", checkpoint / "t5", "--model-version", version, "--output", work]
-                subprocess.run([*command, *options], check=True, capture_output=True)
-        return target
+        def fill(work):
+            checkpoint = tiny_checkpoint(version)
+            options = ("--text-encoder", checkpoint / "t5", "--model-version", version, "--output", work)
+            run_command(export, "onnx", checkpoint / "model.safetensors", *options)
+
+        return made(f"bundle-{version.replace('.', '_')}", fill)
 
     return make
 
@@ -127,78 +160,56 @@ UPSAMPLERS = {
 
 
 @pytest.fixture(scope="session")
-def tiny_upsampler(shared_folder):
+def tiny_upsampler(made):
     """component → an official file of a small latent upsampler for the tiny checkpoints."""
 
     def make(component):
-        target = shared_folder / f"checkpoint-{component}"
-        with made_once(target) as work:
-            if work:
-                synthetic.write_upsampler(work / "upsampler.safetensors", UPSAMPLERS[component])
-        return target / "upsampler.safetensors"
+        def fill(work):
+            synthetic.write_upsampler(work / "upsampler.safetensors", UPSAMPLERS[component])
+
+        return made(f"checkpoint-{component}", fill) / "upsampler.safetensors"
 
     return make
 
 
 @pytest.fixture(scope="session")
-def two_pass_bundle(shared_folder, tiny_bundle, tiny_checkpoint, tiny_upsampler):
+def two_pass_bundle(made, run_command, tiny_bundle, tiny_checkpoint, tiny_upsampler):
     """The 0.9.5 bundle with both latent upsamplers."""
-    target = shared_folder / "bundle-two-passes"
-    with made_once(target) as work:
-        if work:
-            shutil.copytree(tiny_bundle("0.9.5"), work, dirs_exist_ok=True)
-            checkpoint = tiny_checkpoint("0.9.5") / "model.safetensors"
-            command = [sys.executable, "-m", "ltxrt.export.cli", "onnx", checkpoint, "--output", work]
-            for component in UPSAMPLERS:
-                command += ["--upsampler", tiny_upsampler(component), "--component", component]
-            subprocess.run([*command, "--model-version", "0.9.5"], check=True, capture_output=True)
-    return target
+
+    def fill(work):
+        shutil.copytree(tiny_bundle("0.9.5"), work, dirs_exist_ok=True)
+        options = ["--model-version", "0.9.5", "--output", work]
+        for component in UPSAMPLERS:
+            options += ["--upsampler", tiny_upsampler(component), "--component", component]
+        run_command(export, "onnx", tiny_checkpoint("0.9.5") / "model.safetensors", *options)
+
+    return made("bundle-two-passes", fill)
 
 
 @pytest.fixture(scope="session")
-def parity_case(shared_folder):
+def parity_case(made, run_command):
     """`model.safetensors`, `t5/` and their `bundle/`: every component in every precision, fp8 calibrated.
 
     Four layers, so that two are quantised.
     """
-    target = shared_folder / "parity"
-    with made_once(target) as work:
-        if work:
-            models = synthetic_models.tiny("0.9.5")
-            dit = dataclasses.replace(models.transformer, layers=4)
-            synthetic.write_official(work / "model.safetensors", dit, models.vae, models.scheduler)
-            synthetic.write_text_encoder(work / "t5", models.text_encoder)
-            (work / "prompts.txt").write_text("a lighthouse in fog\nwaves on a shore\n")
-            export = ["ltxrt.export.cli", "onnx", work / "model.safetensors", "--model-version", "0.9.5"]
-            export += ["--output", work / "bundle"]
-            calibrate = [
-                "ltxrt.parity.calibrate",
-                "--bundle",
-                work / "bundle",
-                "--output",
-                work / "scales.json",
-            ]
-            calibrate += [
-                "--prompts",
-                work / "prompts.txt",
-                "--height",
-                64,
-                "--width",
-                96,
-                "--num-frames",
-                17,
-            ]
-            fp8 = [*export, "--component", "transformer", "--scales", work / "scales.json", "--precision"]
-            for command in (
-                *(
-                    [*export, "--text-encoder", work / "t5", "--precision", p]
-                    for p in ("fp32", "fp16", "bf16")
-                ),
-                [*calibrate, "--steps", 4],
-                *([*fp8, precision] for precision in ("fp8", "fp8-fp16")),
-            ):
-                subprocess.run([sys.executable, "-m", *map(str, command)], check=True, capture_output=True)
-    return target
+
+    def fill(work):
+        models = synthetic_models.tiny("0.9.5")
+        dit = dataclasses.replace(models.transformer, layers=4)
+        synthetic.write_official(work / "model.safetensors", dit, models.vae, models.scheduler)
+        synthetic.write_text_encoder(work / "t5", models.text_encoder)
+        (work / "prompts.txt").write_text("a lighthouse in fog\nwaves on a shore\n")
+        onnx = ("onnx", work / "model.safetensors", "--model-version", "0.9.5", "--output", work / "bundle")
+        for precision in ("fp32", "fp16", "bf16"):
+            run_command(export, *onnx, "--text-encoder", work / "t5", "--precision", precision)
+        runs = ("--prompts", work / "prompts.txt", "--height", 64, "--width", 96, "--num-frames", 17)
+        files = ("--bundle", work / "bundle", "--output", work / "scales.json")
+        run_command(calibrate, *files, *runs, "--steps", 4)
+        for precision in ("fp8", "fp8-fp16"):
+            fp8 = ("--component", "transformer", "--scales", work / "scales.json", "--precision", precision)
+            run_command(export, *onnx, *fp8)
+
+    return made("parity", fill)
 
 
 @pytest.fixture(scope="session")
@@ -250,22 +261,19 @@ def scheduler(version):
 
 
 @pytest.fixture(scope="session")
-def diffusers_folder(shared_folder, tiny_checkpoint, diffusers_models):
+def diffusers_folder(made, tiny_checkpoint, diffusers_models):
     """version → the same weights as a diffusers folder, its transformer in several shards."""
 
     def make(version):
-        target = shared_folder / f"diffusers-{version.replace('.', '_')}"
-        with made_once(target) as work:
-            if work:
-                models = diffusers_models(version)
-                tokenizer_file = tiny_checkpoint(version) / "t5" / "tokenizer" / "tokenizer.json"
-                tokenizer = T5TokenizerFast(tokenizer_file=str(tokenizer_file), extra_ids=0)
-                pipeline = LTXPipeline(
-                    scheduler(version), models.vae, models.text_encoder, tokenizer, models.transformer
-                )
-                pipeline.save_pretrained(work)
-                shutil.rmtree(work / "transformer")
-                models.transformer.save_pretrained(work / "transformer", max_shard_size="100KB")
-        return target
+        def fill(work):
+            models = diffusers_models(version)
+            tokenizer_file = tiny_checkpoint(version) / "t5" / "tokenizer" / "tokenizer.json"
+            tokenizer = T5TokenizerFast(tokenizer_file=str(tokenizer_file), extra_ids=0)
+            parts = (models.vae, models.text_encoder, tokenizer, models.transformer)
+            LTXPipeline(scheduler(version), *parts).save_pretrained(work)
+            shutil.rmtree(work / "transformer")
+            models.transformer.save_pretrained(work / "transformer", max_shard_size="100KB")
+
+        return made(f"diffusers-{version.replace('.', '_')}", fill)
 
     return make

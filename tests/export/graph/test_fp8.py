@@ -2,22 +2,23 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from ltxrt.engines.backend import load_engine
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import InputError
 from ltxrt.export.checkpoint.safetensors import SafetensorsFile
+from ltxrt.export.cli import main as export_main
 from ltxrt.export.graph import fp8
 from ltxrt.export.ltxv.components import part_shapes
+from ltxrt.parity.calibrate import main as calibrate_main
 from ltxrt.parity.synthetic import checkpoint as synthetic
 from ltxrt.parity.synthetic import models as synthetic_models
 
@@ -60,9 +61,8 @@ def test_a_scales_file_has_queries_without_their_scale(attributes, factor):
     assert fp8.unscaled("transformer_blocks.1.attn1.k", node, 64) == 1.0
 
 
-def run(*arguments):
-    command = [sys.executable, "-m", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def run(main, *arguments):
+    return CliRunner().invoke(main, list(map(str, arguments)))
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +83,8 @@ def loud(tmp_path_factory):
     synthetic.write_text_encoder(folder / "t5", models.text_encoder)
     arguments = ["--model-version", "0.9.5", "--text-encoder", folder / "t5", "--output", folder / "bundle"]
     names = ["--component", "text_encoder", "--component", "transformer"]
-    made = run("ltxrt.export.cli", "onnx", file, *names, *arguments)
-    assert made.returncode == 0, made.stderr
+    made = run(export_main, "onnx", file, *names, *arguments)
+    assert made.exit_code == 0, made.stderr
     return folder
 
 
@@ -101,13 +101,13 @@ def scales(loud):
         "--output",
         loud / "scales.json",
     ]
-    first = run("ltxrt.parity.calibrate", *options, *size)
-    assert first.returncode == 0, first.stderr
+    first = run(calibrate_main, *options, *size)
+    assert first.exit_code == 0, first.stderr
     (loud / "prompts.txt").write_text("a dog runs\nwaves on a shore\n")
-    second = run("ltxrt.parity.calibrate", *options, *size)
+    second = run(calibrate_main, *options, *size)
     assert "prompt 1/2" not in second.stderr and "prompt 2/2: 4 steps" in second.stderr
-    other = run("ltxrt.parity.calibrate", *options, "--steps", 9)
-    assert other.returncode == 2 and "other settings" in other.stderr
+    other = run(calibrate_main, *options, "--steps", 9)
+    assert other.exit_code == 2 and "other settings" in other.stderr
     assert [p.name for p in (loud / "bundle" / "onnx").glob(".*")] == []
     return loud / "scales.json"
 
@@ -115,10 +115,10 @@ def scales(loud):
 def export(loud, target, *options):
     file = loud / "model.safetensors"
     made = run(
-        "ltxrt.export.cli", "onnx", file, "--model-version", "0.9.5", "--component", "transformer",
+        export_main, "onnx", file, "--model-version", "0.9.5", "--component", "transformer",
         "--output", target, *options,
     )  # fmt: skip
-    assert made.returncode == 0, made.stderr
+    assert made.exit_code == 0, made.stderr
     return read_bundle(target)
 
 
@@ -199,17 +199,17 @@ def test_wrong_options_get_one_line(loud, tmp_path, options, message):
     file, scales = loud / "model.safetensors", tmp_path / "s.json"
     scales.write_text("{}")
     options = [scales if option == "s.json" else option for option in options]
-    base = ["ltxrt.export.cli", "onnx", file, "--model-version", "0.9.5", "--component", "transformer"]
+    base = [export_main, "onnx", file, "--model-version", "0.9.5", "--component", "transformer"]
     refused = run(*base, "--output", tmp_path / "b", *options)
-    assert refused.returncode == 2 and message in refused.stderr and "Traceback" not in refused.stderr
+    assert refused.exit_code == 2 and message in refused.stderr and "Traceback" not in refused.stderr
 
 
 def test_only_the_transformer_is_quantised(loud, tmp_path):
-    base = ["ltxrt.export.cli", "onnx", loud / "model.safetensors", "--model-version", "0.9.5"]
+    base = [export_main, "onnx", loud / "model.safetensors", "--model-version", "0.9.5"]
     refused = run(
         *base, "--component", "vae_decoder", "--precision", "fp8", "--uncalibrated", "--output", tmp_path
     )
-    assert refused.returncode == 2 and "only the transformer is quantised" in refused.stderr
+    assert refused.exit_code == 2 and "only the transformer is quantised" in refused.stderr
 
 
 @pytest.mark.parametrize(

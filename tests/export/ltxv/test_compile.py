@@ -4,12 +4,12 @@ Head sizes are the releases' (64 and 128), depth and width are not. No GPU is ne
 """
 
 import dataclasses
-import subprocess
-import sys
 
 import pytest
+from click.testing import CliRunner
 
 from ltxrt.engines.bundle import read_bundle
+from ltxrt.export.cli import main
 from ltxrt.export.ltxv.config import TextEncoderConfig
 from ltxrt.export.ltxv.open import open_checkpoint
 from ltxrt.parity.check import inputs
@@ -23,8 +23,7 @@ PROFILES = ("128x128x9", "128x128..160x9..25")  # FP8 attention begins at 32 tok
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "ltxrt.export.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return CliRunner().invoke(main, list(map(str, arguments)))
 
 
 @pytest.fixture(scope="module", params=HEADS)
@@ -82,11 +81,11 @@ def test_everything_compiles(checkpoint, precision, tmp_path):
     extra += ["--fp8-attention"] if "attention" in precision else []
     components = [option for name in names for option in ("--component", name)]
     made = run(*export, *components, "--precision", precision.split()[0], *extra, "--output", tmp_path / "b")
-    assert made.returncode == 0, made.stderr
+    assert made.exit_code == 0, made.stderr
     profiles = [option for text in PROFILES for option in ("--profile", text)]
     build = ["build-engines", "--bundle", tmp_path / "b", "--backend", "tensorrt_rtx"]
     built = run(*build, "--target", ",".join(TARGETS), *profiles)
-    assert built.returncode == 0, built.stderr
+    assert built.exit_code == 0, built.stderr
     lines = built.stdout.splitlines()
     assert len(lines) == len(names) * len(TARGETS)
     whole = [line for line in lines if "attentions" in line]

@@ -1,8 +1,6 @@
 """Latent upsamplers: opened, refused, and held against diffusers' on the same weights."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from ltxrt.engines.backend import load_engine
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import CheckpointError
+from ltxrt.export.cli import main as export
 from ltxrt.export.ltxv.config import UpsamplerConfig
 from ltxrt.export.ltxv.open import open_checkpoint
 from ltxrt.export.ltxv.upsampler import open_upsampler
@@ -51,17 +50,10 @@ def test_graphs_match_diffusers(kind, shape, two_pass_bundle, tiny_checkpoint, t
     assert error(ours, theirs.numpy()) <= 1e-4
 
 
-def test_fp16_is_near_fp32(two_pass_bundle, tiny_checkpoint, tiny_upsampler, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "ltxrt.export.cli",
-        "onnx",
-        tiny_checkpoint("0.9.5") / "model.safetensors",
-    ]
-    command += ["--upsampler", tiny_upsampler("latent_upsampler"), "--component", "latent_upsampler"]
-    command += ["--precision", "fp16", "--output", tmp_path / "b", "--model-version", "0.9.5"]
-    subprocess.run(command, check=True, capture_output=True)
+def test_fp16_is_near_fp32(run_command, two_pass_bundle, tiny_checkpoint, tiny_upsampler, tmp_path):
+    file, component = tiny_checkpoint("0.9.5") / "model.safetensors", "latent_upsampler"
+    options = ("--upsampler", tiny_upsampler(component), "--component", component, "--precision", "fp16")
+    run_command(export, "onnx", file, *options, "--output", tmp_path / "b", "--model-version", "0.9.5")
     latents = np.random.default_rng(0).standard_normal((1, 16, 3, 4, 5), dtype=np.float32)
     outputs = [
         load_engine(read_bundle(folder), "latent_upsampler")(latents=latents)["upsampled"]

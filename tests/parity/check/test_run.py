@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from ltxrt.engines import verification
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import BundleError
+from ltxrt.export.cli import main as export
 from ltxrt.export.ltxv.open import open_checkpoint
 from ltxrt.parity.check import inputs, results
 from ltxrt.parity.check import run as check
@@ -242,7 +243,9 @@ def drop_island(path, module):
     onnx.save(model, str(path))
 
 
-def test_a_dropped_fp32_island_fails_and_the_bisect_names_its_block(parity_case, record_again, tmp_path):
+def test_a_dropped_fp32_island_fails_and_the_bisect_names_its_block(
+    run_command, parity_case, record_again, tmp_path
+):
     """Queries a thousand times as large: their norm does not see it, unless its squares are fp16.
 
     ONNX Runtime's CPU does not see it either: it computes fp16 graphs in fp32.
@@ -255,17 +258,8 @@ def test_a_dropped_fp32_island_fails_and_the_bisect_names_its_block(parity_case,
         metadata = json.loads(file.read(length)).get("__metadata__")
     checkpoint, bundle = tmp_path / "loud.safetensors", tmp_path / "bundle"
     save_file(tensors, checkpoint, metadata)
-    command = [
-        sys.executable,
-        "-m",
-        "ltxrt.export.cli",
-        "onnx",
-        checkpoint,
-        "--text-encoder",
-        parity_case / "t5",
-    ]
-    command += ["--model-version", "0.9.5", "--precision", "fp16", "--output", bundle]
-    subprocess.run(command, check=True, capture_output=True)
+    onnx_fp16 = ("--text-encoder", parity_case / "t5", "--model-version", "0.9.5", "--precision", "fp16")
+    run_command(export, "onnx", checkpoint, *onnx_fp16, "--output", bundle)
     options = ("--component", "transformer", "--backend", "emulated", "--bisect")
     healthy = run(parity_case, *options, bundle=bundle, checkpoint=checkpoint)
     assert healthy.exit_code == 0, healthy.output
