@@ -18,8 +18,8 @@ def write_tokenizer_json(folder: Path, target: Path, vocab_size: int) -> None:
     """Copy `folder`/tokenizer.json to `target`, or convert `folder`/spiece.model.
 
     transformers converts SentencePiece exactly; its T5 class sets the normaliser and the end token. Raises
-    CheckpointError for what is no T5 tokenizer, or one with ids that an embedding of `vocab_size` rows lacks:
-    the deployment box would find out only when it reads a prompt.
+    CheckpointError unless it is a T5 tokenizer whose ids fit an embedding of `vocab_size` rows: otherwise
+    only the deployment machine would fail, at its first prompt.
     """
     ready = folder / "tokenizer.json"
     if ready.is_file():
@@ -59,7 +59,7 @@ def _converted(folder: Path) -> str:
             tokenizer = T5TokenizerFast.from_pretrained(str(folder), local_files_only=True)
             return str(tokenizer.backend_tokenizer.to_str())
     except ValueError as error:
-        # What the library says is about other formats that it tries next, and packages for them.
+        # The library's message is about other formats that it tries next, and packages for them.
         raise CheckpointError(
             f"{folder}: no readable T5 tokenizer in it: spiece.model is damaged or of another kind; "
             "fetch it again"

@@ -192,7 +192,9 @@ def _resumed(output: Path, bundle: Bundle, settings: dict[str, Any], names: list
         same = all(found[key] == fresh[key] for key in ("schema", "graph", "weights", "settings"))
         known = set(found["amax"]) in (set(), set(names)) and isinstance(found["prompts"], list)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"--output {output}: is no scales file; give another name or delete it") from error
+        raise InputError(
+            f"--output {output}: is not a scales file; give another name or delete it"
+        ) from error
     if not (same and known):
         raise InputError(f"--output {output}: is of another transformer or other settings; give another name")
     return dict(found)

@@ -1,1 +1,1 @@
-"""Strict, bounded readers of files that somebody else wrote: JSON, graphs, tokenizers, text."""
+"""Strict, bounded readers of untrusted files: JSON, graphs, tokenizers, text."""

@@ -1,9 +1,9 @@
-"""A bundle's graphs before a backend sees them: only what export writes.
+"""Checks a bundle's graphs before a backend parses them: only what export writes is accepted.
 
-A graph is untrusted: control flow can run for ever, other domains and functions are code of their own, and
-external data may be any file that its folder leads to. `OPERATORS` is the one table of what export writes; it
-checks its own graphs with it, so that no bundle is made that a runtime refuses. Knows the graphs' format;
-what a graph computes is for the parity checks.
+A graph is untrusted: control flow may not terminate, other domains and functions are foreign code, and
+external data may refer to any file. `OPERATORS` is the one table of what export writes; export checks its own
+graphs with it, so that every bundle it makes is accepted. This module knows the graphs' format; what a graph
+computes is verified by the parity checks.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from ltxrt.engines.parsing.wire import Fields, Reader, Shape, Value, WireError, 
 from ltxrt.engines.storage.files import NotRegularError, open_regular
 
 OPSET = 23
-MAX_BYTES = 64 << 20  # of a graph without its weights; the largest of ours has under 2 MB, in FP8 some 20
-MAX_ELEMENTS = 1 << 40  # of one weight
+MAX_BYTES = 64 << 20  # size limit of a graph without its weights; ours have up to 2 MB, in FP8 up to 20
+MAX_ELEMENTS = 1 << 40  # size limit of one weight
 MAX_AXES = 8
 
-# Every operator of every component in every precision, which a test holds against the exported graphs, and
-# the plain arithmetic, comparisons and shapes that other releases of torch lower the same modules to.
+# Every operator of every component in every precision (a test compares it with exported graphs), and the
+# arithmetic, comparison and shape operators that other releases of torch lower the same modules to.
 OPERATORS = frozenset((
     "Add", "And", "Attention", "Cast", "Clip", "Concat", "ConstantOfShape", "Conv", "Cos",
     "DequantizeLinear", "Div", "Equal", "Expand", "Gather", "GatherElements", "Gelu", "Greater",
@@ -35,16 +35,16 @@ OPERATORS = frozenset((
     "Sin", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "Transpose", "Unsqueeze",
     "Where",
 ))  # fmt: skip
-# Bytes of an element, by ONNX's number of its type: f32, i64, bool, f16, bf16, FP8 (E4M3FN).
+# Bytes per element, by ONNX's number of the type: f32, i64, bool, f16, bf16, FP8 (E4M3FN).
 _ELEMENT_BYTES = {1: 4, 7: 8, 9: 1, 10: 2, 16: 2, 17: 1}
 _ELEMENT = {"f32": 1, "i64": 7, "bool": 9}
 
-# onnx.proto's messages with the fields that export writes, and those that change nothing (names, comments).
+# onnx.proto's messages with the fields that export writes, and those without effect (names, comments).
 _MODEL = Shape("the model", {1: False, 2: False, 3: False, 4: False, 5: False, 6: False, 7: False, 8: True})
 _OPSET = Shape("an opset", {1: False, 2: False})
 _GRAPH = Shape("the graph", {1: True, 2: False, 5: True, 10: False, 11: True, 12: True, 13: True})
 _NODE = Shape("a node", {1: True, 2: True, 3: False, 4: False, 5: True, 6: False, 7: False})
-# No graph, tensor, type or reference: f, i, s, floats, ints.
+# Attributes without graphs, tensors, types or references: f, i, s, floats, ints.
 _ATTRIBUTE = Shape(
     "an attribute", {1: False, 2: False, 3: False, 4: False, 7: True, 8: True, 13: False, 20: False}
 )
@@ -59,10 +59,10 @@ _TENSOR_TYPE = Shape("a tensor type", {1: False, 2: False})
 
 
 def check_graph(bundle: Bundle, component: str, precision: str) -> None:
-    """Refuse a component's graph that export could not have written, before any backend parses it.
+    """Raise BundleError for the first thing in a component's graph that export could not have written.
 
-    Raises BundleError, in one sentence that names the first thing found wrong. Weights are not read: where
-    they lie and how many bytes they take must fit the files that the manifest records.
+    To be called before any backend parses the graph. Weights are not read: their locations and sizes must
+    fit the files that the manifest records.
     """
     graph = bundle.components[component][precision]
     path = bundle.path(graph.file)
@@ -78,7 +78,7 @@ def check_graph(bundle: Bundle, component: str, precision: str) -> None:
 
 
 def check_file(path: Path, contract: Contract, data: Mapping[Path, int]) -> None:
-    """`check_graph` of one file, whose external data may lie in the files of `data` alone (path → bytes).
+    """`check_graph` of one file, whose external data must be in the files of `data` (path → bytes).
 
     Raises WireError and OSError.
     """
@@ -93,7 +93,7 @@ def _read(path: Path) -> bytes:
                 raise WireError(f"it has {size} bytes, more than {MAX_BYTES >> 20} MiB")
             return file.read(MAX_BYTES)
     except NotRegularError:
-        raise WireError("it is no regular file") from None
+        raise WireError("it is not a regular file") from None
 
 
 def _model(model: memoryview, folder: Path, contract: Contract, data: Mapping[Path, int]) -> None:
@@ -142,12 +142,12 @@ def _weight(reader: Reader, tensor: Fields, folder: Path, data: Mapping[Path, in
 
 
 def _external(reader: Reader, tensor: Fields, folder: Path, data: Mapping[Path, int], nbytes: int) -> None:
-    """Where a weight's bytes are: in a recorded file, as many as its shape takes."""
+    """Check that a weight's bytes are in a recorded file, and as many as its shape takes."""
     name = text(tensor, 8)
     entries = [reader.message(view(v), _ENTRY) for v in tensor[13]]
     where = {text(e, 1): text(e, 2) for e in entries}
     if len(where) < len(entries) or not where.keys() <= {"location", "offset", "length"}:
-        raise WireError(f"{name!r:.60} says unclearly where its data is")
+        raise WireError(f"{name!r:.60} states the location of its data ambiguously")
     location = where.get("location", "")
     size = None if "\0" in location or ".." in location.split("/") else data.get(folder / location)
     if size is None:
@@ -159,7 +159,7 @@ def _external(reader: Reader, tensor: Fields, folder: Path, data: Mapping[Path, 
 
 def _decimal(digits: str) -> int:
     if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
-        raise WireError(f"{digits!r:.60} is no place in a file")
+        raise WireError(f"{digits!r:.60} is not a position in a file")
     return int(digits)
 
 
@@ -175,5 +175,5 @@ def _signature(reader: Reader, values: list[Value], tensors: tuple[Tensor, ...])
 def _named_type(reader: Reader, value: Fields) -> tuple[str, int]:
     kinds = reader.message(view(value.get(2, [memoryview(b"")])[0]), _TYPE)
     if 1 not in kinds:
-        raise WireError(f"{text(value, 1)!r:.60} is no tensor")
+        raise WireError(f"{text(value, 1)!r:.60} is not a tensor")
     return text(value, 1), number(reader.message(view(kinds[1][0]), _TENSOR_TYPE), 1)

@@ -1,9 +1,9 @@
-"""JSON that somebody else wrote: the one way in which manifests, records, reports and configs are read.
+"""Untrusted JSON: the one reader of manifests, records, reports and configs.
 
-What Python's parser takes and the rest of a program does not expect is refused here: texts that cannot be
-written or printed (half a surrogate pair), numbers that no computer has (whole ones of hundreds of digits,
-floats that are infinite, NaN), a name twice in one object, of which a parser takes the last, and nesting so
-deep that whoever walks it runs out of stack. Knows nothing of what the values mean.
+Python's parser accepts values that other code does not expect. Refused here are text that cannot be encoded
+(lone surrogates), integers of hundreds of digits, infinite floats and NaN, duplicate names in an object, of
+which the parser keeps the last, and nesting deep enough to exhaust the stack. Knows nothing of what the
+values mean.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 
 from ltxrt.engines.storage.files import NotRegularError, open_regular
 
-DEPTH = 32  # of nested lists and objects; ours have up to 10
-DIGITS = 20  # of a whole number: those of 64 bits have 20
-SMALL = 4 << 20  # bytes: a config, a shard index; those of large models have some 100 kB
+DEPTH = 32  # levels of nested lists and objects; ours have up to 10
+DIGITS = 20  # digits of an integer: those of 64 bits have 20
+SMALL = 4 << 20  # bytes of a config or a shard index; those of large models have about 100 kB
 
 
 def read(path: Path, limit: int) -> Any:
@@ -27,7 +27,7 @@ def read(path: Path, limit: int) -> Any:
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """A regular file's bytes, at most `limit`; a pipe or device is not waited for.
+    """A regular file's bytes, at most `limit`. Never blocks on a pipe or a device.
 
     Raises OSError, and ValueError with a phrase for the end of a sentence.
     """
@@ -66,11 +66,11 @@ def _whole(digits: str) -> int:
 
 
 def _constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number in JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _check(value: Any) -> None:
-    """Level by level, so that the depth of what is checked is no depth of calls."""
+    """Check level by level, so that deep nesting does not cause deep recursion."""
     level = [value]
     for _ in range(DEPTH):
         below: list[Any] = []
@@ -94,7 +94,7 @@ def _text(item: str) -> None:
     try:
         item.encode()
     except UnicodeEncodeError:
-        raise ValueError("a text with half of a surrogate pair") from None
+        raise ValueError("a text with a lone surrogate") from None
 
 
 def _size(limit: int) -> str:

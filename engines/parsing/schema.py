@@ -1,8 +1,8 @@
 """Dataclasses from parsed JSON, strictly: an unknown, missing, mistyped or excessive field is an error that
 names it.
 
-Bounds are declared beside a field, `Annotated[int, Within(1, 512)]`. What declares none has those of this
-module, so that nothing is unbounded by being forgotten.
+Bounds are declared with a field, `Annotated[int, Within(1, 512)]`. Fields that declare none have the default
+bounds of this module, so that nothing is unbounded by omission.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ltxrt.engines.errors import BundleError
 
 T = TypeVar("T")
 
-WHOLE = 1 << 53  # a whole number lies in −WHOLE..WHOLE: sizes of files, and what a float still counts
-LENGTH = 1 << 16  # entries of a list
-ENTRIES = 4096  # of an object that maps names to values
-TEXT = 1 << 16  # characters
-NAME = 200  # characters of a key
+WHOLE = 1 << 53  # integers are in −WHOLE..WHOLE: enough for file sizes, and exact as a float
+LENGTH = 1 << 16  # entries in a list
+ENTRIES = 4096  # entries in an object that maps names to values
+TEXT = 1 << 16  # characters in a text
+NAME = 200  # characters in a key
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Within:
 
 @dataclass(frozen=True)
 class Most:
-    """A list of least..most entries, or a text of so many characters."""
+    """A list of least..most entries, or a text of as many characters."""
 
     most: int
     least: int = 0
@@ -111,7 +111,7 @@ def _decode_plain(kind: Any, data: Any, where: str) -> Any:
 
 
 def _shown(data: Any) -> str:
-    """The beginning of what was given; a number of many digits is not written out for it."""
+    """The beginning of a value for a message, without formatting huge numbers."""
     if isinstance(data, int) and abs(data) > WHOLE:
         return f"a number of {data.bit_length()} bits"
     if isinstance(data, list | tuple | dict):
@@ -138,7 +138,7 @@ def _decode_dict(kind: Any, data: Any, where: str) -> dict[str, Any]:
     for key in data:
         if len(key) > NAME or not key.isprintable():
             raise BundleError(
-                f"{where}: {_shown(key)} is no name; it must be up to {NAME} printable characters"
+                f"{where}: {_shown(key)} is not a name; it must be up to {NAME} printable characters"
             )
     return {key: _decode(kind, value, f"{where}.{key}") for key, value in data.items()}
 

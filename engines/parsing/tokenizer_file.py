@@ -1,9 +1,10 @@
-"""What a tokenizer.json may hold, before the library reads it: a T5 tokenizer, and nothing without bounds.
+"""Checks a tokenizer.json before the library reads it: only a T5 tokenizer is accepted, with bounds.
 
-The library builds whatever the file describes: a pattern that never stops matching, a text of gigabytes put
-before every prompt, maps whose damage ends in a panic of its Rust code. T5's are always of one kind, Unigram
-pieces over `▁`-marked words, so only that is let through, and of it only what turns a prompt into ids; the
-rest (templates, decoders, truncation, padding) the runtime does itself. Knows JSON, not the library.
+The library builds whatever the file describes: a pattern with unbounded backtracking, gigabytes of text
+before every prompt, damaged maps that end in a panic of its Rust code. T5's tokenizers are all of one kind,
+Unigram pieces over `▁`-marked words, so only that is accepted, and of it only the parts that turn a prompt
+into ids; the runtime does the rest (templates, decoders, truncation, padding) itself. Knows JSON, not the
+library.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from ltxrt.engines.parsing import json_input
 from ltxrt.engines.parsing import schema as strict
 from ltxrt.engines.parsing.schema import Most, Within
 
-MAX_BYTES = 16 << 20  # T5's has 2.4 MB
-PIECES = 1 << 20  # T5 has 32,000
-ADDED = 4096  # T5 adds 100, and its special ones
-STEPS = 16  # of normalising or splitting, in all
-DEPTH = 4  # of sequences in sequences
-LONGEST = 128  # bytes that one character may be normalised to; of Unicode's own, 33
-PATTERNS = (" {2,}", r"\s+", r"\s{2,}")  # regular expressions that converters write; none can backtrack
+MAX_BYTES = 16 << 20  # bytes of the file; T5's has 2.4 MB
+PIECES = 1 << 20  # pieces; T5 has 32,000
+ADDED = 4096  # added tokens; T5 has 100 and its special ones
+STEPS = 16  # steps of normalising or splitting in total
+DEPTH = 4  # levels of nested sequences
+LONGEST = 128  # bytes that one character may be normalised to; Unicode's own rules have up to 33
+PATTERNS = (" {2,}", r"\s+", r"\s{2,}")  # regular expressions that converters write; none backtracks
 
 _Piece = Annotated[str, Most(200, least=1)]
 _Id = Annotated[int, Within(0, PIECES + ADDED)]
@@ -33,13 +34,13 @@ _SCHEMES = ("always", "first", "never")
 
 
 def checked(content: bytes) -> str:
-    """The parts of a T5 tokenizer.json that make ids of a text, as JSON for the library.
+    """The parts of a T5 tokenizer.json that turn text into ids, as JSON for the library.
 
-    Raises ValueError with a phrase for the end of a sentence where there is anything else in those parts.
+    Raises ValueError with a phrase for the end of a sentence if these parts contain anything else.
     """
     data = json_input.parse(content)
     if not isinstance(data, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     return json.dumps(
         {
             "version": "1.0",
@@ -57,7 +58,7 @@ def checked(content: bytes) -> str:
 
 @contextmanager
 def no_panic() -> Iterator[None]:
-    """Whatever the library raises in the block, as ValueError: a panic of its Rust code is no Exception."""
+    """Raise ValueError for whatever the library raises in the block; a Rust panic is not an Exception."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
@@ -78,7 +79,7 @@ def _object(value: Any, where: str) -> dict[str, Any]:
 
 def _list(value: Any, most: int, where: str) -> list[Any]:
     if not isinstance(value, list) or len(value) > most:
-        raise ValueError(f"{where} is no list of up to {most} entries")
+        raise ValueError(f"{where} is not a list of up to {most} entries")
     return value
 
 
@@ -104,19 +105,19 @@ def _model(value: Any) -> dict[str, Any]:
     vocab = _list(model.get("vocab"), PIECES, "the vocabulary")
     for entry in vocab:
         if not isinstance(entry, list) or len(entry) != 2 or type(entry[1]) not in (int, float):
-            raise ValueError(f"{entry!r:.60} is no piece with its score")
+            raise ValueError(f"{entry!r:.60} is not a piece with its score")
         _read(_Piece, entry[0], "a piece")
         if not abs(entry[1]) <= 1e6:
             raise ValueError(f"the score of {entry[0]!r:.60} is out of bounds")
     unknown = model.get("unk_id")
     if unknown is not None and not (type(unknown) is int and 0 <= unknown < len(vocab)):
-        raise ValueError(f"its unk_id {unknown!r:.40} is no piece")
+        raise ValueError(f"its unk_id {unknown!r:.40} is not a piece")
     fallback = _read(bool, model.get("byte_fallback", False), "byte_fallback")
     return {"type": "Unigram", "unk_id": unknown, "vocab": vocab, "byte_fallback": fallback}
 
 
 def _steps(value: Any, inner: str, one: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any] | None:
-    """A step, or the flattened steps of a sequence; `inner` is the key of a sequence's steps."""
+    """The steps of a sequence, flattened, or a single step; `inner` is the key of a sequence's steps."""
     if value is None:
         return None
     steps = [one(step) for step in _flat(value, inner, DEPTH)]
@@ -146,7 +147,7 @@ def _normalizer(step: dict[str, Any]) -> dict[str, Any]:
         case {"type": "Replace", "pattern": {"Regex": str(regex)}, "content": str(content)}:
             if regex in PATTERNS and len(content) <= 1:
                 return {"type": "Replace", "pattern": {"Regex": regex}, "content": content}
-    raise ValueError(f"its normaliser {step!r:.80} is none of a T5 tokenizer")
+    raise ValueError(f"its normaliser {step!r:.80} is not one of a T5 tokenizer")
 
 
 def _pre_tokenizer(step: dict[str, Any]) -> dict[str, Any]:
@@ -159,15 +160,15 @@ def _pre_tokenizer(step: dict[str, Any]) -> dict[str, Any]:
             if scheme in _SCHEMES:
                 split = _read(bool, step.get("split", True), "split")
                 return {"type": "Metaspace", "replacement": mark, "prepend_scheme": scheme, "split": split}
-    raise ValueError(f"its splitting {step!r:.80} is none of a T5 tokenizer")
+    raise ValueError(f"its splitting {step!r:.80} is not one of a T5 tokenizer")
 
 
 def _character_map(text: str) -> None:
-    """SentencePiece's: the size of a trie in bytes, the trie, and texts that end with a zero byte each."""
+    """SentencePiece's format: the size of a trie in bytes, the trie, and zero-terminated texts."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError("its character map is no base64") from None
+        raise ValueError("its character map is not base64") from None
     if not data:
         return
     size = int.from_bytes(data[:4], "little")

@@ -1,8 +1,8 @@
-"""A reader of protobuf's wire format: bounded, strict, and without the packages that write ONNX files.
+"""A strict, bounded reader of protobuf's wire format that does not need the `onnx` package.
 
-The deployment box has no `onnx`; what must be known of a graph before a backend parses it is little. A parser
-takes the last of a field given twice, or merges the two, and skips what it does not know; here both are
-refused, so that what was looked at is what a backend reads (https://protobuf.dev/programming-guides/encoding).
+A deployment machine has no `onnx`, and little must be known of a graph before a backend parses it. Other
+parsers take the last of a repeated field or merge both, and skip unknown fields; here both are refused, so
+that what was checked is what a backend reads (https://protobuf.dev/programming-guides/encoding).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-FIELDS = 4_000_000  # of a whole file: some seconds of reading; a released model's graphs have under 200,000
+FIELDS = 4_000_000  # of a file, read in seconds; graphs of released models have under 200,000
 _VARINT_BYTES = 10
 
 Value = int | memoryview
@@ -18,19 +18,19 @@ Fields = dict[int, list[Value]]
 
 
 class WireError(ValueError):
-    """Bytes that are no message of this shape; a phrase for the end of a sentence."""
+    """The bytes are not a message of this shape. Its text is a phrase for the end of a sentence."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A message's known fields: number → whether it may be repeated; name for errors."""
+    """A message's known fields: number → whether it may be repeated; `name` is for errors."""
 
     name: str
     fields: Mapping[int, bool]
 
 
 class Reader:
-    """Reads the messages of one file; counts their fields, and stops at FIELDS."""
+    """Reads the messages of one file, counts their fields, and stops at FIELDS."""
 
     def __init__(self) -> None:
         self._left = FIELDS
@@ -38,7 +38,8 @@ class Reader:
     def message(self, data: memoryview, shape: Shape) -> Fields:
         """Every field of a message: integers for numbers, views for bytes, texts, messages and fixed widths.
 
-        Raises WireError for a field that `shape` does not have, or has once, and for broken bytes.
+        Raises WireError for a field that `shape` does not have, for a repeated field that `shape` has once,
+        and for malformed bytes.
         """
         found: Fields = {}
         position, end = 0, len(data)
@@ -49,7 +50,7 @@ class Reader:
             key, position = _varint(data, position, end)
             number, kind = key >> 3, key & 7
             if number not in shape.fields:
-                raise WireError(f"field {number} of {shape.name}, which none of ours has")
+                raise WireError(f"field {number} of {shape.name}, which export never writes")
             value: Value
             if kind == 0:
                 value, position = _varint(data, position, end)
@@ -68,7 +69,7 @@ class Reader:
 
 
 def integers(values: list[Value]) -> list[int]:
-    """A repeated whole number, written one by one or packed; negative ones are above 2⁶³."""
+    """A repeated integer, packed or not; negative ones are above 2⁶³."""
     numbers: list[int] = []
     for value in values:
         if isinstance(value, int):
@@ -82,15 +83,15 @@ def integers(values: list[Value]) -> list[int]:
 
 
 def number(fields: Fields, key: int) -> int:
-    """The whole number in field `key`, 0 where it is left out."""
+    """The integer in field `key`, 0 if it is absent."""
     value = fields.get(key, [0])[0]
     if not isinstance(value, int):
-        raise WireError(f"field {key} is no number")
+        raise WireError(f"field {key} is not a number")
     return value
 
 
 def text(fields: Fields, key: int) -> str:
-    """The text in field `key`, "" where it is left out."""
+    """The text in field `key`, "" if it is absent."""
     values = fields.get(key)
     return "" if values is None else decoded(values[0])
 
@@ -117,7 +118,7 @@ def _length(data: memoryview, position: int, end: int, kind: int) -> tuple[int, 
 
 
 def _varint(data: memoryview, position: int, end: int) -> tuple[int, int]:
-    """The number at `position`, and where the next byte is."""
+    """The number at `position`, and the position of the next byte."""
     if position < end and data[position] < 0x80:
         return data[position], position + 1
     result = 0

@@ -1,1 +1,1 @@
-"""Files of a bundle: written whole or not at all, locked, and hashed."""
+"""Files of a bundle: atomic writes, locks and hashes."""

@@ -1,6 +1,6 @@
-"""Files that are whole or absent, and paths that stay where they belong.
+"""Atomic writes, bounded reads, and paths that do not leave their folder.
 
-Knows bytes and folders; knows nothing of what is in them.
+Knows bytes and folders, not formats.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.storage import locks
 
-_NAME = 255  # bytes of a file's name
-_PIECE = 8 << 20  # bytes that are read at a time
+_NAME = 255  # bytes in the name of a file
+_PIECE = 8 << 20  # bytes read at a time
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path in `path`'s folder, with its suffix; it becomes `path` when the block succeeds.
 
-    The temporary file exists, empty, when the block starts. It is removed on any exception, an interruption
-    included, so that `path` is either what it was or complete.
+    The temporary file exists, empty, when the block starts. It is removed on any exception, interruptions
+    included, so that `path` is either unchanged or complete.
 
-    Raises InputError where `path` is something that renaming would destroy: a folder, a device, a pipe.
+    Raises InputError if `path` is something that renaming would destroy: a folder, a device, a pipe.
     """
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is not a regular file; give the path of a file to write")
@@ -45,11 +45,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_for(path: Path) -> Iterator[Path]:
-    """Yield a new, empty file `.{stem}.{8 hexadecimal digits}{suffix}` beside `path`; gone afterwards, unless
-    it was renamed.
+    """Yield a new, empty file `.{stem}.{8 hexadecimal digits}{suffix}` beside `path`; removed afterwards,
+    unless it was renamed.
 
-    It is locked while the block runs. What killed processes left under such names for the same `path` is not,
-    and is removed first.
+    It is locked while the block runs. Files that killed processes left under such names for the same `path`
+    are not locked, and are removed first.
     """
     _sweep(path)
     temporary, descriptor = _claim(path)
@@ -61,24 +61,24 @@ def temporary_for(path: Path) -> Iterator[Path]:
 
 
 def _claim(path: Path) -> tuple[Path, int]:
-    """A new temporary file and the descriptor that holds its lock."""
+    """Create a temporary file; returns it with the descriptor that holds its lock."""
     while True:
         temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
-        # Not mkstemp: its mode 0600 would survive the renaming.
+        # Not mkstemp, whose mode 0600 would be kept by the renaming.
         descriptor = locks.descriptor_of(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), temporary.lstat()):
                 return temporary, descriptor
         except (BlockingIOError, FileNotFoundError):
-            pass  # swept between the two calls
+            pass  # removed by another process between the two calls
         except OSError:
-            return temporary, descriptor  # a file system without locks, on which nothing is swept either
+            return temporary, descriptor  # a file system without locks, on which nothing is removed either
         locks.release(descriptor)
 
 
 def _sweep(path: Path) -> None:
-    """Remove the temporaries of `path` that no process holds."""
+    """Remove temporary files of `path` that no process has locked."""
     name = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{8}}{re.escape(path.suffix)}")
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         left = [path.parent / entry.name for entry in entries if name.fullmatch(entry.name)]
@@ -87,7 +87,7 @@ def _sweep(path: Path) -> None:
 
 
 def _remove_unheld(temporary: Path) -> None:
-    with contextlib.suppress(OSError):  # held, gone, or not ours to delete
+    with contextlib.suppress(OSError):  # locked, gone, or not permitted
         descriptor = locks.descriptor_of(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -104,10 +104,10 @@ def _flush(path: Path) -> None:
 
 @contextmanager
 def read_ahead(paths: Sequence[Path]) -> Iterator[None]:
-    """While the block runs, read files once, so that the system has them in memory afterwards.
+    """While the block runs, read files once in a thread, so that they are in the system's page cache.
 
-    It stops where the block ends, and where an eighth of the memory is left, so that nothing has to go for
-    it; an unreadable file is left to whoever needs it.
+    Reading stops when the block ends, or when only an eighth of the memory is available. An unreadable file
+    is ignored: whoever needs it raises.
     """
     stop = threading.Event()
     reader = threading.Thread(target=_read, args=(paths, stop), name="read ahead", daemon=True)
@@ -135,13 +135,13 @@ def _free() -> bool:
 
 
 class NotRegularError(OSError):
-    """A pipe, a device, a folder or a socket where a file's content is wanted."""
+    """A pipe, a device, a folder or a socket, where a regular file is required."""
 
 
 def open_regular(path: Path, follow: bool = True) -> BufferedReader:
-    """A regular file, opened for reading. OSError, and NotRegularError for what might never end.
+    """Open a regular file for reading, without blocking. Raises OSError, and NotRegularError for other files.
 
-    Nothing is waited for. With `follow` False a link is refused as well.
+    With `follow` False a symbolic link is refused as well.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -151,7 +151,7 @@ def open_regular(path: Path, follow: bool = True) -> BufferedReader:
 
 
 def read_small(path: Path, limit: int) -> bytes:
-    """Up to `limit` bytes of a regular file that is not reached through a link. Raises OSError."""
+    """Up to `limit` bytes of a regular file that is not a symbolic link. Raises OSError."""
     with open_regular(path, follow=False) as file:
         return file.read(limit)
 
@@ -163,10 +163,10 @@ def sha256(path: Path) -> str:
 
 
 def make_folder(root: Path, *parts: str) -> Path:
-    """`root` with `parts` below it, made where they are missing: where something may be written.
+    """Create the folder `root` / `parts` to write in, and return it.
 
-    Raises BundleError where one of `parts` is a symbolic link, through which the file would land outside, or
-    no folder; OSError where it cannot be made. `root` itself may be a link: its owner has named it.
+    Raises BundleError if one of `parts` is not a folder or is a symbolic link, which could lead outside;
+    OSError if it cannot be created. `root` itself may be a link, because the user has named it.
     """
     folder = root
     for part in parts:
@@ -181,9 +181,9 @@ def make_folder(root: Path, *parts: str) -> Path:
 
 
 def inside(root: Path, relative: str) -> Path:
-    """`root / relative`, refused where it leaves `root`: absolute, through `..`, or through a symbolic link.
+    """`root / relative`; BundleError if it leaves `root`: absolute, through `..`, or through a symbolic link.
 
-    Both kinds of separators and drives are refused on every system, because bundles travel between systems.
+    Backslashes and drives are refused on every system, because bundles are copied between systems.
     """
     shapes = (PurePosixPath(relative), PureWindowsPath(relative))
     if not relative or "\0" in relative or any(s.anchor or ".." in s.parts for s in shapes):
@@ -193,7 +193,7 @@ def inside(root: Path, relative: str) -> Path:
     path = root / relative
     try:
         stays = path.resolve().is_relative_to(root.resolve())
-    except (OSError, RuntimeError) as error:  # a loop of links
+    except (OSError, RuntimeError) as error:  # a cycle of links
         raise BundleError(f"path {relative!r} in {root} cannot be resolved: {error}") from error
     if not stays:
         raise BundleError(

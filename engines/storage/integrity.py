@@ -1,11 +1,11 @@
-"""Whether a bundle's files are what its manifest records: each is hashed once, and again when it has changed.
+"""Verifies a bundle's files against its manifest: each is hashed once, and again when it has changed.
 
-What was hashed is kept with the file's state (device, inode, size, times of its last change) in memory and in
-`.verified.json` in the bundle's folder, or in the user's cache folder where that is read-only. The state of a
-copy is another one, so a note that came with a copied bundle counts for nothing.
+A hash is noted with the file's state (device, inode, size, times of its last change), in memory and in
+`.verified.json` in the bundle's folder, or in the user's cache folder if that is read-only. A copied file has
+another state, so notes that were copied with a bundle are ignored.
 
-This finds damage and mix-ups. It does not stop somebody who may write to the bundle: who can change a weight
-can change the manifest too.
+This detects damage and mix-ups. It is no protection against a person with write access to the bundle: whoever
+can change a weight can change the manifest too.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 NOTES = ".verified.json"
 SCHEMA = 1
-LIMIT = 1 << 20  # bytes of the notes that are read
-ENTRIES = 1000  # of the notes that are kept; a bundle has some tens of files
-LARGE = 500 << 20  # bytes from which hashing is announced: half a second or more
-# A file that changed this shortly ago may change again without another time of change: clocks tick coarsely.
+LIMIT = 1 << 20  # bytes of a file of notes
+ENTRIES = 1000  # notes that are kept; a bundle has some tens of files
+LARGE = 500 << 20  # bytes from which hashing is announced, because it takes half a second or more
+# A file that changed this recently may change again with the same time of change: file clocks are coarse.
 SETTLED = 2 * 10**9  # nanoseconds
 
 State = tuple[int, ...]
@@ -43,9 +43,9 @@ _memory: dict[State, str] = {}
 
 
 def check(root: Path, records: Iterable[FileRecord], afresh: bool = False) -> None:
-    """Raise BundleError for the first of `records`, files of the bundle `root`, that is not as recorded.
+    """Raise BundleError for the first of `records`, files of the bundle `root`, that differs from its record.
 
-    `afresh` hashes also what was hashed before.
+    `afresh` ignores notes of earlier hashes.
     """
     for record in records:
         found = digest(inside(root, record.path), root, afresh)
@@ -57,19 +57,19 @@ def check(root: Path, records: Iterable[FileRecord], afresh: bool = False) -> No
 
 
 def digest(path: Path, root: Path, afresh: bool = False) -> str:
-    """SHA-256 of a regular file in the bundle `root`, as `files.sha256`; read only where it was not hashed in
-    its present state. Raises BundleError where it cannot be read."""
+    """SHA-256 of a regular file in the bundle `root`, as `files.sha256`; the file is read only if it was not
+    hashed in its present state. Raises BundleError if it cannot be read."""
     try:
         with open_regular(path) as file:
             return _digest(file, path, root, afresh)
     except NotRegularError:
-        raise BundleError(f"{path}: is no regular file") from None
+        raise BundleError(f"{path}: is not a regular file") from None
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def forget() -> None:
-    """Let go of what this process has hashed; notes in files stay."""
+    """Forget the hashes in this process's memory; notes in files are kept."""
     _memory.clear()
 
 
@@ -95,13 +95,13 @@ def _state(status: os.stat_result) -> State:
 
 
 def _places(root: Path) -> list[Path]:
-    """Where notes are kept, the first choice first."""
+    """Files for notes, in order of preference."""
     places = [root / NOTES]
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:32]
         return [*places, base / "ltxrt" / f"{name}.json"]
-    except (OSError, RuntimeError):  # no home
+    except (OSError, RuntimeError):  # the user has no home folder
         return places
 
 
@@ -111,7 +111,7 @@ def _noted(root: Path, name: str, state: State) -> str | None:
 
 
 def _note(root: Path, name: str, state: State, found: str) -> None:
-    """Keep a hash in the first place that can be written to; nowhere if none can."""
+    """Note a hash in the first file that can be written, if any."""
     for place in _places(root):
         notes = {n: note for n, note in _read(place).items() if n != name and (root / n).is_file()}
         kept = list(notes.items())[1 - ENTRIES :]
@@ -127,7 +127,7 @@ def _note(root: Path, name: str, state: State, found: str) -> None:
 
 
 def _read(place: Path) -> Notes:
-    """The notes of a file; none where it cannot be read or says something else."""
+    """The notes in a file; none if it cannot be read or is malformed."""
     try:
         data = json.loads(read_small(place, LIMIT))
         if data["schema"] != SCHEMA:

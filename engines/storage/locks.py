@@ -1,12 +1,12 @@
-"""Locks on a bundle and on files, so that two commands do not write over each other.
+"""Locks on a bundle and on files, so that two commands do not overwrite each other's work.
 
-A lock is flock's on an open descriptor: nothing is left behind when its process ends or is killed. Children
-do not inherit it: descriptors close where another program starts, and in a process that was forked.
+A lock is an flock on an open descriptor: it ends with its process, however that ends. Child processes do not
+inherit it: descriptors are closed on exec, and in a forked process.
 
-    writing   alone with the bundle: an export, deleting engines
-    reading   others may read too, nobody may write: building engines, a parity check, a calibration
+    writing   exclusive: an export, deleting engines
+    reading   shared, excludes writing: building engines, a parity check, a calibration
 
-Whoever finds the bundle taken is refused at once, since what holds it may take hours.
+A command that finds the bundle locked is refused at once, since the other may take hours.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from ltxrt.engines.errors import BundleError
 
 _descriptors: set[int] = set()
-# Device and inode of the folders that the current thread writes to: a writer's own steps take the lock again.
+# Device and inode of the folders that the current thread has locked for writing, to make the lock reentrant.
 _written: ContextVar[frozenset[tuple[int, int]]] = ContextVar("written", default=frozenset())
 
 
@@ -35,14 +35,14 @@ os.register_at_fork(after_in_child=_close_in_child)
 
 
 def descriptor_of(path: Path, flags: int, mode: int = 0o666) -> int:
-    """`os.open` for a descriptor that may hold a lock; `release` closes it."""
+    """`os.open` for a descriptor that may be locked; `release` closes it."""
     descriptor = os.open(path, flags | os.O_CLOEXEC, mode)
     _descriptors.add(descriptor)
     return descriptor
 
 
 def release(descriptor: int) -> None:
-    """Close the descriptor, and with it its lock; nothing in a forked child, which has closed it."""
+    """Close the descriptor and so end its lock; no effect in a forked child, where it is closed already."""
     if descriptor in _descriptors:
         _descriptors.remove(descriptor)
         os.close(descriptor)
@@ -50,7 +50,7 @@ def release(descriptor: int) -> None:
 
 @contextmanager
 def writing(root: Path) -> Iterator[None]:
-    """Alone with the bundle's folder `root`, which exists. Raises BundleError where it is taken."""
+    """Hold the exclusive lock of the bundle's existing folder `root`. Raises BundleError if it is locked."""
     identity = _identity(root)
     if identity in _written.get():
         yield
@@ -65,7 +65,7 @@ def writing(root: Path) -> Iterator[None]:
 
 @contextmanager
 def reading(root: Path) -> Iterator[None]:
-    """Beside other readers of the bundle. Raises BundleError where another one writes to it."""
+    """Hold a shared lock of the bundle. Raises BundleError if another command writes to it."""
     if _identity(root) in _written.get():
         yield
         return
@@ -75,7 +75,7 @@ def reading(root: Path) -> Iterator[None]:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Alone with a folder in a bundle; waits for whoever has it."""
+    """Hold the exclusive lock of a folder in a bundle; waits until it is free."""
     with _held(folder, fcntl.LOCK_EX):
         yield
 

@@ -1,1 +1,1 @@
-"""TensorRT and TensorRT for RTX: building engines, keeping them, running them."""
+"""TensorRT and TensorRT for RTX: building, caching and running engines."""

@@ -1,7 +1,7 @@
-"""TensorRT and TensorRT for RTX: a graph to a serialized engine.
+"""Compiles a graph to a serialized engine with TensorRT or TensorRT for RTX.
 
-One code path for both; they differ in the module's name and in what a target is. TensorRT builds for the GPU
-of this machine and measures kernels on it; TensorRT for RTX compiles ahead of time for a list of
+One code path for both; they differ in the module's name and in the meaning of a target. TensorRT builds for
+the GPU of this machine and measures kernels on it; TensorRT for RTX compiles ahead of time for a list of
 architectures, on any machine, and needs no GPU. Networks are strongly typed: precision is the graph's.
 """
 
@@ -22,14 +22,14 @@ from ltxrt.engines.tensorrt import log as trt_log
 from ltxrt.engines.tensorrt.build_process import Interruption, monitor, write_engine
 from ltxrt.engines.tensorrt.profiles import Profile
 
-FP8_LARGEST = 448.0  # of E4M3
-FP8_TOKENS = 32  # what attention's FP8 kernels begin at: with 31 TensorRT for RTX 1.7 builds no engine
+FP8_LARGEST = 448.0  # the largest number of E4M3
+FP8_TOKENS = 32  # fewest tokens of attention's FP8 kernels: with 31 TensorRT for RTX 1.7 fails to build
 FUSED_HEADS = range(16, 257, 8)  # head sizes that attention kernels are made for
 
 
 @dataclass(frozen=True)
 class Flavour:
-    """One of the two packages: its module, pip extra, and targets, None where it is the GPU at hand."""
+    """One of the two packages: its module, pip extra and targets; None means the GPU of this machine."""
 
     module: str
     extra: str
@@ -41,7 +41,7 @@ FLAVOURS = {
     "tensorrt_rtx": Flavour("tensorrt_rtx", "tensorrt-rtx", ("sm80", "sm86", "sm89", "sm120", "sm121")),
 }
 THIS_GPU = "this-gpu"
-# What a target cannot compute, and why.
+# What a target cannot compute, with the reason.
 UNSUPPORTED = {"fp8": (("sm80", "sm86"), "fp8 needs an Ada GPU or a later one (sm89)")}
 _REFUSED_TARGETS = {
     "sm75": "; on Turing it has no 3-D convolutions, and fp32 products give zeros without an error",
@@ -50,17 +50,17 @@ _REFUSED_PRECISIONS = {
     "fp8-fp16": "its products leave FP8 unscaled in fp16, where they overflow; take fp8, whose base is bf16",
 }
 RESIZE = "RUNTIME_ACTIVATION_RESIZE_10_10"
-RECIPE = 3  # raised where the same options build another engine than before
+RECIPE = 3  # increased when the same options build another engine than before
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What a build is told beside the graph; every field is part of the engine's key.
+    """Options of a build; every field is part of the engine's key.
 
     optimisation_level 0..5 (TensorRT only: RTX does not measure kernels); weight_streaming lets the runtime
-    keep weights in host memory; strip leaves the weights out, which are then read from the graph's own file
-    when the engine is loaded (TensorRT only: RTX wants a driver for it). recipe is not to be chosen: engines
-    of an older one still run, and are built anew when asked for.
+    keep weights in host memory; strip omits the weights, which are then read from the graph's file when the
+    engine is loaded (TensorRT only: RTX needs a driver for it). recipe is not for callers: engines of an
+    older one still run, and are rebuilt on request.
     """
 
     optimisation_level: int | None = None
@@ -71,10 +71,10 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class Built:
-    """What went into an engine.
+    """The result of a build.
 
-    decomposed of attentions: how many may fall back to plain matrix products, as no fused kernel takes them;
-    layers: how many layers of each kind compute in each type.
+    decomposed of attentions: how many may be computed as matrix products, because no fused kernel supports
+    them; layers: how many layers of each kind compute in each type.
     """
 
     decomposed: int
@@ -98,7 +98,7 @@ def flavour_of(backend: str) -> Flavour:
 
 
 def check_target(backend: str, target: str, precision: str) -> None:
-    """Refuse a target that the backend does not know, or that cannot compute in this precision."""
+    """Raise InputError for an unknown target, or one that cannot compute in this precision."""
     known = flavour_of(backend).targets or (THIS_GPU,)
     if target not in known:
         why = _REFUSED_TARGETS.get(target, "")
@@ -123,8 +123,8 @@ def build(
     """Compile the graph with one optimisation profile per entry of `profiles`, and write the engine to
     `output`.
 
-    What TensorRT measured of its kernels is kept in `timing_cache` for the next build; RTX measures nothing.
-    Raises EngineError with the parser's or builder's reason, in one sentence. An interruption ends it.
+    TensorRT's kernel timings are kept in `timing_cache` for the next build; RTX does not measure. Raises
+    EngineError with the parser's or builder's reason. An interruption ends the build.
     """
     trt = package(backend)
     log = trt_log.collecting(trt)
@@ -137,7 +137,7 @@ def build(
                 f"{contract.component}: {backend} does not read {graph.name}: {_parser_errors(parser)}"
             )
         fewest = min((profile.ranges["N"][0] for profile in profiles if "N" in contract.symbols), default=0)
-        # Constants must live as long as the build: a network does not copy them.
+        # Constants must live as long as the build, because a network does not copy them.
         built, constants = _settle_attention(trt, network, fewest)
         config = builder.create_builder_config()
         _configure(trt, config, target, options)
@@ -158,7 +158,7 @@ def build(
 
 
 def _read_timings(config: Any, path: Path) -> Any:
-    """The timings of earlier builds, given to this one; empty where TensorRT does not take them."""
+    """Load the timings of earlier builds; starts an empty cache if TensorRT refuses them."""
     cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
     if cache is None or not config.set_timing_cache(cache, False):
         cache = config.create_timing_cache(b"")
@@ -176,12 +176,12 @@ def _parser_errors(parser: Any) -> str:
 
 
 def _settle_attention(trt: Any, network: Any, tokens: int) -> tuple[Built, list[np.ndarray]]:
-    """What the graph cannot say of its attentions: which may be decomposed, and which compute in FP8.
+    """Set what the graph cannot express of its attentions: which may be decomposed, and which compute in FP8.
 
-    Without a fused kernel they are computed as matrix products where that is allowed; the builder fails on
-    them otherwise. Those that have one stay whole, so that a failure to fuse is an error and not a slow
-    engine. Those whose inputs are dequantised become FP8 products; `tokens` is the fewest of all profiles.
-    Also returns the arrays that must live until the engine is built.
+    Attentions without a fused kernel may be decomposed into matrix products; otherwise the builder would
+    fail. The others may not, so that a failure to fuse is an error and not a slow engine. Those with
+    dequantised inputs become FP8 products; `tokens` is the minimum over all profiles. Also returns the arrays
+    that must live until the engine is built.
     """
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     inputs = [layer for layer in layers if layer.type == trt.LayerType.ATTENTION_INPUT]
@@ -204,8 +204,8 @@ def _settle_attention(trt: Any, network: Any, tokens: int) -> tuple[Built, list[
 
 
 def _is_restored(trt: Any, makers: Mapping[str, Any], tensor: Any) -> bool:
-    """Whether DequantizeLinear made an attention's input, also behind the product with the scale's root that
-    the parser puts there (TensorRT moves it behind the product of queries and keys)."""
+    """Whether an attention's input comes from DequantizeLinear, possibly through the product with the scale's
+    square root that the parser inserts (TensorRT moves it behind the product of queries and keys)."""
     maker = makers.get(tensor.name)
     if maker is not None and maker.type == trt.LayerType.ELEMENTWISE:
         maker = makers.get(maker.get_input(0).name)
@@ -213,8 +213,8 @@ def _is_restored(trt: Any, makers: Mapping[str, Any], tensor: Any) -> bool:
 
 
 def _quantise_softmax(trt: Any, network: Any, attention: Any) -> np.ndarray:
-    """Let the softmax's result, 0 to 1, be FP8 with the scale returned. Unless it is, both products of an
-    attention with FP8 inputs are computed in their base type.
+    """Make the softmax's result, 0 to 1, FP8 with the returned scale. Otherwise both products of an attention
+    with FP8 inputs are computed in their base type.
     """
     scale = np.array(1 / FP8_LARGEST, np.float32)
     attention.normalization_quantize_scale = network.add_constant((), scale).get_output(0)
@@ -223,7 +223,7 @@ def _quantise_softmax(trt: Any, network: Any, attention: Any) -> np.ndarray:
 
 
 def _layers(layers: Sequence[Any]) -> dict[str, dict[str, int]]:
-    """Kind of layer → type of its first output → how many."""
+    """Kind of layer → type of its first output → number of layers."""
     found: dict[str, dict[str, int]] = {}
     for layer in layers:
         if layer.num_outputs and layer.get_output(0) is not None:
@@ -245,11 +245,11 @@ def _configure(trt: Any, config: Any, target: str, options: BuildOptions) -> Non
     elif hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # streaming allocates while it runs
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if hasattr(trt.PreviewFeature, RESIZE):
-        # Unless it is set, the scratch memory is that of a profile's largest size, whatever runs.
+        # Without it, scratch memory always has the size for a profile's largest shapes.
         config.set_preview_feature(getattr(trt.PreviewFeature, RESIZE), True)
     if options.strip:
         config.set_flag(trt.BuilderFlag.STRIP_PLAN)
-    config.clear_flag(trt.BuilderFlag.TF32)  # fp32 islands are there for their precision
+    config.clear_flag(trt.BuilderFlag.TF32)  # fp32 parts of the graph are there for their precision
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for `engines inspect`
 
 
@@ -261,12 +261,12 @@ def _optimisation_profile(builder: Any, shapes: Mapping[str, Any]) -> Any:
 
 
 def version(backend: str) -> str:
-    """The installed version: engines of another one do not load."""
+    """The installed version; engines of other versions do not load."""
     return str(package(backend).__version__)
 
 
 def installed() -> dict[str, str | None]:
-    """Each backend's version, None where its package is absent."""
+    """Each backend's installed version, None if its package is absent."""
     found: dict[str, str | None] = {}
     for backend in FLAVOURS:
         try:
@@ -277,7 +277,7 @@ def installed() -> dict[str, str | None]:
 
 
 def gpu_name(backend: str, device: int = 0) -> str:
-    """What an engine for a GPU of this machine is tied to: its name and compute capability."""
+    """The target of engines for this machine's GPU: its name and compute capability."""
     package(backend)
     try:
         from cuda.bindings import runtime as cuda

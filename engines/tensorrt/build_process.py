@@ -1,6 +1,6 @@
-"""What a build is watched by and written with: interruptions, and engines that go straight to their file.
+"""Interruption of a build, and writing an engine to its file while it is serialized.
 
-The packages call Python back from C++ and swallow what is raised there, KeyboardInterrupt too.
+The packages call Python from C++ and drop exceptions that are raised there, KeyboardInterrupt included.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """While its block runs, signals that have a Python handler are only noted; their handlers run at the end.
+    """While its block runs, signals with a Python handler are only recorded; their handlers run at the end.
 
-    Does nothing outside the main thread, where no signal arrives.
+    Has no effect outside the main thread, which receives no signals.
     """
 
     def __init__(self) -> None:
@@ -50,14 +50,14 @@ class Interruption:
 
 
 def monitor(trt: Any, interruption: Interruption) -> Any:
-    """A progress monitor of `trt` that ends the build after an interruption."""
+    """A progress monitor of `trt` that stops the build after an interruption."""
 
     class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            """Required; nothing is shown."""
+            """Required by the interface; shows nothing."""
 
         def phase_finish(self, phase_name: str) -> None:
             """As phase_start."""
@@ -75,11 +75,11 @@ def _writer(trt: Any, file: BinaryIO) -> Any:
             self.error: Exception | None = None
 
         def write(self, data: bytes) -> int:
-            """How many bytes were taken; fewer than there are end the build."""
+            """Returns how many bytes were written; fewer than given stop the build."""
             if self.error is None:
                 try:
                     return file.write(data)
-                except Exception as error:  # raised here it would be printed, and the build report success
+                except Exception as error:  # would be printed here, and the build would report success
                     self.error = error
             return 0
 
@@ -87,8 +87,10 @@ def _writer(trt: Any, file: BinaryIO) -> Any:
 
 
 def write_engine(trt: Any, builder: Any, network: Any, config: Any, output: Path) -> bool:
-    """Build, and write the engine to `output`: as it is made where the package can, which saves a copy of the
-    engine in memory. Whether there is an engine; OSError where it could not be written.
+    """Build, and write the engine to `output`, if possible while it is serialized, which saves a copy in
+    memory.
+
+    Returns whether an engine was built; OSError if it could not be written.
     """
     if not hasattr(builder, "build_serialized_network_to_stream"):
         engine = builder.build_serialized_network(network, config)

@@ -1,11 +1,11 @@
-"""The engines of a bundle: where they lie, what makes one valid, and how stale ones are told.
+"""The engines of a bundle: where they are stored, what makes one valid, and how stale ones are recognised.
 
-    engines/<backend>/<target>/<component>.<precision>.<key>.engine, and a .json that says all that the key is
-    of
+    engines/<backend>/<target>/<component>.<precision>.<key>.engine
+    engines/<backend>/<target>/<component>.<precision>.<key>.json      everything that the key depends on
 
-The key is a hash of everything that decides: the graph and its weights, backend and version, target,
-profiles, build options. A serialized engine is executable content: it is hashed before it is used, and one
-whose record does not fit is named, not loaded.
+The key is a hash of everything that the engine depends on: the graph and its weights, backend and version,
+target, profiles, build options. A serialized engine is executable content: it is hashed before it is used,
+and one whose record does not fit is reported and not loaded.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SCHEMA = 1
 _CHANGED = "its content is not what was built; delete it and build it again"
 RECORD_LIMIT = 1 << 20  # bytes
 FOLDER = "engines"
-TIMINGS = "timing.cache"  # of one target's kernels; TensorRT itself checks that it fits
+TIMINGS = "timing.cache"  # kernel timings of one target; TensorRT checks that they fit
 _NAME = re.compile(
     rf"(?P<temporary>\.)?({'|'.join(COMPONENTS)})\.[a-z0-9-]+\.[0-9a-f]{{16}}"
     r"(?(temporary)\.[0-9a-f]{8})\.(engine|json|runtime)"
@@ -49,9 +49,9 @@ _DECISIVE = (
 
 @dataclass(frozen=True)
 class Record:
-    """Everything that decides whether an engine is valid, and what it is.
+    """Everything that an engine's validity depends on, and a description of it.
 
-    graph, data: SHA-256 of the graph and its external data; decomposed of attentions: how many are no fused
+    graph, data: SHA-256 of the graph and its external data; decomposed of attentions: how many have no fused
     kernel.
     """
 
@@ -83,7 +83,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Found:
-    """An engine file, its record if it has a readable one, and what is wrong with it, "" if nothing."""
+    """An engine file, its record if it has a readable one, and its problem, "" if it has none."""
 
     path: Path
     record: Record | None
@@ -103,11 +103,11 @@ class Order:
 
 
 def build(bundle: Bundle, order: Order) -> Found:
-    """The engine of `order`, from the cache where it is there and whole, else built.
+    """The engine of `order`, from the cache if it is there and complete, otherwise built.
 
-    Raises InputError for what cannot be built, before any work; BundleError where the graph's files are not
-    those that were exported; EngineError where the build fails. An interruption leaves nothing behind; a
-    second build of the same target waits for the first.
+    Raises InputError for what cannot be built, before any work; BundleError if the graph's files are not
+    those that were exported; EngineError if the build fails. An interruption leaves no file; a second build
+    of the same target waits for the first.
     """
     graph = bundle.components[order.component][bundle.precision(order.component, order.precision)]
     contract = bundle.contract(order.component)
@@ -150,10 +150,9 @@ def build(bundle: Bundle, order: Order) -> Found:
 
 
 def find(bundle: Bundle, backend: str, target: str, component: str, precision: str) -> list[Found]:
-    """The engines that fit, newest first, not hashed: `read` does that. InputError says what there is instead
-    and how to build one.
+    """The engines that fit, newest first; `read` hashes them. Each may have profiles that the others lack.
 
-    Each may have profiles that the others lack.
+    Raises InputError if there is none, which names the existing engines and how to build one.
     """
     version = trt.version(backend)
     everything = [
@@ -177,10 +176,10 @@ def find(bundle: Bundle, backend: str, target: str, component: str, precision: s
 
 
 def read(path: Path) -> tuple[Record, mmap.mmap]:
-    """An engine's record and its content; EngineError where it is not what was built.
+    """An engine's record and its content; EngineError if it is not what was built.
 
-    It is hashed where it was not before in its present state, and mapped, not copied: it may be larger than
-    the memory that is free. The caller closes it.
+    It is hashed unless it already was in its present state, and mapped instead of read, because it may be
+    larger than the free memory. The caller closes it.
     """
     record = read_record(path)
     root = path.parents[3]  # of engines/<backend>/<target>/<name>
@@ -191,7 +190,7 @@ def read(path: Path) -> tuple[Record, mmap.mmap]:
 
 
 def engines(bundle: Bundle, versions: dict[str, str | None]) -> list[Found]:
-    """Every engine file of the bundle; `versions` are the installed ones, None where a package is absent."""
+    """Every engine file of the bundle; `versions` are the installed ones, None if a package is absent."""
     return [
         _look(bundle, path, versions.get(path.parent.parent.name))
         for path in _files(bundle)
@@ -200,7 +199,7 @@ def engines(bundle: Bundle, versions: dict[str, str | None]) -> list[Found]:
 
 
 def verify(bundle: Bundle, versions: dict[str, str | None]) -> list[Found]:
-    """As `engines`, each file hashed too."""
+    """As `engines`, but also hashes each file."""
     hashed = "its content is not what was built"
     return [
         f if f.problem or _intact(f) else dataclasses.replace(f, problem=hashed)
@@ -209,11 +208,11 @@ def verify(bundle: Bundle, versions: dict[str, str | None]) -> list[Found]:
 
 
 def prune(bundle: Bundle, found: Sequence[Found]) -> list[Path]:
-    """Delete the engines of `found` that have a problem, what has no engine beside it, and what interrupted
-    builds left; what was deleted.
+    """Delete the engines of `found` that have a problem, files without their engine, and leftovers of
+    interrupted builds; returns the deleted files.
 
-    Only regular files with the names that `build` gives, in its folders: nothing else can be told to be ours,
-    and through a link lies what is not the bundle's. Raises BundleError where the bundle is in use.
+    Only regular files with the names that `build` gives, in its folders: other files are not known to be
+    ours, and links may lead out of the bundle. Raises BundleError if the bundle is in use.
     """
     with locks.writing(bundle.root):
         bad = {f.path for f in found if f.problem}
@@ -232,7 +231,7 @@ def _is_left_over(path: Path, bad: Collection[Path]) -> bool:
 
 
 def _files(bundle: Bundle) -> list[Path]:
-    """The regular files in folders `engines/<backend>/<target>`, none of which is reached through a link."""
+    """The regular files in folders `engines/<backend>/<target>`, without following links."""
     paths = [bundle.root / FOLDER]
     for _ in range(3):
         folders = [path for path in paths if path.is_dir() and not path.is_symlink()]
@@ -261,13 +260,13 @@ def _record(bundle: Bundle, order: Order) -> Record:
 
 
 def read_record(path: Path) -> Record:
-    """The record of the engine at `path`. OSError, ValueError or BundleError where there is none."""
+    """The record of the engine at `path`. OSError, ValueError or BundleError if there is none."""
     record = path.with_suffix(".json")
     return from_json(Record, json_input.parse(read_small(record, RECORD_LIMIT)), record.name)
 
 
 def _look(bundle: Bundle, path: Path, installed: str | None) -> Found:
-    """An engine file and its record, with the first reason not to use it."""
+    """An engine file and its record, with the first reason against using it."""
     try:
         record = read_record(path)
     except (OSError, ValueError, BundleError):
@@ -308,7 +307,7 @@ def _intact(found: Found) -> bool:
 
 @contextmanager
 def _own_folder(bundle: Bundle, backend: str, target: str) -> Iterator[Path]:
-    """The folder of a target's engines; one build in it at a time, others wait."""
+    """The folder of a target's engines, locked: one build at a time, others wait."""
     folder = make_folder(bundle.root, FOLDER, backend, target)
     with locks.alone(folder):
         yield folder

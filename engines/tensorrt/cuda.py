@@ -1,7 +1,7 @@
 """GPU memory, copies, streams and graphs through NVIDIA's own bindings; no tensors, no other package.
 
-The numbers of this module are addresses and bytes. Not run on a GPU here: the calls are held against the
-installed bindings' names, and the sessions that use them against a device that records them.
+Numbers in this module are addresses and bytes. Not verified on a GPU: the tests check the calls against the
+installed bindings' names, and the sessions that use them against a simulated device.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SMALLER = "use fewer frames, a smaller size or a smaller precision"
 
 
 class CudaDevice:
-    """A GPU, by its number, with one stream on which everything happens in order."""
+    """A GPU, by its number, with one stream that executes everything in order."""
 
     def __init__(self, extra: str = "tensorrt", index: int = 0) -> None:
         try:
@@ -36,7 +36,7 @@ class CudaDevice:
         self.stream = self._call("cudaStreamCreate")
 
     def use(self) -> None:
-        """Make it the calling thread's GPU: CUDA keeps one for each thread, the first unless told."""
+        """Make it the calling thread's current GPU, which CUDA keeps per thread."""
         self._call("cudaSetDevice", self.index)
 
     def free_memory(self) -> int:
@@ -44,7 +44,7 @@ class CudaDevice:
         return int(self._call("cudaMemGetInfo"))
 
     def allocate(self, size: int) -> int:
-        """The address of `size` new bytes. Raises EngineError where they are not there."""
+        """The address of `size` new bytes. Raises EngineError if they cannot be allocated."""
         missing = f"no {size / 2**30:.2f} GiB left in the GPU's memory; {SMALLER}"
         return int(self._call("cudaMalloc", size, missing=missing))
 
@@ -57,21 +57,21 @@ class CudaDevice:
         self._call("cudaMemcpyAsync", address, array.ctypes.data, array.nbytes, kind, self.stream)
 
     def download(self, array: np.ndarray, address: int) -> None:
-        """Copy from the GPU into a contiguous array, which is whole after `wait`."""
+        """Copy from the GPU into a contiguous array, which is complete after `wait`."""
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, self.stream)
 
     def wait(self) -> None:
-        """Until everything asked for has happened."""
+        """Wait until all enqueued work is done."""
         self._call("cudaStreamSynchronize", self.stream)
 
     def begin_graph(self) -> None:
-        """Record what is asked of the stream, instead of doing it."""
+        """Capture what is enqueued on the stream, instead of executing it."""
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", self.stream, mode)
 
     def end_graph(self) -> Any:
-        """What was recorded, ready to be launched."""
+        """The captured graph, ready to be launched."""
         graph = self._call("cudaStreamEndCapture", self.stream)
         try:
             return self._call("cudaGraphInstantiate", graph, 0)
@@ -85,7 +85,7 @@ class CudaDevice:
         self._call("cudaGraphExecDestroy", graph)
 
     def _call(self, name: str, *arguments: Any, missing: str = "") -> Any:
-        """A function's result without its status; EngineError for a status that is no success."""
+        """A function's result without its status; EngineError unless the status is success."""
         status, *results = getattr(self._cuda, name)(*arguments)
         if int(status) != 0:
             raise EngineError(

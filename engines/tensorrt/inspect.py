@@ -1,4 +1,4 @@
-"""What an engine is made of: from the record of its build, and from itself where a GPU loads it."""
+"""Describes an engine: from the record of its build, and from the engine itself if a GPU can load it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ltxrt.engines.tensorrt import cache
 from ltxrt.engines.tensorrt.cache import Found, Record
 from ltxrt.engines.tensorrt.profiles import Profile, from_json
 
-# Kinds of layers that cost something; the others move or combine numbers.
+# Kinds of layers that take time; the others move or combine values.
 HEAVY = (
     "matrix_multiply", "convolution", "attention_input", "attention_output", "normalization",
     "rotary_embedding", "quantize", "dequantize",
@@ -25,7 +25,7 @@ _FUSED = re.compile(r"_mha|fmha|flash", re.IGNORECASE)
 
 
 def describe(bundle: Bundle, found: Found) -> Iterator[str]:
-    """Lines for people: the network as the builder got it, memory per profile, the built layers."""
+    """Text lines: the network as given to the builder, memory per profile, the built layers."""
     record = found.record
     if record is None:
         return
@@ -59,7 +59,7 @@ def _counts(types: Mapping[str, int]) -> str:
 
 
 def _memory(profile: Profile, contract: Contract, bytes_per_cell: float | None) -> str:
-    """Inputs and outputs at the profile's largest size, and the activations' bound where one is known."""
+    """Sizes of inputs and outputs at the profile's largest shapes, and the bound of activations if known."""
     largest = {symbol: r[2] for symbol, r in profile.ranges_of(contract).items()}
     tensors = (*contract.inputs, *contract.outputs)
     size = sum(math.prod(t.resolve(largest)) * DTYPES[t.dtype]().itemsize for t in tensors)
@@ -71,7 +71,7 @@ def _memory(profile: Profile, contract: Contract, bytes_per_cell: float | None) 
 
 
 def _built(found: Found, record: Record) -> Iterator[str]:
-    """The layers of the engine itself; a line that says why not where it cannot be loaded here."""
+    """The engine's built layers, or a line with the reason why it cannot be loaded here."""
     from ltxrt.engines.tensorrt import machine as trt_machine
 
     try:
@@ -89,7 +89,7 @@ def _built(found: Found, record: Record) -> Iterator[str]:
 
 
 def built_layers(package: Any, engine: Any) -> Iterator[str]:
-    """What the builder made: layers by output type, fused attention among them, scratch per profile."""
+    """The built engine's layers by output type, fused attentions, and scratch memory per profile."""
     report = json.loads(
         engine.create_engine_inspector().get_engine_information(package.LayerInformationFormat.JSON)
     )

@@ -1,7 +1,7 @@
-"""What TensorRT for RTX compiled for this GPU, kept beside the engine for the next process.
+"""Caches the kernels that TensorRT for RTX compiled for this GPU in a file beside the engine.
 
-A file `<engine>.runtime`: SHA-256 of the rest, then what the package serialized, which it checks against GPU,
-driver and version itself. It is executable content like the engine.
+`<engine>.runtime` has the SHA-256 of the rest, then the package's serialized cache, which the package checks
+against GPU, driver and version. Like the engine, it is executable content.
 """
 
 from __future__ import annotations
@@ -20,25 +20,24 @@ _HASH = hashlib.sha256().digest_size
 
 
 class JitCache:
-    """The file at `path`, and the package's own cache once a context's configuration has been given it."""
+    """The file at `path`, and the package's cache object after `give`."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._cache = path, None
         self._known = b""
 
     def give(self, config: Any) -> None:
-        """Let the context of `config` begin with what earlier processes compiled."""
+        """Give the context of `config` the kernels that earlier processes compiled."""
         self._cache = config.create_runtime_cache()
         if self._cache is None:
             return
         data = read(self._path)
-        if data and self._cache.deserialize(data):  # refused: of another GPU, driver or version
+        if data and self._cache.deserialize(data):  # refused: it is of another GPU, driver or version
             self._known = data
         config.set_runtime_cache(self._cache)
 
     def save(self) -> None:
-        """Write what is new. Without it the next start is slower: a folder that cannot be written is none of
-        the call's failures."""
+        """Write the cache if it has grown. A failure is no error: only the next start is slower."""
         if self._cache is None:
             return
         memory = self._cache.serialize()
@@ -49,7 +48,7 @@ class JitCache:
 
 
 def read(path: Path) -> bytes:
-    """What was written; nothing where the file is not there, not whole or too large."""
+    """The cache's bytes; empty if the file is absent, damaged or too large."""
     try:
         content = read_small(path, LIMIT + _HASH + 1)
     except OSError:

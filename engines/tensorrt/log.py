@@ -1,7 +1,7 @@
-"""What TensorRT says: its errors kept for exceptions, and why it refused an engine.
+"""TensorRT's log: collects errors for exceptions, and finds the reason why an engine was refused.
 
-Both packages print errors and go on: a call returns None or False, or even True, and the reason is in the log
-alone.
+Both packages log errors and continue: a call returns None or False, or even True, and only the log has the
+reason.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 
 from ltxrt.engines.tensorrt.cuda import SMALLER
 
-KEPT = 100  # errors; more say nothing new
+KEPT = 100  # errors that are kept; more add no information
 SHOWN = 3
-_LENGTH = 300  # characters of each
+_LENGTH = 300  # characters of each error
 _OUT_OF_MEMORY = re.compile(
     r"out\s?of\s?memory|cudaErrorMemoryAllocation|insufficient\s\w*\s?memory|cudaError 2\b", re.IGNORECASE
 )
-# `EngineInvalidityDiagnostics`: what each bit stands for, and what to do.
+# `EngineInvalidityDiagnostics`: the meaning of each bit, and what to do.
 _DIAGNOSTICS = {
     "VERSION_MISMATCH": "it was built by another version: build it again",
     "UNSUPPORTED_CC": "it was built for another GPU: build it for this one",
@@ -31,7 +31,7 @@ _DIAGNOSTICS = {
 
 
 def collecting(package: Any) -> Any:
-    """A logger of `package` whose `take()` returns the errors since it was last asked, and forgets them."""
+    """A logger of `package` whose `take()` returns the errors since its last call and clears them."""
 
     class Log(package.ILogger):
         def __init__(self) -> None:
@@ -51,7 +51,7 @@ def collecting(package: Any) -> Any:
 
 
 def reason(errors: Sequence[str]) -> str:
-    """The first errors as the end of a sentence; memory that ran out is named as that, with what helps."""
+    """The first errors as the end of a sentence; lack of memory gets its own text with advice."""
     if not errors:
         return "it gave no reason"
     text = "; ".join(errors[:SHOWN])
@@ -66,9 +66,9 @@ def ran_out(errors: Sequence[str]) -> bool:
 
 
 def invalidity(package: Any, runtime: Any, data: Any) -> list[str]:
-    """Why a runtime does not take the serialized engine `data`; nothing where it cannot tell.
+    """The reasons why a runtime refuses the serialized engine `data`; empty if unknown.
 
-    TensorRT for RTX tells; TensorRT has no such call.
+    Only TensorRT for RTX has a call for this.
     """
     if not hasattr(runtime, "get_engine_validity"):
         return []

@@ -1,4 +1,4 @@
-"""What the TensorRT engines of a process share on one GPU: its stream, scratch memory, runtime and lock."""
+"""The stream, scratch memory, runtime and lock that the TensorRT engines of a process share on one GPU."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ltxrt.engines.tensorrt.cuda import CudaDevice, Memory
 
 
 class Machine:
-    """One for each backend and GPU. Engines run one after another: whoever uses it takes its turn first."""
+    """One per backend and GPU. Engines run one after another: every user takes a turn first."""
 
-    _shared: dict[tuple[str, int], Machine] = {}  # noqa: RUF012  # of the process
+    _shared: dict[tuple[str, int], Machine] = {}  # noqa: RUF012  # one table per process
     _making = threading.Lock()
 
     def __init__(self, backend: str, device: Any, package: Any) -> None:
@@ -41,7 +41,7 @@ class Machine:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Alone with the GPU, in any thread. Turns do not nest."""
+        """Exclusive use of the GPU, in any thread. Turns do not nest."""
         with self._lock:
             self._taken = True
             try:
@@ -52,20 +52,20 @@ class Machine:
                 self._taken = False
 
     def join(self, user: object) -> None:
-        """`user` runs engines here, until it leaves or is gone."""
+        """Register `user`, which runs engines here until it leaves or is garbage-collected."""
         self._users.add(user)
 
     def leave(self, user: object) -> None:
-        """The last one to leave frees the scratch memory, which the next may want less of."""
+        """Unregister `user`; the last one frees the scratch memory, of which the next may need less."""
         self._users.discard(user)
         if not self._users:
             self.scratch.release()
 
     def drop(self, memory: Memory) -> None:
-        """Free `memory`: at once, or with the next turn where somebody's is running.
+        """Free `memory` at once, or at the next turn if one is in progress.
 
-        Finalisers call this in whatever thread and moment they run; they must not wait for a turn to end, nor
-        free anything while a graph is recorded.
+        Finalisers call this from any thread at any time; they must not wait for a turn to end, nor free
+        memory while a graph is captured.
         """
         self._dropped.append(memory)
         if self._lock.acquire(blocking=False):

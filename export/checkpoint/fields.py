@@ -1,4 +1,4 @@
-"""Typed reading of a checkpoint's JSON configs: a wrong field is named, with what was found and what fits."""
+"""Typed reading of a checkpoint's JSON configs: errors name the field, what was found and what is allowed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ltxrt.engines.errors import CheckpointError
 from ltxrt.engines.parsing import json_input
 
 MAX_JSON_BYTES = json_input.SMALL  # the shard index of a 13B model is well under 1 MB
-MOST = 1e9  # of any number in a config; the largest, a rotary base, is 10000
+MOST = 1e9  # bound of any number in a config; the largest in use, a rotary base, is 10000
 _REQUIRED = object()
 
 
@@ -43,7 +43,7 @@ class Fields:
     where: str
 
     def integer(self, key: str, default: Any = _REQUIRED, most: int = 1 << 20) -> int:
-        """A whole number in 1..most: sizes are bounded, because they drive loops and allocations."""
+        """A whole number in 1..most: sizes are bounded, because they determine loops and allocations."""
         value = self._get(key, default)
         if type(value) is not int or not 1 <= value <= most:
             raise self._wrong(key, value, f"a whole number from 1 to {most}")
@@ -77,7 +77,7 @@ class Fields:
         return list(value)
 
     def must_be(self, supported: Mapping[str, Any]) -> None:
-        """Every field of `supported` that is present has that value: what differs is not built here."""
+        """Raise CheckpointError if a field of `supported` is present with another value."""
         for key, wanted in supported.items():
             value = self.data.get(key, wanted)
             if value != wanted:

@@ -1,4 +1,4 @@
-"""A model folder's tensors, named as diffusers and transformers do: one file, or shards and an index."""
+"""Tensors of a model folder in the layout of diffusers and transformers: one file, or shards and an index."""
 
 from __future__ import annotations
 
@@ -24,11 +24,9 @@ def folder_tensors(folder: Path) -> dict[str, StoredTensor]:
             return SafetensorsFile(single).tensors
     pickles = sorted(p.name for p in folder.glob("*.bin"))
     if pickles:
-        raise CheckpointError(
-            f"{folder}: holds only pickles ({pickles[0]}); convert them to safetensors first"
-        )
+        raise CheckpointError(f"{folder}: has only pickles ({pickles[0]}); convert them to safetensors first")
     names = " or ".join(f"{s}.safetensors" for s in _STEMS)
-    raise CheckpointError(f"{folder}: holds no {names} and no shard index; is the download complete?")
+    raise CheckpointError(f"{folder}: has no {names} and no shard index; is the download complete?")
 
 
 def _sharded(folder: Path, index: Path) -> dict[str, StoredTensor]:
@@ -55,7 +53,7 @@ def _sharded(folder: Path, index: Path) -> dict[str, StoredTensor]:
 
 
 def _shard_name(index: Path, shard: Any) -> str:
-    """A plain file name: the index is untrusted, and no path in it may leave its folder."""
+    """A shard's file name; CheckpointError for a path, because the index is untrusted."""
     if (
         not isinstance(shard, str)
         or Path(shard).name != shard

@@ -1,4 +1,4 @@
-"""One part of a checkpoint: a network's config and its tensors; and the check that the two agree."""
+"""A part of a checkpoint, a network's config and tensors, and the check that both agree."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Part(Generic[C]):
 
 
 def check_tensors(part: Part[Any], expected: Shapes, name: str = "checkpoint") -> None:
-    """Refuse a part whose tensors are not exactly `expected`; the error counts them and shows the first."""
+    """Raise CheckpointError, which shows the differences, unless the part's tensors are `expected`."""
     missing = [n for n in expected if n not in part.weights]
     surplus = [n for n in part.weights if n not in expected]
     reshaped = [
@@ -40,5 +40,5 @@ def check_tensors(part: Part[Any], expected: Shapes, name: str = "checkpoint") -
 
 
 def first(items: list[str]) -> str:
-    """The first few, for an error message."""
+    """The first few names, for an error message."""
     return ", ".join(items[:_SHOWN]) + (", …" if len(items) > _SHOWN else "")

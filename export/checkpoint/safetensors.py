@@ -109,7 +109,7 @@ def _checked_size(path: Path) -> int:
             f"{path}: is a pickle, which can run code when read; convert it to safetensors first"
         )
     if not path.is_file():
-        raise CheckpointError(f"{path}: is no regular file; a .safetensors file is needed here")
+        raise CheckpointError(f"{path}: is not a regular file; a .safetensors file is needed here")
     size = path.stat().st_size
     if size == 0:
         raise CheckpointError(f"{path}: is empty (0 bytes); download it again")

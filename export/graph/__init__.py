@@ -1,1 +1,1 @@
-"""ONNX graphs of any model: tracing, weights, FP8, the memory of activations."""
+"""ONNX graphs of any model: tracing, weights, FP8, memory of activations."""

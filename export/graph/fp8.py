@@ -1,11 +1,11 @@
-"""FP8 (E4M3): the projections of the transformer's middle blocks, as quantise/dequantise pairs in the graph;
-their self-attention's queries, keys and values too where that is asked for.
+"""FP8 (E4M3): quantise/dequantise pairs for the projections of the transformer's middle blocks, and
+optionally for the queries, keys and values of their self-attention.
 
 TensorRT fuses `Quantize → Dequantize → MatMul ← Dequantize(fp8 weight)` into an FP8 product if scales have
-the activations' type and nothing stands between dequantising and MatMul. Weights are stored as FP8 with a
-scale per output channel, found while they are streamed; activations have one scale each, from calibration.
-Our own pass, because ModelOpt's pins exclude the onnx and torch used here and its exporter traces the old
-way.
+the activations' type and nothing is between dequantising and MatMul. Weights are stored as FP8 with a scale
+per output channel, computed while they are streamed; activations have one scale each, from calibration. Our
+own pass, because ModelOpt's pinned dependencies exclude the onnx and torch used here and its exporter uses
+the old tracer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.parsing import json_input
 
-LARGEST = 448.0  # E4M3's largest number
+LARGEST = 448.0  # the largest number of E4M3
 SCALES_LIMIT = 16 << 20  # bytes
 SCHEMA = 1
 _SELF_ATTENTION = re.compile(r"(transformer_blocks\.(\d+)\.attn1)\.to_v\.weight")
@@ -34,7 +34,7 @@ _PROJECTION = re.compile(
 
 @dataclass(frozen=True)
 class Scales:
-    """Largest magnitudes that were seen at the inputs of projections, by weight name, and of attentions."""
+    """Largest magnitudes at the inputs of projections, by weight name, and of attentions."""
 
     amax: Mapping[str, float]
 
@@ -43,12 +43,12 @@ class Scales:
 
 
 def outer_blocks(layers: int) -> int:
-    """How many blocks at either end stay as they are: 3 of 48, 2 of 28; they carry most of an error."""
+    """How many blocks at either end are not quantised: 3 of 48, 2 of 28; they cause most of the error."""
     return max(1, round(layers / 16))
 
 
 def projections(names: Iterator[str] | Mapping[str, object], layers: int) -> list[str]:
-    """The weights that are quantised, of a transformer's weights."""
+    """Those of a transformer's weights that are quantised."""
     outer = outer_blocks(layers)
     matches = ((name, _PROJECTION.fullmatch(name)) for name in names)
     return [name for name, match in matches if match and outer <= int(match[1]) < layers - outer]
@@ -56,7 +56,7 @@ def projections(names: Iterator[str] | Mapping[str, object], layers: int) -> lis
 
 def attention_inputs(graph: ir.Graph, layers: int) -> dict[str, tuple[ir.Node, int]]:
     """Queries, keys and values of the middle blocks' self-attention, as `transformer_blocks.3.attn1.q`: the
-    operator and which of its inputs. Cross-attention is short and stays as it is.
+    operator and which of its inputs. Cross-attention is short and is not quantised.
     """
     found: dict[str, tuple[ir.Node, int]] = {}
     outer = outer_blocks(layers)
@@ -70,8 +70,8 @@ def attention_inputs(graph: ir.Graph, layers: int) -> dict[str, tuple[ir.Node, i
 
 
 def unscaled(name: str, node: ir.Node, head_size: int) -> float:
-    """What the operator's input is to be multiplied by to be the `name` of a scales file, which holds queries
-    without attention's scale. A graph multiplies them by it before the operator, or leaves that to it.
+    """The factor from the operator's input to the value that `name` means in a scales file, which has queries
+    without attention's scale. A graph applies it before the operator, or leaves it to the operator.
     """
     if not name.endswith(".q"):
         return 1.0
@@ -80,7 +80,9 @@ def unscaled(name: str, node: ir.Node, head_size: int) -> float:
 
 
 def _projection_of(value: ir.Value | None) -> str:
-    """The name of the weight whose product `value` is, behind its bias and what moves it into heads."""
+    """The name of the weight whose product is `value`, looking through the bias and the rearrangement into
+    heads.
+    """
     node = value.producer() if value is not None else None
     while node is not None and node.op_type in ("Transpose", "Reshape", "Add"):
         first = node.inputs[0]
@@ -90,7 +92,7 @@ def _projection_of(value: ir.Value | None) -> str:
 
 
 def read_scales(path: Path, wanted: list[str]) -> Scales:
-    """A scales file's magnitudes for `wanted`. Raises InputError where it is none, or of another model."""
+    """A scales file's magnitudes for `wanted`. Raises InputError for another file, or another model's."""
     try:
         data = json_input.read(path, SCALES_LIMIT)
         amax = {str(name): float(value) for name, value in data["amax"].items()}
@@ -98,7 +100,9 @@ def read_scales(path: Path, wanted: list[str]) -> Scales:
     except OSError as error:
         raise InputError(f"--scales {path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise InputError(f"--scales {path}: is no scales file; make one with ltx-parity calibrate") from error
+        raise InputError(
+            f"--scales {path}: is not a scales file; make one with ltx-parity calibrate"
+        ) from error
     missing = [name for name in wanted if name not in amax]
     wrong = [name for name in wanted if not (math.isfinite(amax.get(name, 1.0)) and amax.get(name, 1.0) > 0)]
     if schema != SCHEMA or missing or wrong:
@@ -112,7 +116,7 @@ def read_scales(path: Path, wanted: list[str]) -> Scales:
 
 
 def uncalibrated(wanted: list[str]) -> Scales:
-    """Scales of 1: every activation beyond 448 is cut, and small ones lose their digits."""
+    """Scales of 1: activations beyond 448 are clipped, and small ones lose precision."""
     return Scales(dict.fromkeys(wanted, LARGEST))
 
 
@@ -125,8 +129,7 @@ def insert(
     """Quantise the products that read the weights of `scales`; each weight's name → its scale initialiser.
     The inputs of `attentions`, from `attention_inputs`, are quantised too.
 
-    The weights' initialisers become FP8 without data, and so are their scales: both are filled while
-    streaming.
+    The weights' initialisers become FP8 without data; they and their scales are filled while streaming.
     """
     graph, found, shared = model.graph, {}, {}
     for name, (node, i) in attentions.items():
@@ -166,7 +169,7 @@ def _activation(
 
 
 def _weight(graph: ir.Graph, node: ir.Node, weight: ir.Value, base: ir.DataType) -> ir.Value:
-    """The weight's product of FP8 numbers and a scale per output channel, its last axis."""
+    """The product of the weight's FP8 numbers and a scale per output channel, its last axis."""
     name, shape = weight.name or "", weight.shape
     channels = shape[-1] if shape is not None else None
     weight.dtype = ir.DataType.FLOAT8E4M3FN
@@ -201,6 +204,6 @@ def quantise(weight: torch.Tensor, base: torch.dtype) -> tuple[torch.Tensor, tor
     """A weight (in, out) as FP8 and its scale per output (out,) in `base`, by which it was divided."""
     amax = weight.float().abs().amax(dim=0)
     scale = torch.where(amax > 0, amax / LARGEST, torch.ones_like(amax)).to(base)
-    # A scale that was rounded to zero would lose the channel; the smallest number that is kept does not.
+    # A scale that is rounded to zero would lose the channel; the smallest positive number does not.
     scale = torch.where(scale == 0, torch.finfo(base).tiny, scale)
     return (weight.float() / scale.float()).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scale

@@ -1,9 +1,8 @@
 """Layers shared by the traced modules. Knows nothing of checkpoints or ONNX files.
 
-Two rules hold for all of them. Weights that a MatMul reads are stored the way it reads them, (in, out), so
-that no backend has to transpose gigabytes on load. Norm statistics, sinusoids and rotations are computed in
-fp32 whatever the module's dtype: with bf16 statistics an affine-free RMS norm shrinks the latents' spread by
-a fifth.
+Two rules hold for all of them. Weights of a MatMul are stored as it reads them, (in, out), so that no backend
+has to transpose gigabytes on load. Norm statistics, sinusoids and rotations are computed in fp32 for every
+dtype of the module: with bf16 statistics an affine-free RMS norm reduces the latents' deviation by a fifth.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ def transposed_weights(module: nn.Module) -> frozenset[str]:
 
 
 def stored_shapes(build: Callable[[], nn.Module]) -> dict[str, tuple[int, ...]]:
-    """Every weight of `build()`'s module: name → shape as the checkpoint stores it (Linear is (out, in)).
+    """Every weight of `build()`'s module: name → shape in the checkpoint (Linear is (out, in)).
 
-    Nothing is allocated. Raises CheckpointError where the config's sizes are beyond what torch can address.
+    Nothing is allocated. Raises CheckpointError for sizes that torch cannot address.
     """
     try:
         with torch.device("meta"):
             module = build()
-    except (RuntimeError, TypeError, OverflowError) as error:  # torch's ways to say that a size overflows
+    except (RuntimeError, TypeError, OverflowError) as error:  # what torch raises when a size overflows
         raise CheckpointError(f"the config's sizes are impossible ({str(error).splitlines()[0]})") from error
     transposed = transposed_weights(module)
     shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
@@ -67,8 +66,8 @@ class RMSNorm(nn.Module):
 def rms_norm(x: Tensor, ones: Tensor, eps: float) -> Tensor:
     """RMS norm over the last axis without an affine part.
 
-    `ones` (D,) fp32 stands in for the weight: the ONNX operator wants one, and left to itself the exporter
-    makes one of the whole input's shape in every call.
+    `ones` (D,) fp32 is the weight, which the ONNX operator requires; without one, the exporter creates a
+    tensor of the input's shape in every call.
     """
     return functional.rms_norm(x.float(), ones.shape, ones, eps).to(x.dtype)
 
@@ -103,7 +102,7 @@ class TimestepEmbedder(nn.Module):
 
 
 class CombinedTimestepEmbedder(nn.Module):
-    """Holds the embedder under the checkpoint's name `timestep_embedder`."""
+    """Contains the embedder under the checkpoint's name `timestep_embedder`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

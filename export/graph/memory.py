@@ -1,10 +1,9 @@
-"""How much memory a graph's activations take at given sizes, without running it.
+"""The memory of a graph's activations at given sizes, computed without running it.
 
-Every tensor's shape is inferred from concrete inputs (the traced graphs leave many open), and every buffer
-lives from the node that makes it to the last that reads it, in the graph's own order, as in ONNX Runtime.
-Weights and what kernels use within one node (workspace) do not count; nor do the savings of fused and
-in-place operators, so the figure is a bound of the activations proper; with workspace, ONNX Runtime's CPU was
-seen to take up to 1.3 times as much.
+Every tensor's shape is inferred from concrete inputs (traced graphs leave many open), and every buffer lives
+from the node that writes it to the last that reads it, in the graph's order, as in ONNX Runtime. Not counted
+are weights, the kernels' workspace, and the savings of fused and in-place operators, so the result is a bound
+of the activations alone; with workspace, ONNX Runtime's CPU provider took up to 1.3 times as much.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ from onnx.reference import ReferenceEvaluator
 from ltxrt.engines.contract import Affine
 from ltxrt.engines.errors import InputError
 
-# Operators whose output is its first input's buffer under another shape.
+# Operators whose output is the first input's buffer with another shape.
 VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 INTEGERS = frozenset({ir.DataType.INT32, ir.DataType.INT64})
-FAR = 2**10  # a size at which what does not grow no longer matters
+FAR = 2**10  # a size at which constant parts do not matter
 Shapes = dict[str, TypeProto]
 Known = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Activations:
-    """The most bytes of activations alive at once, graph inputs and outputs among them, and the elements
-    of the largest single tensor."""
+    """The peak of activations in bytes, including graph inputs and outputs, and the number of elements of
+    the largest tensor."""
 
     bytes: int
     largest_elements: int
@@ -50,9 +49,9 @@ class PerCell:
 
 
 def peak(model: ir.Model, sizes: Mapping[str, int]) -> Activations:
-    """What `model` takes when its inputs' symbols have `sizes`; initialisers may be without data.
+    """The activations of `model` when its inputs' symbols have `sizes`; initialisers may be without data.
 
-    Raises InputError where `sizes` lacks a symbol.
+    Raises InputError if a symbol is missing in `sizes`.
     """
     types = _types(model, sizes)
     elements = {name: _elements(kind) for name, kind in types.items()}
@@ -68,20 +67,22 @@ def peak(model: ir.Model, sizes: Mapping[str, int]) -> Activations:
 def per_cell(model: ir.Model) -> PerCell:
     """Bounds over all sizes of one video, for the autoencoder's halves (symbols f, h, w; B is 1).
 
-    Every tensor has (a·f + b)·h·w + c elements, hence so have the bytes alive at a node, and the peak is the
-    largest of those. Per cell that is most for a single frame or for ever more of them, whichever node is the
-    largest there, so what bounds these two bounds all sizes.
+    Every tensor has (a·f + b)·h·w + c elements; so the bytes alive at a node have this form too, and the peak
+    is their maximum. Per cell it is largest either for a single frame or in the limit of many, whichever node
+    dominates there, so a bound for these two cases is a bound for all sizes.
     """
     smallest = _of_video(model, 1, 1)
     single, several, many = (_slope(model, frames) for frames in (1, FAR, 2 * FAR))
     growth = [(after - before) // FAR for after, before in zip(many, several)]
     bytes_per_cell, elements_per_cell = map(max, single, growth)
-    # At the smallest size the constant part of every node is within the peak.
+    # At the smallest size the peak includes the constant part of every node.
     return PerCell(smallest[0], bytes_per_cell, max(elements_per_cell, smallest[1]))
 
 
 def _slope(model: ir.Model, frames: int) -> tuple[int, int]:
-    """Bytes and largest elements that one more column of FAR rows adds, per row, in a large video."""
+    """Bytes and elements of the largest tensor that one more column of FAR rows adds, per row, in a large
+    video.
+    """
     before, after = (_of_video(model, frames, width) for width in (FAR, 2 * FAR))
     return (after[0] - before[0]) // FAR, (after[1] - before[1]) // FAR
 
@@ -94,7 +95,7 @@ def _of_video(model: ir.Model, frames: int, width: int) -> tuple[int, int]:
 def _types(model: ir.Model, sizes: Mapping[str, int]) -> Shapes:
     """Type and concrete shape of every value: inputs from `sizes`, the others from node to node.
 
-    Integers that the graph computes shapes with are computed on the way; no other data is looked at.
+    Integers from which the graph computes shapes are evaluated meanwhile; no other data is read.
     """
     types: Shapes = {v.name or "": _type(v, ir.Shape(_resolved(v, sizes))) for v in model.graph.inputs}
     known: Known = {}
@@ -128,7 +129,7 @@ def _type(value: ir.Value, shape: ir.Shape | None) -> TypeProto:
 
 
 def _infer(node: NodeProto, version: int, types: Shapes, known: Known) -> None:
-    """Add the outputs of `node` to `types`, and to `known` where they are integers that can be computed."""
+    """Add the outputs of `node` to `types`, and to `known` if they are integers that can be evaluated."""
     names = [name for name in node.input if name]
     schema = onnx.defs.get_schema(node.op_type, version, node.domain)
     data = {name: numpy_helper.from_array(known[name], name) for name in names if name in known}
@@ -152,10 +153,10 @@ def _attribute(node: NodeProto, name: str, default: int | None) -> int | None:
 
 
 def _dims(kind: TypeProto) -> list[int]:
-    """The dimensions of a value, every one of which is known."""
+    """The dimensions of a value, all of which must be known."""
     dims = kind.tensor_type.shape.dim
     if not kind.tensor_type.HasField("shape") or not all(dim.HasField("dim_value") for dim in dims):
-        raise InputError("the graph's shapes depend on its data; its memory cannot be told beforehand")
+        raise InputError("the graph's shapes depend on its data; its memory cannot be computed beforehand")
     return [dim.dim_value for dim in dims]
 
 
@@ -170,7 +171,7 @@ def _item_size(kind: TypeProto) -> int:
 def _lifetimes(model: ir.Model) -> Iterator[tuple[str, int, int]]:
     """Every buffer by its first value's name, with the first and the last node it must exist for.
 
-    The caller holds the inputs all along and is given the outputs at the end; weights are not counted.
+    Inputs live throughout, because the caller holds them, and outputs until the end; weights are not counted.
     """
     end = len(model.graph) - 1
     buffer = {name: name for name in model.graph.initializers}

@@ -1,7 +1,7 @@
-"""One component to one ONNX graph, without its weights.
+"""Traces one component to one ONNX graph, without its weights.
 
-The module is built and traced under fake tensors, so size and time do not depend on the weights; every
-parameter becomes an initialiser that has a name, a type and a shape but no data. `ltxrt.export.graph.weights`
+The module is built and traced with fake tensors, so size and time do not depend on the weights; every
+parameter becomes an initialiser with a name, a type and a shape but no data. `ltxrt.export.graph.weights`
 streams that in.
 """
 
@@ -29,8 +29,8 @@ OPSET = 23  # the first with Attention, RMSNormalization and RotaryEmbedding
 DTYPES = {"f32": torch.float32, "i64": torch.int64, "bool": torch.bool}
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-# Sizes that a trace is made at: distinct, and none of them 1, so that no two axes are taken for one another
-# and none is specialised. They leave no mark in the graph.
+# Sizes for tracing: distinct, and none of them 1, so that axes are neither identified with each other nor
+# specialised. The graph does not contain them.
 TRACE_SIZES = {"B": 2, "N": 24, "K": 3, "T": 7, "f": 3, "h": 4, "w": 5}
 
 
@@ -38,7 +38,7 @@ TRACE_SIZES = {"B": 2, "N": 24, "K": 3, "T": 7, "f": 3, "h": 4, "w": 5}
 class Traced:
     """A graph whose initialisers have no data yet, and the names of those that are stored transposed.
 
-    quantised: FP8 weights and the initialisers of their scales, which are filled with them.
+    quantised: FP8 weights and the initialisers of their scales, which are filled together.
     """
 
     model: ir.Model
@@ -65,7 +65,7 @@ def trace(build: Callable[[], nn.Module], contract: Contract, precision: str) ->
             verbose=False,
         )
         if program is None:
-            raise LtxrtError(f"torch.onnx.export made no graph of the {contract.component}")
+            raise LtxrtError(f"torch.onnx.export produced no graph of the {contract.component}")
         return Traced(_tidy(program.model, contract), transposed_weights(module))
 
 
@@ -81,7 +81,7 @@ def _dynamic_shapes(contract: Contract) -> dict[str, dict[int, object]]:
 
 
 def _tidy(model: ir.Model, contract: Contract) -> ir.Model:
-    """Drop the fake data, fold constants, name the outputs and their axes as the contract does."""
+    """Remove the fake data, fold constants, give the outputs and their axes the contract's names."""
     for value in model.graph.initializers.values():
         value.const_value = None
     for output, tensor in zip(model.graph.outputs, contract.outputs):
@@ -114,10 +114,10 @@ def _contract_shape(shape: ir.Shape | None, contract: Contract) -> ir.Shape | No
 
 
 def _simplify(model: ir.Model) -> None:
-    """Fold constants and shapes, share what is equal, drop what is unused.
+    """Fold constants and shapes, share equal nodes, remove unused ones.
 
-    onnxscript's own `optimize` also runs rewrite rules whose numbers match with a tolerance: they take the
-    autoencoder's epsilon of 1e-8 for zero and remove the addition. So the rules stay out.
+    onnxscript's `optimize` also runs rewrite rules whose constants match with a tolerance: they take the
+    autoencoder's epsilon of 1e-8 for zero and remove the addition. So they are not used.
     """
     passes.InlinePass()(model)
     optimizer.fold_constants_ir(model)
@@ -148,7 +148,7 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns about packages we do not use, axes that share a symbol and weights without data."""
+    """Suppress the exporter's warnings about unused packages, axes with one symbol, weights without data."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,8 +1,8 @@
-"""Stream a checkpoint's tensors into a traced graph's initialisers, one at a time.
+"""Streams a checkpoint's tensors into a traced graph's initialisers, one at a time.
 
-Each is read from the checkpoint, cast to the initialiser's type, transposed where a MatMul wants it so,
-appended to the external-data file and hashed on the way: peak memory is that of the largest tensor, whatever
-the model's size.
+Each is read from the checkpoint, cast to the initialiser's type, transposed for a MatMul, appended to the
+external-data file and hashed at the same time: peak memory is that of the largest tensor and does not depend
+on the model's size.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ IR_DTYPES = {
     torch.int64: ir.DataType.INT64,
     torch.float8_e4m3fn: ir.DataType.FLOAT8E4M3FN,
 }
-PAGE = 4096  # a backend maps external data by whole pages
+PAGE = 4096  # backends map external data in whole pages
 SMALL_ALIGNMENT = 64
 
 Progress = Callable[[int, int], None]  # bytes written so far, bytes in all
@@ -46,20 +46,22 @@ Progress = Callable[[int, int], None]  # bytes written so far, bytes in all
 
 @dataclass(frozen=True)
 class Written:
-    """The external-data file that was written: its size and hash."""
+    """Size and hash of the external-data file that was written."""
 
     bytes: int
     sha256: str
 
 
 def read(stored: StoredTensor) -> torch.Tensor:
-    """The tensor as stored. Read, not memory-mapped: a mapping of the checkpoint is resident memory."""
+    """The tensor as stored. Read instead of mapped: a mapping of the checkpoint counts as resident memory."""
     if stored.dtype not in TORCH_DTYPES:
         known = ", ".join(TORCH_DTYPES)
         raise CheckpointError(f"{stored.path}: {stored.name} is {stored.dtype}; weights may be {known}")
     data = np.fromfile(stored.path, np.uint8, stored.nbytes, offset=stored.offset)
     if data.nbytes != stored.nbytes:
-        raise CheckpointError(f"{stored.path} was cut while it was read, at {stored.name}; fetch it again")
+        raise CheckpointError(
+            f"{stored.path} was truncated while it was read, at {stored.name}; fetch it again"
+        )
     return torch.from_numpy(data).view(TORCH_DTYPES[stored.dtype]).view(stored.shape)
 
 
@@ -80,16 +82,16 @@ def stream(
 ) -> Written:
     """Write every weight initialiser to `data_path` and make the graph refer to it as `location`.
 
-    `constants` are buffers that no checkpoint holds; `scales` are factors for single weights. Initialisers
-    with a value (folded constants) stay in the graph.
+    `constants` are buffers that checkpoints do not contain; `scales` are factors for single weights.
+    Initialisers with a value (folded constants) stay in the graph.
     """
     filled = {value.name for value in traced.quantised.values()}
     initialisers = traced.model.graph.initializers.values()
     values = [v for v in initialisers if v.const_value is None and v.name not in filled]
     total = sum(_nbytes(v) for v in values)
     for scale in traced.quantised.values():
-        # Made before the weights pass through: small things that stay between large ones that go keep the
-        # heap from being reused, and memory grew with the model.
+        # Allocated before the weights are streamed: small allocations that stay, between large ones that
+        # are freed, keep the heap from being reused, and memory would grow with the model.
         scale.const_value = ir.tensor(
             torch.empty(_channels(scale), dtype=_torch_dtype(scale)), name=scale.name
         )
@@ -133,9 +135,9 @@ def _value(
 
 
 def _quantised(tensor: torch.Tensor, scale: ir.Value) -> torch.Tensor:
-    """The weight (in, out) as FP8; the scales of its outputs go into the graph."""
+    """The weight (in, out) as FP8; puts the scales of its outputs into the graph."""
     weight, steps = quantise(tensor, _torch_dtype(scale))
-    place = cast(torch.Tensor, cast(Any, scale.const_value).raw)  # what the initialiser wraps
+    place = cast(torch.Tensor, cast(Any, scale.const_value).raw)  # the initialiser's own array
     place.copy_(steps)
     return weight
 
@@ -154,13 +156,13 @@ def _channels(scale: ir.Value) -> int:
 
 
 def _check_range(stored: StoredTensor, tensor: torch.Tensor, dtype: torch.dtype) -> None:
-    """Refuse numbers that the cast would turn into infinities: every frame would be NaN."""
+    """Raise CheckpointError for numbers that would be infinite after the cast: every frame would be NaN."""
     limit = torch.finfo(dtype).max
     if torch.finfo(tensor.dtype).max <= limit or tensor.numel() == 0:
         return
     low, high = (float(v) for v in torch.aminmax(tensor))
     largest = max(-low, high)
-    if limit < largest < math.inf:  # what is infinite or NaN in the checkpoint is not the cast's doing
+    if limit < largest < math.inf:  # infinities and NaN of the checkpoint itself are not the cast's
         raise CheckpointError(
             f"{stored.path}: {stored.name} holds {largest:.6g}, more than the largest number of "
             f"{str(dtype).removeprefix('torch.')}, {limit:.6g}; export this component in bf16 or fp32"

@@ -1,6 +1,6 @@
-"""What a component's traced module is built from, resolved: no defaults left to guess, no version names.
+"""Configs from which a component's traced module is built: complete, without defaults or version names.
 
-Made from an official config, a diffusers config or the tensor shapes themselves.
+Made from an official config, a diffusers config or tensor shapes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class TransformerConfig:
     head_size: int
     in_channels: int
     out_channels: int
-    cross_attention_width: int  # width of the projected caption that attn2 reads
+    cross_attention_width: int  # width of the projected caption, the input of attn2
     caption_channels: int  # width of the text encoder's hidden states
     rope_theta: float = 10000.0
     rope_max_positions: tuple[float, float, float] = (20.0, 2048.0, 2048.0)
@@ -29,7 +29,7 @@ class TransformerConfig:
 
     @property
     def depth(self) -> int:
-        """How many blocks are built; every one has tensors of its own, here and in the other configs."""
+        """The number of blocks, each with its own tensors; the other configs have it as well."""
         return self.layers
 
     @property
@@ -41,9 +41,9 @@ class TransformerConfig:
 class VaeBlock:
     """One entry of `encoder.down_blocks` or `decoder.up_blocks`; its index there is its index in the tuple.
 
-    kind: `res` a group of `layers` residual blocks of one width; `res_xy` one residual block that changes the
-    width; `conv` a strided causal convolution; `space_to_depth` / `depth_to_space` a convolution whose
-    channels are folded out of or into space and time by `stride` (t, h, w).
+    kind: `res` a group of `layers` residual blocks of equal width; `res_xy` one residual block that changes
+    the width; `conv` a strided causal convolution; `space_to_depth` / `depth_to_space` a convolution with a
+    rearrangement between channels and space and time by `stride` (t, h, w).
     """
 
     kind: str
@@ -51,13 +51,13 @@ class VaeBlock:
     out_channels: int
     layers: int = 0
     stride: tuple[int, int, int] = (1, 1, 1)
-    residual: bool = False  # depth_to_space: add the shuffled input (space_to_depth always does)
+    residual: bool = False  # depth_to_space: add the rearranged input (space_to_depth always does)
     inject_noise: bool = False  # res: two Gaussian maps per residual block
 
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """The video autoencoder (official class `CausalVideoAutoencoder`), blocks in the order they run."""
+    """The video autoencoder (official class `CausalVideoAutoencoder`), blocks in the order of execution."""
 
     latent_channels: int
     patch_size: int
@@ -88,7 +88,7 @@ class UpsamplerConfig:
 
     latent_channels: int
     mid_channels: int
-    blocks: int  # residual blocks, before and again after the upsampling
+    blocks: int  # residual blocks before and again after the upsampling
     temporal: bool = False
 
     @property

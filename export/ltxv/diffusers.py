@@ -1,7 +1,7 @@
-"""diffusers and transformers configs (`config.json`, `scheduler_config.json`) to resolved configs.
+"""Converts diffusers and transformers configs (`config.json`, `scheduler_config.json`).
 
-Reference: diffusers `transformer_ltx.py`, `autoencoder_kl_ltx.py` (the constructors' own defaults stand for
-absent fields), transformers `T5Config`. A VAE's blocks come out in the official order and numbering.
+Reference: diffusers `transformer_ltx.py`, `autoencoder_kl_ltx.py` (absent fields have the constructors'
+defaults), transformers `T5Config`. A VAE's blocks are returned in the official order and numbering.
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ def vae_config(data: Mapping[str, Any]) -> VaeConfig:
             timestep_conditioning=fields.flag("timestep_conditioning", False),
         )
     except IndexError:
-        raise CheckpointError(
-            "vae/config.json: its block lists have lengths that do not belong together"
-        ) from None
+        raise CheckpointError("vae/config.json: its block lists have inconsistent lengths") from None
     if vae_graph(config) is None:
         raise CheckpointError(
             "vae/config.json: its blocks are not those of a released VAE (0.9.0, 0.9.1 or 0.9.5)"
@@ -125,7 +123,7 @@ def _encoder_blocks(fields: Fields) -> list[VaeBlock]:
 
 
 def _decoder_blocks(fields: Fields) -> list[VaeBlock]:
-    """The constructor walks every list from its end."""
+    """The constructor reads every list from its end."""
     widths = fields.integers("decoder_block_out_channels", _WIDTHS)[::-1]
     layers = fields.integers("decoder_layers_per_block", _LAYERS)[::-1]
     scaled = fields.flags("decoder_spatio_temporal_scaling", _SCALED)[::-1]
@@ -174,9 +172,9 @@ def text_encoder_config(data: Mapping[str, Any]) -> TextEncoderConfig:
 
 
 def scheduler_facts(data: Mapping[str, Any]) -> SchedulerFacts:
-    """`scheduler_config.json` (FlowMatchEulerDiscreteScheduler): dynamic shifting is the first releases'.
+    """`scheduler_config.json` (FlowMatchEulerDiscreteScheduler): with dynamic shifting in the first releases.
 
-    Without it, the condition pipeline hands it linear-quadratic sigmas (pipeline_ltx_condition.py).
+    Without it, the condition pipeline passes linear-quadratic sigmas (pipeline_ltx_condition.py).
     """
     fields = Fields(data, "scheduler_config.json")
     fields.must_be(_SCHEDULER_SUPPORTED)

@@ -1,4 +1,4 @@
-"""What the runtime must know about a component from its config and latent statistics."""
+"""The facts that the runtime needs about a component, from its config and latent statistics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STATISTICS = (LATENTS_MEAN, LATENTS_STD)
 
 
 def transformer_facts(config: TransformerConfig) -> TransformerFacts:
-    """Sizes and rotary parameters, as the host needs them."""
+    """Sizes and rotary parameters that the host computes with."""
     return TransformerFacts(
         layers=config.layers,
         heads=config.heads,
@@ -51,7 +51,7 @@ def vae_facts(config: VaeConfig, weights: Mapping[str, StoredTensor]) -> VaeFact
 
 
 def noise_maps(config: VaeConfig) -> tuple[NoiseMaps, ...]:
-    """Two maps per residual block that injects noise, gathered per resolution, in the order they are used."""
+    """Two maps per residual block that injects noise, grouped by resolution, in the order of use."""
     scale, counts = 1, dict[int, int]()
     for block in config.decoder_blocks:
         scale *= block.stride[1]

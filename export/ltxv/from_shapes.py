@@ -1,7 +1,8 @@
 """Configs from tensor names and shapes alone, for converted files without one. Official names, no prefix.
 
-Not everything can be read from shapes. The head count of a transformer cannot: both released widths have 32
-heads, so only those widths are accepted. A VAE must be one of the three released graphs; that fixes the rest.
+Shapes do not determine everything. A transformer's number of heads is not: both released widths have 32
+heads, so only those widths are accepted. A VAE must have one of the three released graphs, which determine
+the rest.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _STRIDES = {8: (2, 2, 2), 4: (1, 2, 2), 2: (2, 1, 1)}
 
 
 def transformer_config(shapes: Shapes) -> TransformerConfig:
-    """From names without prefix; `causal_rope` leaves no trace in shapes, so the caller sets it."""
+    """From names without prefix; shapes do not show `causal_rope`, so the caller sets it."""
     width, in_channels = _matrix(shapes, "patchify_proj.weight")
     if width not in _HEADS:
         known = " and ".join(map(str, _HEADS))
@@ -68,7 +69,7 @@ def _residual(block: VaeBlock) -> VaeBlock:
 
 
 def _blocks(shapes: Shapes, prefix: str, last: int) -> list[VaeBlock]:
-    """The blocks under `prefix`, whose last one puts out `last` channels."""
+    """The blocks under `prefix`; the last one has `last` output channels."""
     count = _count(shapes, re.escape(prefix) + r"\.(\d{1,4})\.")
     entering = [_entering(shapes, f"{prefix}.{i}") for i in range(count)]
     leaving = [*entering[1:], last]
@@ -79,7 +80,7 @@ def _entering(shapes: Shapes, block: str) -> int:
     for name in ("res_blocks.0.conv1.conv", "conv1.conv", "conv.conv", "conv"):
         if f"{block}.{name}.weight" in shapes:
             return _shape(shapes, f"{block}.{name}.weight")[1]
-    raise CheckpointError(f"vae: {block} holds no known tensors, and the file has no config")
+    raise CheckpointError(f"vae: {block} has no known tensors, and the file has no config")
 
 
 def _block(shapes: Shapes, block: str, entering: int, leaving: int) -> VaeBlock:
@@ -114,7 +115,7 @@ def _matrix(shapes: Shapes, name: str) -> tuple[int, int]:
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
-    """How many consecutive indices from 0 the names matching `pattern` hold."""
+    """The number of consecutive indices from 0 in names that match `pattern`."""
     found = {int(m[1]) for name in shapes if (m := re.match(pattern, name))}
     count = next(i for i in range(len(found) + 1) if i not in found)
     if not count:

@@ -1,4 +1,4 @@
-"""What a checkpoint is, in a few lines for people; behind `ltx-export inspect`."""
+"""A description of a checkpoint in a few lines of text, for `ltx-export inspect`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ FP8_WARNING = (
 
 
 def describe(path: str | Path) -> str:
-    """Lines on version, components, sizes, dtypes, config and licence; errors are `open_checkpoint`'s.
+    """Lines on version, components, sizes, dtypes, config and licence; raises as `open_checkpoint`.
 
-    Where torch is not installed, tensors are not compared with the config, and a line says so.
+    Without torch, tensors are not compared with the config, and a line says so.
     """
     torch = importlib.util.find_spec("torch") is not None
     checkpoint = open_checkpoint(path, check=torch)
@@ -56,7 +56,7 @@ def _part_lines(checkpoint: Checkpoint) -> list[str]:
 
 
 def is_fp8(weights: Mapping[str, StoredTensor]) -> bool:
-    """Whether some weights were cast to FP8, as the official FP8 files' are."""
+    """Whether some weights are FP8, as in the official FP8 files."""
     return any(tensor.dtype.startswith("F8") for tensor in weights.values())
 
 

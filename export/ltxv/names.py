@@ -1,7 +1,7 @@
-"""Tensor names: diffusers' to the official checkpoint's, and which stored tensors are no weights.
+"""Tensor names: diffusers' to the official checkpoint's, and which stored tensors are not weights.
 
-Every rule is anchored and a module path is matched whole, so `up_blocks.1` never touches `up_blocks.10`.
-Reference: diffusers `single_file_utils.py` (`convert_ltx_*`), which maps the other way.
+Every rule is anchored and matches whole module paths, so `up_blocks.1` never matches `up_blocks.10`.
+Reference: diffusers `single_file_utils.py` (`convert_ltx_*`), which maps in the other direction.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _VAE_OTHER = (
     (re.compile(r"^latents_mean$"), "per_channel_statistics.mean-of-means"),
     (re.compile(r"^latents_std$"), "per_channel_statistics.std-of-means"),
 )
-# Statistics nobody reads, and the norms without parameters, which the official loader drops too.
+# Unused statistics, and norms that have no parameters in the module; the official loader drops both too.
 _VAE_UNUSED = re.compile(
     r"per_channel_statistics\.(?!(?:mean|std)-of-means$)|(?:encoder|decoder)\..*(?:norm[12]|conv_norm_out)\."
 )
@@ -88,12 +88,12 @@ def vae_name(name: str, graph: str) -> str:
 
 
 def is_vae_weight(official_name: str) -> bool:
-    """False for tensors of official VAE files that no graph uses."""
+    """False for tensors in official VAE files that no graph uses."""
     return _VAE_UNUSED.match(official_name) is None
 
 
 def text_encoder_name(name: str) -> str | None:
-    """The name T5's encoder uses; None for a decoder's tensors. The embedding is always `shared.weight`."""
+    """The name in T5's encoder; None for a decoder's tensors. The embedding is always `shared.weight`."""
     if _TEXT_UNUSED.match(name):
         return None
     return "shared.weight" if name == "encoder.embed_tokens.weight" else name

@@ -1,7 +1,7 @@
-"""The official config JSON (single-file header, `__metadata__["config"]`) to and from resolved configs.
+"""Converts the official config JSON (single-file header, `__metadata__["config"]`) to our configs and back.
 
 Reference: Lightricks/LTX-Video `causal_video_autoencoder.py` (`from_config`, `Encoder`, `Decoder`) and
-`transformer3d.py`. What is not built here is refused by name; missing fields take the reference's defaults.
+`transformer3d.py`. Unsupported features are refused by name; absent fields have the reference's defaults.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ _VAE_SUPPORTED = {
     "encoder_spatial_padding_mode": "zeros",
     "decoder_spatial_padding_mode": "zeros",
 }
-# The reference's defaults for absent fields, where they are not what is supported.
+# The reference's defaults for absent fields, where they differ from the supported value.
 _VAE_DEFAULTS = {"norm_layer": "group_norm", "use_quant_conv": True, "latent_log_var": "per_channel"}
 _SAMPLERS = {"Uniform": "uniform", "LinearQuadratic": "linear_quadratic"}
 
 
 def transformer_config(data: Mapping[str, Any]) -> TransformerConfig:
-    """The header's `transformer` object, resolved."""
+    """The config in the header's `transformer` object."""
     fields = Fields(data, "transformer config")
     fields.must_be(_TRANSFORMER_SUPPORTED)
     in_channels = fields.integer("in_channels", 128)
@@ -80,14 +80,14 @@ def transformer_config(data: Mapping[str, Any]) -> TransformerConfig:
             causal_rope=fields.flag("causal_temporal_positioning", False),
             timestep_scale=fields.number(
                 "timestep_scale_multiplier", 1.0
-            ),  # the reference: absent, no scaling
+            ),  # in the reference, absent means no scaling
             norm_eps=fields.number("norm_eps", 1e-6),
         )
     )
 
 
 def checked_transformer(config: TransformerConfig) -> TransformerConfig:
-    """`config`, refused where the reference itself could not run it."""
+    """`config`; CheckpointError if the reference could not run it."""
     if config.cross_attention_width != config.width:
         raise CheckpointError(
             f"transformer config: cross_attention_dim is {config.cross_attention_width}; it must be heads × "
@@ -101,7 +101,7 @@ def checked_transformer(config: TransformerConfig) -> TransformerConfig:
 
 
 def official_transformer(config: TransformerConfig) -> dict[str, Any]:
-    """The header's `transformer` object for `config`: what `transformer_config` reads back."""
+    """The header's `transformer` object for `config`, the inverse of `transformer_config`."""
     return {
         **_TRANSFORMER_SUPPORTED,
         "num_layers": config.layers,
@@ -120,11 +120,11 @@ def official_transformer(config: TransformerConfig) -> dict[str, Any]:
 
 
 def vae_config(data: Mapping[str, Any]) -> VaeConfig:
-    """The header's `vae` object, resolved: blocks with explicit widths, in running order."""
+    """The config in the header's `vae` object: blocks with explicit widths, in the order of execution."""
     fields = Fields({**_VAE_DEFAULTS, **data}, "vae config")
     fields.must_be(_VAE_SUPPORTED)
     encoder = _entries(fields, "encoder_blocks", "encoder", _ENCODER_NAMES)
-    # The file lists the decoder like an encoder, pixels first; it runs from the other end.
+    # The file lists the decoder's blocks in reverse, from pixels to latents.
     decoder = _entries(fields, "decoder_blocks", "decoder", _DECODER_NAMES)[::-1]
     return VaeConfig(
         latent_channels=fields.integer("latent_channels"),
@@ -174,7 +174,7 @@ def _encoder_block(name: str, parameters: Fields, channels: int) -> VaeBlock:
 
 
 def space_to_depth(channels: int, wider: int, stride: tuple[int, int, int], where: str) -> VaeBlock:
-    """A folding downsampler; its widths must divide as the convolution and the mean over groups need."""
+    """A space-to-depth block; CheckpointError unless its widths divide as the convolution requires."""
     fold = math.prod(stride)
     if wider % fold or (channels * fold) % wider:
         raise CheckpointError(f"{where}: {channels} channels cannot be folded by {fold} into {wider}")
@@ -182,7 +182,7 @@ def space_to_depth(channels: int, wider: int, stride: tuple[int, int, int], wher
 
 
 def _decoder_blocks(entries: list[tuple[str, Fields]], base: int) -> tuple[VaeBlock, ...]:
-    """Widths start at `base` times every divisor on the way, so that the last block ends at `base`."""
+    """Widths start at `base` times all divisors, so that the last block ends at `base`."""
     channels = base * math.prod(_divisor(name, parameters) for name, parameters in entries)
     blocks: list[VaeBlock] = []
     for name, parameters in entries:
@@ -192,7 +192,7 @@ def _decoder_blocks(entries: list[tuple[str, Fields]], base: int) -> tuple[VaeBl
 
 
 def _divisor(name: str, parameters: Fields) -> int:
-    defaults = {"res_x_y": 2, "compress_all": 1}  # the reference reads a multiplier for these two only
+    defaults = {"res_x_y": 2, "compress_all": 1}  # the reference reads a multiplier only for these two
     return parameters.integer("multiplier", defaults[name], most=64) if name in defaults else 1
 
 
@@ -215,7 +215,7 @@ def _decoder_block(name: str, parameters: Fields, channels: int) -> VaeBlock:
 def depth_to_space(
     channels: int, narrower: int, stride: tuple[int, int, int], residual: bool, where: str
 ) -> VaeBlock:
-    """An unfolding upsampler; a residual one tiles its shuffled input to the output's width."""
+    """A depth-to-space block; a residual one repeats its rearranged input up to the output's width."""
     fold = math.prod(stride)
     if residual and (channels % fold or narrower % (channels // fold)):
         raise CheckpointError(f"{where}: {channels} channels cannot be unfolded by {fold} onto {narrower}")
@@ -223,7 +223,7 @@ def depth_to_space(
 
 
 def official_vae(config: VaeConfig) -> dict[str, Any]:
-    """The header's `vae` object for `config`: what `vae_config` reads back."""
+    """The header's `vae` object for `config`, the inverse of `vae_config`."""
     return {
         **_VAE_SUPPORTED,
         "latent_channels": config.latent_channels,
@@ -258,7 +258,7 @@ def _official_decoder(block: VaeBlock) -> list[Any]:
 
 
 def scheduler_facts(data: Mapping[str, Any], allowed_steps: Any) -> SchedulerFacts:
-    """The header's `scheduler` object and its top-level `allowed_inference_steps` (None where absent)."""
+    """The header's `scheduler` object and its top-level `allowed_inference_steps` (None if absent)."""
     sampler, shifting = data.get("sampler") or "Uniform", data.get("shifting")
     if not isinstance(sampler, str) or sampler not in _SAMPLERS:
         raise CheckpointError(
@@ -279,7 +279,7 @@ def scheduler_facts(data: Mapping[str, Any], allowed_steps: Any) -> SchedulerFac
 
 
 def official_scheduler(facts: SchedulerFacts) -> dict[str, Any]:
-    """The header's `scheduler` object for `facts` (its allowed steps stand beside it, at the top level)."""
+    """The header's `scheduler` object for `facts` (its allowed steps are at the top level instead)."""
     names = {ours: official for official, ours in _SAMPLERS.items()}
     return {
         "_class_name": "RectifiedFlowScheduler",

@@ -16,29 +16,28 @@ Tensors = dict[str, StoredTensor]
 
 
 def open_upsampler(path: Path) -> tuple[UpsamplerConfig, Tensors]:
-    """The config and tensors of the upsampler at `path`, a file or a folder with or over `latent_upsampler/`.
-
-    Raises CheckpointError for what is no upsampler, or one of a kind that no release has.
+    """The config and tensors of the upsampler at `path`, a file, its folder or the folder that contains
+    `latent_upsampler/`. Raises CheckpointError for anything else, and for an unreleased kind of upsampler.
     """
     if path.is_dir():
         folder = path / "latent_upsampler" if (path / "latent_upsampler").is_dir() else path
         config = load_json(folder / "config.json")
         if config.get("_class_name") != "LTXLatentUpsamplerModel":
             raise CheckpointError(
-                f"{folder}: config.json is of no latent upsampler; give one's folder or file"
+                f"{folder}: config.json is not a latent upsampler's; give the folder or file of one"
             )
         return _config(config, folder), dict(folder_tensors(folder))
     file = SafetensorsFile(path)
     if "initial_conv.weight" not in file.tensors or "config" not in file.metadata:
         raise CheckpointError(
-            f"{path}: is no latent upsampler (no initial_conv, or no config in its header); "
+            f"{path}: is not a latent upsampler (no initial_conv, or no config in its header); "
             "give ltxv-spatial-upscaler-….safetensors"
         )
     return _config(parse_json(file.metadata["config"], f"{path}: header config"), path), dict(file.tensors)
 
 
 def _config(data: Mapping[str, Any], where: Path) -> UpsamplerConfig:
-    """The config's fields; defaults are the official class's."""
+    """The config's fields, with the official class's defaults."""
     spatial, temporal = data.get("spatial_upsample", True), data.get("temporal_upsample", False)
     if spatial is temporal or data.get("dims", 3) != 3:
         raise CheckpointError(

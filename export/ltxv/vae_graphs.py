@@ -1,4 +1,4 @@
-"""The three VAE graphs of the releases, told apart by the sequence of their blocks."""
+"""The three VAE graphs of the releases, recognised by the sequence of their blocks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GRAPHS = tuple(_SIGNATURES)
 
 
 def vae_graph(config: VaeConfig) -> str | None:
-    """Which release's graph this is (`0.9.0`, `0.9.1`, `0.9.5`), of any widths; None for another one."""
+    """The first release with this graph (`0.9.0`, `0.9.1`, `0.9.5`), of any widths; None for other graphs."""
     signature = (_kinds(config.encoder_blocks), _kinds(config.decoder_blocks), config.timestep_conditioning)
     return next((name for name, known in _SIGNATURES.items() if known == signature), None)
 

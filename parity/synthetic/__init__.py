@@ -1,1 +1,1 @@
-"""Checkpoints of random weights in the real file layouts, for tests and dry runs."""
+"""Checkpoints with random weights in the real file layouts, for tests and dry runs."""

@@ -1,7 +1,7 @@
-"""Checkpoints of random weights in the real file layouts, for tests and dry runs; streamed.
+"""Writes checkpoints with random weights in the real file layouts, streamed, for tests and dry runs.
 
-Weights cannot be shipped. Random ones are drawn so that activations stay of order one, and a random model
-makes finite video that is not constant.
+Real weights cannot be included. Random ones are drawn so that activations stay of order one, and a random
+model makes finite video that is not constant.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ltxrt.export.ltxv.open import TRANSFORMER_PREFIX, VAE_PREFIX
 from ltxrt.parity.synthetic.tokenizer import write_tokenizer
 
 _CHUNK = 1 << 22  # elements drawn at a time: 16 MB of float32
-_SPARSE_FROM = 1 << 16  # a sparse file keeps its small tensors (norms, tables, statistics)
-# Siblings in the order in which their random values are drawn, which is not the modules': a checkpoint of one
-# seed has the same weights for ever. What is not named here is alike in all positions, or sorts by its name.
+_SPARSE_FROM = 1 << 16  # smaller tensors (norms, tables, statistics) are written in sparse files too
+# The order of drawing random values among siblings, which is not the modules' order, so that a seed always
+# gives the same weights. Names that are not listed here are equal in all positions, or sorted.
 _DRAWN = """
     patchify_proj adaln_single caption_projection transformer_blocks attn1 attn2 ff to_q to_k to_v to_out
     q_norm k_norm emb linear linear_1 linear_2 shared encoder decoder conv_in down_blocks up_blocks conv_out
@@ -50,7 +50,7 @@ def write_official(
 ) -> None:
     """The official single file: both components, their config in the header. `dtype` F32, F16 or BF16.
 
-    `fill` "sparse" leaves every large tensor a hole of zeros, so that full-size files cost no disk.
+    `fill` "sparse" leaves large tensors as holes of zeros, so that full-size files take no disk space.
     """
     shapes = {TRANSFORMER_PREFIX + n: s for n, s in weights_of("transformer", transformer).items()}
     shapes |= {VAE_PREFIX + n: s for n, s in weights_of("vae", vae).items()}
@@ -93,7 +93,7 @@ def write_upsampler(path: Path, config: UpsamplerConfig, seed: int = 0) -> None:
 
 
 def weights_of(part: str, config: Any) -> dict[str, tuple[int, ...]]:
-    """Name → shape of every weight of a checkpoint's part, in the order in which they are drawn."""
+    """Name → shape of every weight of a checkpoint's part, in the order of drawing."""
     from ltxrt.export.ltxv.components import part_shapes
 
     ranks = {word: rank for rank, word in enumerate(_DRAWN.split())}
@@ -167,7 +167,7 @@ def _header(
         entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
         position = end
     text = json.dumps(entries).encode()
-    text += b" " * (-len(text) % 8)  # tensors start aligned
+    text += b" " * (-len(text) % 8)  # aligns the tensors
     return len(text).to_bytes(8, "little") + text, position
 
 

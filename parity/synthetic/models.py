@@ -50,8 +50,8 @@ def full(version: str) -> Models:
 def tiny(version: str) -> Models:
     """A few kilobytes to a few megabytes, with a release's graphs, compression and schedule.
 
-    Widths keep the two rotary paddings of the releases: 32 mod 6 is 2, as in the 2B model, 64 mod 6 is 4, as
-    in the 13B model. Residual groups have one block, the first two, so that block indices are still tested.
+    Widths have the two rotary paddings of the releases: 32 mod 6 is 2, as in the 2B model, 64 mod 6 is 4, as
+    in the 13B model. Residual groups have one block, the first two, so that block indices are tested too.
     """
     row = versions.version(version)
     head_size = 16 if row.vae_graph == "0.9.5" else 8
@@ -121,7 +121,7 @@ _STRIDED: Blocks = [
     ["res_x", 3], ["compress_all", 1],
     ["res_x", 3], ["res_x", 4],
 ]  # fmt: skip
-_PLAIN = _STRIDED  # the first release has one list for both sides
+_PLAIN = _STRIDED  # the first release has one list for encoder and decoder
 _FOLDING: Blocks = [
     ["res_x", {"num_layers": 4}], ["compress_space_res", {"multiplier": 2}],
     ["res_x", {"num_layers": 6}], ["compress_time_res", {"multiplier": 2}],

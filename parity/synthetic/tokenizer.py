@@ -1,7 +1,7 @@
-"""A small but real tokenizer of T5's kind: a Unigram model over `▁`-marked words, with T5's special ids.
+"""A small but real tokenizer in T5's format: a Unigram model over `▁`-marked words, with T5's special ids.
 
 The vocabulary is the printable ASCII characters plus a short list of common words and endings, so that
-it fits a tiny test model; longer ones are not needed, because ids only index an embedding of random rows.
+it fits a tiny test model; more is not needed, because ids only index an embedding of random rows.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Images and videos: read as conditions, prepared, written."""
+"""Images and videos: reading conditions, preprocessing them, writing videos."""

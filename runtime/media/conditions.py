@@ -1,6 +1,6 @@
-"""The images and videos that a request gives, as pixels of a pass's size; all checks of them before any work.
+"""A request's images and videos as pixels of a pass's size, and all checks of them before any work.
 
-A condition is a file or an array; the arithmetic on its latents is in `conditioning_items`.
+A condition is a file or an array; the arithmetic on its latents is in `sampling/conditioning_items`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Array = NDArray[np.float32]
 
 
 def check(settings: Settings, vae: VaeFacts) -> None:
-    """Refuse conditions that do not fit the video, unreadable files, and a start that has no effect."""
+    """Raise InputError for conditions that do not fit, unreadable files, a source video without effect."""
     preparation(settings)
     items = [_expected(condition, settings, vae) for condition in settings.conditions]
     conditioning_items.check(items, settings.video.num_frames, vae)
@@ -53,7 +53,7 @@ def files(request: Request) -> list[Path]:
 
 
 def preparation(settings: Settings) -> Preparation:
-    """How files are made to fit: the request's choice, or the reference's habit."""
+    """How files are preprocessed: the request's choice, or the reference's behaviour."""
     return preparation_named(settings.request.preparation or settings.reference.preparation)
 
 
@@ -71,14 +71,14 @@ def read(
 
 
 def read_whole(settings: Settings, size: VideoShape, vae: VaeFacts) -> Array:
-    """Pixels (3,F,h,w) of the video to start from."""
+    """Pixels (3,F,h,w) of the source video."""
     if settings.request.input_video is None:
         raise InputError(f"{setting('input_video')}: there is none")
     return read(_whole(settings.request.input_video), settings, size, vae, scaled_first=True)
 
 
 def item(condition: Condition, pixels: Array) -> Item:
-    """Where a condition's pixels (3,n,h,w) go."""
+    """The item that says where a condition's pixels (3,n,h,w) go."""
     return Item(condition.frame, pixels.shape[1], condition.strength, condition.label)
 
 
@@ -87,7 +87,7 @@ def _whole(video: Path | str | Array) -> Condition:
 
 
 def _expected(condition: Condition, settings: Settings, vae: VaeFacts) -> Item:
-    """The item that a condition will be, found without reading all of it."""
+    """The item that a condition will become, found without reading the whole file."""
     if isinstance(condition.path, np.ndarray):
         return item(condition, _array(condition, settings))
     there, total = media.count(condition, settings.video.num_frames), settings.video.num_frames

@@ -1,4 +1,4 @@
-"""Image files to 8-bit pictures, and frames to a contact sheet. Pillow and NumPy."""
+"""Image files as 8-bit arrays, and frames as a contact sheet. Pillow and NumPy."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ltxrt.runtime.media.readers import damaged, open_image
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
 
-_BAND = 256  # rows that are converted at a time: some modes take 32 bytes a pixel on the way
-_UPRIGHT = {  # what turns a photo of an EXIF orientation
+_BAND = 256  # rows converted at a time: some modes take 32 bytes per pixel meanwhile
+_UPRIGHT = {  # EXIF orientation → the transposition that undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -30,15 +30,15 @@ WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # one channel of mor
 def read_image(path: Path, label: str) -> Picture:
     """An image file as (H,W,3) uint8.
 
-    The EXIF orientation is applied; transparency is laid over black; 16-bit grayscale is scaled from its full
-    range; other modes are converted to RGB. Raises InputError, beginning with `label`, for a file that is
-    missing, does not decode, or has values whose range is unknown.
+    The EXIF orientation is applied; transparency is composited over black; 16-bit grayscale is scaled from
+    its full range; other modes are converted to RGB. Raises InputError, beginning with `label`, for a file
+    that is missing, cannot be decoded, or has values of unknown range.
     """
     return picture(_open(path, label), label)
 
 
 def picture(image: Image.Image, label: str) -> Picture:
-    """A decoded image as `read_image` gives it."""
+    """A decoded image as `read_image` returns it."""
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
     with damaged(label):
@@ -56,10 +56,10 @@ def save_strip(frames: NDArray[np.uint8], path: Path, count: int = 8) -> None:
 
 
 def _open(path: Path, label: str) -> Image.Image:
-    """The decoded image, upright."""
+    """The decoded image in its upright orientation."""
     image = open_image(path, label)
     if image is None:
-        raise InputError(f"{label}: not an image that is read here; give a PNG, JPEG or WebP")
+        raise InputError(f"{label}: not an image in a supported format; give a PNG, JPEG or WebP")
     with damaged(label), image:
         image.load()
         turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))

@@ -1,4 +1,4 @@
-"""Work on items in a second thread, in their order, while the next ones are made."""
+"""Processes items in a second thread, in order, while the next ones are produced."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ Item = TypeVar("Item")
 
 @contextmanager
 def behind(work: Callable[[Item], None], waiting: int) -> Iterator[Callable[[Item], None]]:
-    """A function that hands items to `work` in a second thread, and waits where `waiting` of them wait.
+    """A function that passes items to `work` in a second thread, and blocks while `waiting` of them are
+    queued.
 
-    When the block ends, `work` is done with all items; where the block raises, with none of those that still
-    wait. What `work` raises is raised by the next hand-over, or at the end of the block.
+    When the block ends, `work` has processed all items; if the block raises, queued items are dropped. An
+    exception of `work` is raised by the next call, or at the end of the block.
     """
     items: queue.Queue[tuple[Item] | None] = queue.Queue(waiting)
     failures: list[BaseException] = []
@@ -25,7 +26,7 @@ def behind(work: Callable[[Item], None], waiting: int) -> Iterator[Callable[[Ite
     def consume() -> None:
         while (item := items.get()) is not None:
             if failures or dropped.is_set():
-                continue  # so that nobody waits for room
+                continue  # unblocks a caller that waits for room
             try:
                 work(*item)
             except BaseException as error:

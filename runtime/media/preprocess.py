@@ -1,9 +1,9 @@
-"""How a given image or frame is made to fit the video: crop, blur, codec, scaling; each a step of its own.
+"""Preprocessing of a conditioning image or frame: crop, blur, codec and scaling, each a separate step.
 
 Reference: official `load_image_to_tensor_with_resize_and_crop` and `crf_compressor.py`, which do the same to
-every frame of a video; compared in `tests/runtime/ltxv/test_official_parity.py`. A little blur and the traces
-of a codec make the image look like a frame of the training videos; a perfectly sharp one invites a still
-video.
+every frame of a video; compared in `tests/runtime/ltxv/test_official_parity.py`. A little blur and codec
+artefacts make the image look like a frame of the training videos; perfectly sharp ones tend to give still
+videos.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ KERNEL = np.exp(-0.5 * np.array([1.0, 0.0, 1.0]))  # Gaussian of sigma 1 at −1
 
 @dataclass(frozen=True)
 class Preparation:
-    """Which steps are taken: `crop` to the video's shape (else it is stretched), `blur`, `codec`; `scale` is
-    bilinear, without antialiasing, or bicubic, with it. A video to start from is scaled bicubically in any
-    case."""
+    """The steps of preprocessing: `crop` to the video's aspect ratio (otherwise it is stretched), `blur`,
+    `codec`; `scale` is bilinear without antialiasing, or bicubic with it. A source video is always scaled
+    bicubically.
+    """
 
     crop: bool
     blur: bool
@@ -50,9 +51,9 @@ STEPS = ("crop", "blur", "codec")
 
 
 def preparation_named(text: str) -> Preparation:
-    """One of PREPARATIONS, or single steps by name, as in "crop,codec", or "none"; scaled bilinearly.
+    """One of PREPARATIONS, or steps by name, as in "crop,codec", or "none"; scaled bilinearly.
 
-    Raises InputError for other words.
+    Raises InputError for other names.
     """
     if text in PREPARATIONS:
         return PREPARATIONS[text]
@@ -67,11 +68,11 @@ def preparation_named(text: str) -> Preparation:
 
 @dataclass(frozen=True)
 class Fit:
-    """What a picture is made to fit: `asked`, the video's (height, width), and `size`, that of a pass.
+    """The sizes to fit a picture to: `asked`, the requested (height, width), and `size`, that of a pass.
 
-    With two passes they differ, and so may their shapes. A picture is cropped to the shape asked for, once,
-    and stretched to the pass's. `scaled_first`: it is scaled to the size asked for before blur and codec, as
-    the frames of a video to start from are there; conditions pass them in the file's own size.
+    With two passes they differ, and so may their aspect ratios. A picture is cropped once, to the requested
+    ratio, and stretched to the pass's size. `scaled_first`: it is scaled to the requested size before blur
+    and codec, as the official pipeline does with a source video; conditions pass them in the file's own size.
     """
 
     asked: tuple[int, int]
@@ -93,7 +94,7 @@ def prepare(picture: Picture, fit: Fit, steps: Preparation) -> Array:
 
 
 def centre_crop(picture: Picture, height: int, width: int) -> Picture:
-    """The largest part (h',w',3) of the shape height:width, from the middle."""
+    """The largest centred part (h',w',3) with the aspect ratio height:width."""
     old_height, old_width = picture.shape[:2]
     wanted = width / height
     if old_width / old_height > wanted:
@@ -105,17 +106,18 @@ def centre_crop(picture: Picture, height: int, width: int) -> Picture:
 
 
 def blur(picture: Picture) -> Picture:
-    """A Gaussian of 3×3 with sigma 1, edges mirrored, cut to 8 bits as the codec takes them."""
+    """A 3×3 Gaussian with sigma 1 and mirrored edges, truncated to 8 bits, the codec's input."""
     if min(picture.shape[:2]) < 2:
-        return picture  # nothing beside it to mirror
+        return picture  # no neighbour to mirror
     line = (KERNEL / KERNEL.sum()).astype(np.float32)
-    scaled = picture.astype(np.float32) / np.float32(255)  # as there: the result is cut, so rounding shows
+    # as in torch: the result is truncated, so rounding matters
+    scaled = picture.astype(np.float32) / np.float32(255)
     return np.stack([_blurred(scaled[..., channel], line) for channel in range(3)], axis=-1)
 
 
 def _blurred(channel: Array, line: Array) -> Picture:
     """One channel (h,w) in 0..1, summed as torch's convolution sums: row by row, each product added unrounded
-    (that of two float32 is exact in float64)."""
+    (the product of two float32 is exact in float64)."""
     height, width = channel.shape
     wide = np.pad(channel, 1, mode="reflect")
     values = np.zeros_like(channel)
@@ -127,9 +129,9 @@ def _blurred(channel: Array, line: Array) -> Picture:
 
 
 def in_bands(step: Callable[[Picture], Picture], picture: Picture, rows: int = 256) -> Picture:
-    """A step that looks one row up and down, done for some `rows` at a time: the same, in less memory.
+    """Apply a step that reads one row above and below to `rows` at a time: the same result in less memory.
 
-    A blur takes some fifty bytes a pixel on the way, which is a gigabyte for a photo.
+    A blur takes about fifty bytes per pixel meanwhile, which is a gigabyte for a photo.
     """
     height, done = len(picture), np.empty_like(picture)
     for top in range(0, height, rows):
@@ -140,10 +142,10 @@ def in_bands(step: Callable[[Picture], Picture], picture: Picture, rows: int = 2
 
 
 def h264_round_trip(picture: Picture, crf: int = CRF) -> Picture:
-    """The picture (h,w,3) after one frame of H.264, less its last row or column where that is an odd one."""
+    """The picture (h,w,3) after one frame of H.264, without its last row or column if their number is odd."""
     even = np.ascontiguousarray(picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2])
     if even.size == 0:
-        return picture  # a single row or column has no even part
+        return picture  # H.264 needs at least two rows and columns
     memory = io.BytesIO()
     try:
         with av.open(memory, "w", format="mp4") as container:
@@ -161,7 +163,7 @@ def h264_round_trip(picture: Picture, crf: int = CRF) -> Picture:
             return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
     except av.error.FFmpegError as error:
         raise LtxrtError(
-            f"this PyAV cannot pass an image through libx264 ({error}); reinstall the package av, or give "
+            f"this PyAV cannot encode an image with libx264 ({error}); reinstall the package av, or give "
             f"{setting('preparation')} plain"
         ) from error
 

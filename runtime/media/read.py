@@ -1,6 +1,6 @@
-"""Images and videos that a user gives as conditions: naming them, looking at them, reading them as pixels.
+"""A user's images and videos: parsing how they are named, counting their frames, reading them as pixels.
 
-What a file is, its content decides: an animated GIF is a video. Reference: official `inference.py`
+A file's type is decided by its content: an animated GIF is a video. Reference: official `inference.py`
 (`load_media_file`).
 """
 
@@ -36,7 +36,7 @@ from ltxrt.runtime.media.readers import (
 Array = NDArray[np.float32]
 
 _PLACE = re.compile(r"(?P<path>.+)@(?P<frame>-?[0-9]+)(?::(?P<strength>[^:@/\\]+))?")
-# What a slip of the finger leaves behind a file's suffix.
+# What a typing error leaves behind a file's suffix.
 _NO_PLACE = re.compile(r"@(?:[^@/\\.]*|[0-9.:+-]*)$")
 
 
@@ -44,7 +44,7 @@ _NO_PLACE = re.compile(r"@(?:[^@/\\.]*|[0-9.:+-]*)$")
 class Condition:
     """A file, or pixels (3,H,W) or (3,n,H,W) float32 in −1..1, from `frame` on, with a strength of 0 to 1.
 
-    For messages: `text` is what the user wrote, `given_as` the setting that it was given as.
+    For messages: `text` is what the user wrote, `given_as` the name of the setting.
     """
 
     path: Path | str | NDArray[np.float32]
@@ -55,15 +55,15 @@ class Condition:
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         what = self.text or ("pixels" if isinstance(self.path, np.ndarray) else self.path)
         return f"{setting(self.given_as)} {what}"
 
 
 def parse(text: str) -> Condition:
-    """`MEDIA[@FRAME[:STRENGTH]]`; a name may hold @ and : itself.
+    """`MEDIA[@FRAME[:STRENGTH]]`; a name may contain @ and : as well.
 
-    Raises InputError for a frame that is no whole number of 0 or more, or a strength outside 0..1.
+    Raises InputError for a frame that is not a whole number of 0 or more, or a strength outside 0..1.
     """
     label = Condition(text).label
     match = _PLACE.fullmatch(text)
@@ -88,7 +88,7 @@ def _frame(text: str, label: str) -> int:
 def _exists(text: str) -> bool:
     try:
         return Path(text).exists()
-    except OSError:  # a name that no file can have
+    except OSError:  # not a possible name of a file
         return False
 
 
@@ -104,7 +104,7 @@ def _strength(text: str | None, label: str) -> float:
 
 
 def count(condition: Condition, limit: int) -> int:
-    """How many frames a file has, up to `limit`; 1 for an image. Raises InputError where it is unreadable."""
+    """How many frames a file has, up to `limit`; 1 for an image. Raises InputError if it is unreadable."""
     path = _file(condition)
     if _is_image(path, condition.label):
         read_image(path, condition.label)
@@ -113,9 +113,10 @@ def count(condition: Condition, limit: int) -> int:
 
 
 def trimmed(frames: int, start: int, num_frames: int, vae: VaeFacts) -> int:
-    """How many of a file's frames are used from frame `start` of a video on: 8k+1 of them (official rule).
+    """How many of a file's frames are used from frame `start` of a video on: 8k+1 (official rule).
 
-    What does not fit is cut off; a start beyond the end leaves the number as it is, to be refused.
+    Frames beyond the end are dropped; with a start beyond the end the number is unchanged, to be refused
+    later.
     """
     time = vae.temporal_compression
     fitting = min(frames, num_frames - start)
@@ -123,7 +124,7 @@ def trimmed(frames: int, start: int, num_frames: int, vae: VaeFacts) -> int:
 
 
 def read(condition: Condition, fit: Fit, num_frames: int, vae: VaeFacts, steps: Preparation) -> Array:
-    """A file's pixels (3,n,height,width) in −1..1: one frame of an image, those of a video that fit."""
+    """A file's pixels (3,n,height,width) in −1..1: one frame of an image, the used frames of a video."""
     path = _file(condition)
     if _is_image(path, condition.label):
         return prepare(read_image(path, condition.label), fit, steps)[:, None]
@@ -135,7 +136,7 @@ def read(condition: Condition, fit: Fit, num_frames: int, vae: VaeFacts, steps: 
 
 def _file(condition: Condition) -> Path:
     if isinstance(condition.path, np.ndarray):
-        raise InputError(f"{condition.label}: is no file")
+        raise InputError(f"{condition.label}: is not a file")
     return Path(condition.path)
 
 
@@ -149,12 +150,12 @@ def _is_image(path: Path, label: str) -> bool:
 
 
 def _frames(path: Path, label: str, limit: int) -> Iterator[Picture]:
-    """Up to `limit` frames (H,W,3) of a video or an animation, one at a time. InputError where none are."""
+    """Up to `limit` frames (H,W,3) of a video or animation, one at a time. InputError if there are none."""
     image, found, pixels = open_image(path, label), 0, 0
     frames = _video(path, label, limit) if image is None else _animation(image, label, limit)
     for frame in islice(frames, limit):
         found, pixels = found + 1, pixels + frame.shape[0] * frame.shape[1]
-        if pixels > VIDEO_PIXELS:  # where the header gave no number of frames
+        if pixels > VIDEO_PIXELS:  # the header did not say how many frames there are
             check_total(found, (frame.shape[1], frame.shape[0]), label)
         yield frame
     if not found:
@@ -170,20 +171,20 @@ def _animation(image: Image.Image, label: str, limit: int) -> Iterator[Picture]:
                 try:
                     image.seek(number)
                 except EOFError:
-                    if image.format == "GIF":  # where `there` was not counted
+                    if image.format == "GIF":  # `there` was not counted
                         return
                     raise
-                check_size(image.size, FRAME_PIXELS, label)  # a GIF grows with its frames
+                check_size(image.size, FRAME_PIXELS, label)  # a GIF's canvas can grow from frame to frame
                 image.load()
             yield picture(image, label)
 
 
 def _number(image: Image.Image, limit: int, label: str) -> int:
-    """How many frames there are; `limit` for a GIF of which so many fit, since counting reads all of it."""
+    """The number of frames; `limit` for a GIF that may have as many, because counting reads all of it."""
     if image.format == "GIF" and limit * image.width * image.height <= VIDEO_PIXELS:
         return limit
     with damaged(label):
-        return int(image.n_frames)  # type: ignore[attr-defined]  # the formats that have several
+        return int(image.n_frames)  # type: ignore[attr-defined]  # only formats with several frames have it
 
 
 def _video(path: Path, label: str, limit: int) -> Iterator[Picture]:
@@ -195,7 +196,7 @@ def _video(path: Path, label: str, limit: int) -> Iterator[Picture]:
 
 
 def _next(decoded: Iterator[Any], label: str) -> Picture | None:
-    """The next frame, upright, as its container says; None where the video ends."""
+    """The next frame, rotated as its container says; None at the end of the video."""
     with damaged(label):
         frame = next(decoded, None)
         if frame is None:

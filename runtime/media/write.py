@@ -1,6 +1,6 @@
 """Frames to a file, streamed and atomic: MP4, WebM, GIF or a folder of PNG. PyAV and Pillow.
 
-PyAV carries its FFmpeg libraries, so a deployment box needs no system package.
+PyAV includes FFmpeg's libraries, so a deployment machine needs no system package.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Frame = NDArray[np.uint8]  # (H, W, 3)
 
 @dataclass(frozen=True)
 class Format:
-    """How a suffix is encoded."""
+    """How a video with a certain suffix is encoded."""
 
     codec: str
     pix_fmt: str
@@ -46,7 +46,7 @@ class Format:
 
 
 FORMATS = {
-    # x264's macroblock tree reads memory that it has not written: with it, equal frames make unequal files.
+    # x264's macroblock tree reads uninitialised memory: with it, equal frames give different files.
     ".mp4": Format(
         "libx264",
         "yuv420p",
@@ -56,29 +56,29 @@ FORMATS = {
     ".webm": Format("libvpx-vp9", "yuv420p", {"crf": "24", "b": "0", "row-mt": "1", "cpu-used": "2"}, {}),
 }
 SUFFIXES = (*FORMATS, ".gif")
-THREADS = 4  # fixed, because x264's output depends on it: one video, one file, on any number of cores
+THREADS = 4  # fixed, because x264's output depends on it: the same file on any number of cores
 _GIF = ("gif",)  # read by FFmpeg in `read_video`, whose frames have times
 ALLOWED = f"{', '.join(SUFFIXES)}, or a name without suffix for a folder of PNG frames"
-# What looks like a format's suffix, the two known ones that begin with a digit among them. The rest of a name
-# behind a dot, as in fog-1.5 or take.2-final, is part of the name.
+# What counts as a format's suffix, including the two known ones that begin with a digit. Other text behind a
+# dot, as in fog-1.5 or take.2-final, is part of the name.
 _SUFFIX = re.compile(r"\.([a-z][a-z0-9]*|3gp|3g2)", re.IGNORECASE)
 
 
 def to_uint8(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Pixels (3, F, H, W) in −1..1, clipped, to frames (F, H, W, 3), rounded to the nearest value.
 
-    The official pipeline truncates instead, which darkens by half a step.
+    The official pipeline truncates instead, which darkens by half a level.
     """
     scaled = (pixels * np.float32(0.5) + np.float32(0.5)).clip(0, 1) * np.float32(255)
     return np.ascontiguousarray(np.rint(scaled).astype(np.uint8).transpose(1, 2, 3, 0))
 
 
 def check_output(path: Path) -> None:
-    """Refuse an output that could not be written; called before the work that would be lost."""
+    """Raise InputError for an output that cannot be written; called before the work that would be lost."""
     try:
         _check_place(path)
         _check_replaceable(path)
-        probe = _temporary(path)  # its very name, so that one too long is found here
+        probe = _temporary(path)  # with this name, to detect one that is too long
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
@@ -94,7 +94,7 @@ def _check_place(path: Path) -> None:
         raise InputError(f"{setting('output')} {path}: the suffix must be {ALLOWED}")
     if path.name in ("", "..") or "\0" in path.name:
         raise InputError(
-            f"{setting('output')} {path}: is no name; give the path of a file, or of a folder to be made"
+            f"{setting('output')} {path}: is not a file name; give a path for a file, or for a new folder"
         )
     parent = path.absolute().parent
     if not parent.is_dir():
@@ -112,7 +112,7 @@ def _check_place(path: Path) -> None:
 
 
 def _check_replaceable(path: Path) -> None:
-    """Refuse what the finished video, under its temporary name, could not be renamed to."""
+    """Raise InputError if the finished video, under its temporary name, could not be renamed to `path`."""
     if suffix_of(path) == "" and path.is_symlink():
         raise InputError(
             f"{setting('output')} {path}: is a link; give the folder it points to, {path.readlink()}"
@@ -129,11 +129,11 @@ def _check_replaceable(path: Path) -> None:
 
 
 def check_not_read(path: Path, files: Iterable[Path | str]) -> None:
-    """Refuse an output that would replace one of the files that the video is made from."""
+    """Raise InputError if the output would replace one of the video's input files."""
     for file in files:
         try:
             same = path.exists() and path.samefile(file)
-        except (OSError, ValueError):  # an input that is not there is told where it is read
+        except (OSError, ValueError):  # a missing input is reported where it is read
             continue
         if same:
             raise InputError(
@@ -142,7 +142,7 @@ def check_not_read(path: Path, files: Iterable[Path | str]) -> None:
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that names a format, in lower case; "" where the name has none: a folder of PNG frames."""
+    """The suffix that names a format, in lower case; "" for none, which means a folder of PNG frames."""
     return path.suffix.lower() if _SUFFIX.fullmatch(path.suffix) else ""
 
 
@@ -154,17 +154,17 @@ class _Sink(Protocol):
     def write(self, frame: Frame) -> None: ...
 
     def finish(self) -> None:
-        """Complete the file: all frames are in."""
+        """Complete the file after the last frame."""
 
     def close(self) -> None:
-        """Let go of the file, complete or not."""
+        """Close the file, complete or not."""
 
 
 class VideoWriter:
-    """Writes frames one at a time under a temporary name; the video appears under its own when all are in.
+    """Writes frames one at a time under a temporary name; the complete video is renamed to its own.
 
-    A context manager. After an exception, an interruption too, nothing is left behind.
-    Raises InputError for an output or a frame rate that cannot be, a frame of another size, and no frames.
+    A context manager. After an exception, interruptions included, no file is left.
+    Raises InputError for an impossible output or frame rate, a frame of another size, and no frames.
     """
 
     def __init__(
@@ -225,7 +225,7 @@ class VideoWriter:
 
     def _publish(self) -> None:
         if suffix_of(self.path) == "" and self.path.is_dir():
-            self.path.rmdir()  # empty, as check_output saw
+            self.path.rmdir()  # empty, as check_output has verified
         self.temporary.replace(self.path)
 
     def _discard(self) -> None:
@@ -251,8 +251,8 @@ class _Encoded:
         self.container.metadata.update(writer.metadata)
         self.stream.height, self.stream.width = writer.size
         self.stream.pix_fmt = form.pix_fmt
-        # Kept, because the container writes its own tick (1/1000 s in WebM) over the stream's with the first
-        # packet it gets, which is after the encoder's look-ahead of 25 frames and more.
+        # Kept, because the container replaces the stream's time base by its own (1/1000 s in WebM) with the
+        # first packet, which comes after the encoder's look-ahead of 25 frames or more.
         self.time_base = self.stream.time_base = 1 / writer.rate
         context: Any = self.stream.codec_context
         context.thread_count = THREADS
@@ -275,12 +275,12 @@ class _Encoded:
         self.container.close()
 
     def close(self) -> None:
-        with contextlib.suppress(av.error.FFmpegError):  # of a file that is thrown away
+        with contextlib.suppress(av.error.FFmpegError):  # of a file that is discarded
             self.container.close()
 
 
 class _Gif:
-    """A GIF has hundredths of a second and 256 colours; each frame gets a palette of its own."""
+    """A GIF, with times in hundredths of a second and a palette of 256 colours per frame."""
 
     def __init__(self, path: Path, rate: Fraction, metadata: Mapping[str, str]) -> None:
         self.path, self.rate = path, rate
@@ -291,7 +291,7 @@ class _Gif:
         self.images.append(Image.fromarray(frame).quantize(256, dither=Image.Dither.FLOYDSTEINBERG))
 
     def finish(self) -> None:
-        # Durations are whole hundredths: the rounding is carried over, so that the whole keeps time.
+        # Durations are whole hundredths: the rounding error is carried over, so that the total is right.
         edges = [round(100 * i / self.rate) for i in range(len(self.images) + 1)]
         durations = [10 * (b - a) for a, b in pairwise(edges)]
         first, *rest = self.images
@@ -330,8 +330,8 @@ class _Folder:
 
 
 def as_fraction(frame_rate: float) -> Fraction:
-    """The exact rate that a decimal stands for: 23.976 and 29.97 are the NTSC rates, 24000/1001 and so on."""
-    if not 0 < frame_rate <= sys.float_info.max:  # NaN compares false, and an int may be too large to convert
+    """The exact rate that a decimal means: 23.976 and 29.97 are the NTSC rates 24000/1001 and 30000/1001."""
+    if not 0 < frame_rate <= sys.float_info.max:  # NaN compares false; an int may be too large to convert
         raise InputError(f"frame rate {quoted(frame_rate)}: must be a number of frames per second above 0")
     whole = round(frame_rate * 1.001)
     ntsc = Fraction(whole * 1000, 1001)
@@ -341,7 +341,7 @@ def as_fraction(frame_rate: float) -> Fraction:
 
 
 def read_video(path: Path | str) -> tuple[NDArray[np.uint8], Fraction]:
-    """All frames (F, H, W, 3) and the frame rate. Raises InputError where the file does not decode."""
+    """All frames (F, H, W, 3) and the frame rate. Raises InputError if the file cannot be decoded."""
     label = str(path)
     with open_video(Path(path), label, _GIF) as (container, stream), damaged(label):
         frames = [f.to_ndarray(format="rgb24") for f in container.decode(stream)]
@@ -349,20 +349,20 @@ def read_video(path: Path | str) -> tuple[NDArray[np.uint8], Fraction]:
     if not frames:
         raise InputError(f"{path}: has no frames")
     if len({frame.shape for frame in frames}) > 1:
-        raise InputError(f"{path}: has frames of several sizes; they make no one array")
+        raise InputError(f"{path}: has frames of several sizes; they do not fit into one array")
     return np.stack(frames), Fraction(rate)
 
 
 def read_metadata(path: Path | str) -> dict[str, str]:
-    """What a written video says of itself: prompt, seed, bundle, parameters; and what its container adds.
+    """A written video's metadata: prompt, seed, bundle and parameters, and what its container adds.
 
-    Keys are lower case, which WebM does not keep. Raises InputError for a file that is no such video.
+    Keys are in lower case, which WebM does not preserve. Raises InputError if there are no metadata.
     """
     path = Path(path)
     try:
         return {str(key).lower(): str(value) for key, value in _metadata(path).items()}
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path}: has no metadata that can be read ({error})") from error
+        raise InputError(f"{path}: has no readable metadata ({error})") from error
 
 
 def _metadata(path: Path) -> Any:
@@ -378,5 +378,5 @@ def _metadata(path: Path) -> Any:
 
 
 def _file(path: Path) -> str:
-    """The name for FFmpeg, which takes what stands before a colon in a relative one for a protocol."""
+    """The name for FFmpeg, which takes the part before a colon in a relative name for a protocol."""
     return str(path.absolute())

@@ -1,7 +1,7 @@
-"""torch's CPU random numbers without torch: the same seed gives the same video as the reference.
+"""torch's CPU random numbers without torch, so that a seed gives the same video as in the reference.
 
-MT19937 seeded with the low 32 bits; 24-bit uniforms; Box–Muller over blocks of 16 from 16 numbers on, and in
-float64 one pair at a time below that (torch `normal_fill` and `at::normal_distribution<double>`).
+MT19937 seeded with the low 32 bits; 24-bit uniforms; Box–Muller over blocks of 16 for 16 numbers or more, and
+in float64 one pair at a time for fewer (torch `normal_fill` and `at::normal_distribution<double>`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ltxrt.engines.errors import InputError, setting
 
-Noise = Callable[[tuple[int, ...]], NDArray[np.float32]]  # a shape to standard normal numbers
+Noise = Callable[[tuple[int, ...]], NDArray[np.float32]]  # shape → standard normal numbers
 
 
 class Generator(Protocol):
@@ -34,24 +34,25 @@ BLOCK = 16  # eight radii, then eight angles
 class TorchCpuGenerator:
     """The numbers of `torch.Generator("cpu").manual_seed(seed)`, drawn in the same order.
 
-    Uniforms are torch's bit for bit, and so are normals below 16 at a time and strided ones; other normals
-    agree to 1e-6 with torch's vectorised kernels. Seeds that agree in their low 32 bits give the same
-    numbers, as in torch.
+    Uniforms equal torch's bit for bit, as do strided normals and those of fewer than 16 at a time; other
+    normals agree to 1e-6 with torch's vectorised kernels. Seeds with equal low 32 bits give the same numbers,
+    as in torch.
     """
 
     def __init__(self, seed: int) -> None:
         self._bits = np.random.RandomState(check_seed(seed) & 0xFFFFFFFF)
-        self._spare: float | None = None  # second number of the last float64 pair
+        self._spare: float | None = None  # the second number of the last float64 pair, not used yet
 
     def rand(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Uniform numbers in 0..1, as `torch.rand(shape, generator=…)`."""
+        """Uniform numbers in [0, 1), as `torch.rand(shape, generator=…)`."""
         return self._uniform(math.prod(shape)).reshape(shape)
 
     def randn(self, shape: tuple[int, ...], dtype: str = "f32") -> NDArray[np.float32]:
         """Standard normal numbers, as `torch.randn(shape, generator=…)`.
 
-        "bf16" gives those of `dtype=torch.bfloat16`, as float32: each is rounded at the end, and a last block
-        that is not whole is drawn afresh at once, where fp32 first draws a uniform for each of its numbers.
+        "bf16" gives those of `dtype=torch.bfloat16`, as float32: each is rounded at the end, and an
+        incomplete last block is drawn again at once, whereas fp32 first draws a uniform for each of its
+        numbers.
         """
         check_dtype(dtype)
         size = math.prod(shape)
@@ -62,7 +63,7 @@ class TorchCpuGenerator:
         """As `torch.randn_like` of a tensor with its axes permuted in memory; `shape` is memory's.
 
         torch fills only contiguous tensors in blocks. All others get float64 pairs, one number after the
-        other as they lie in memory (`normal_kernel`).
+        other in the order of memory (`normal_kernel`).
         """
         return self._pairs(math.prod(shape)).reshape(shape)
 
@@ -101,14 +102,14 @@ class TorchCpuGenerator:
 
 
 def check_seed(seed: int) -> int:
-    """The seed, refused where torch would refuse it."""
+    """The seed; InputError if torch would refuse it."""
     if not 0 <= seed < 2**64:
         raise InputError(f"{setting('seed')} {seed}: must be between 0 and 2**64 - 1")
     return seed
 
 
 def check_dtype(dtype: str) -> None:
-    """The types of which torch's numbers are known here."""
+    """Raise InputError unless torch's numbers of this type are reproduced here."""
     if dtype not in ("f32", "bf16"):
         raise InputError(f"noise of type {dtype!r}: must be f32 or bf16")
 
@@ -121,7 +122,7 @@ def bfloat16(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _box_muller(uniform: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Normals from a multiple of 16 uniforms; each block of 16 stays in place."""
+    """Normals from a multiple of 16 uniforms, block by block of 16."""
     halves = uniform.reshape(-1, 2, BLOCK // 2)
     radius = np.sqrt(np.float32(-2) * np.log(np.float32(1) - halves[:, 0]))
     angle = np.float32(2 * math.pi) * halves[:, 1]

@@ -1,6 +1,6 @@
-"""Noise from a file, to compare with another implementation: a `.npy` array of the initial latents.
+"""Initial latents from a `.npy` file, to compare with another implementation.
 
-The format is that of `numpy.lib.format`: a few words on type, order and shape, then the values.
+The format is that of `numpy.lib.format`: a header with type, order and shape, then the values.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from ltxrt.engines.errors import InputError, setting
 from ltxrt.runtime.media.readers import check_regular
 
-_HEADER_BYTES = 4096  # all that is looked at for the header, of which NumPy writes 128
+_HEADER_BYTES = 4096  # bytes read for the header; NumPy writes 128
 
 
 def own(noise: Path | str | NDArray[np.float32] | None, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
-    """A request's own noise, an array or a file of `shape`, checked; None where it has none.
+    """A request's own noise, an array or a file of `shape`, checked; None if it has none.
 
     Raises InputError for another shape or type, and as `load` does.
     """
@@ -33,10 +33,11 @@ def own(noise: Path | str | NDArray[np.float32] | None, shape: tuple[int, ...]) 
 
 
 def load(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The array at `path` as float32 of `shape`, (1, C, f, h, w); a file without the batch axis is taken too.
+    """The array at `path` as float32 of `shape`, (1, C, f, h, w); a file without the batch axis is accepted
+    too.
 
-    No more is read than a short header and what `shape` takes. Raises InputError for a file that is missing,
-    no regular one, cut, no .npy, not of floats, of another shape, or not finite.
+    Reads no more than a short header and the values of `shape`. Raises InputError for a file that is missing,
+    not regular, truncated, not .npy, not of floats, of another shape, or not finite.
     """
     label = f"{setting('noise')} {path}"
     check_regular(path, label)
@@ -65,12 +66,12 @@ def _array(file: IO[bytes], shape: tuple[int, ...], label: str) -> NDArray[np.fl
 
 
 def _header(file: IO[bytes], label: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    """Shape, whether the first axis runs fastest, and type. The file stands at the values afterwards."""
+    """Shape, whether the first axis varies fastest, and type; leaves the file at the first value."""
     head = io.BytesIO(file.read(_HEADER_BYTES))
     try:
         read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(head)]
         found = read(head)
-    except Exception as error:  # the header is Python text, and parsing it raises what parsers raise
+    except Exception as error:  # the header is Python text, whose parser raises several types
         raise _not_whole(label) from error
     file.seek(head.tell())
     return found
@@ -82,4 +83,4 @@ def _shown(shape: tuple[int, ...]) -> str:
 
 
 def _not_whole(label: str) -> InputError:
-    return InputError(f"{label}: is no whole .npy array of numbers; save it with np.save")
+    return InputError(f"{label}: is not a complete .npy array of numbers; save it with np.save")

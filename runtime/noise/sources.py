@@ -1,4 +1,4 @@
-"""Where a request's random numbers come from: which generator, and which draws share one."""
+"""A request's random numbers: which generator, and which draws share one."""
 
 from __future__ import annotations
 

@@ -388,6 +388,6 @@ def test_scales_that_are_none_are_refused_before_the_work(tiny_checkpoint, tmp_p
     plan = Plan(
         opened(tiny_checkpoint("0.9.5")), tmp_path / "b", {"transformer": "fp8"}, tmp_path / "scales.json"
     )
-    with pytest.raises(InputError, match="is no scales file"):
+    with pytest.raises(InputError, match="is not a scales file"):
         export_bundle(plan, Silent())
     assert not (tmp_path / "b").exists()

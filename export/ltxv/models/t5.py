@@ -1,4 +1,4 @@
-"""The T5 v1.1 encoder as it is traced. Parameter names are transformers' `T5EncoderModel`'s.
+"""The T5 v1.1 encoder to be traced. Parameter names are those of transformers' `T5EncoderModel`.
 
 Reference: T5 (arXiv 1910.10683) section 2.1; v1.1: gated GELU, no biases, no attention scaling, a relative
 position bias table in the first layer that all layers share.
@@ -21,8 +21,8 @@ from ltxrt.export.ltxv.config import TextEncoderConfig
 def relative_buckets(buckets: int, max_distance: int) -> Tensor:
     """Bucket of every distance (key − query) in −max_distance..max_distance, int64 (2·max_distance+1,).
 
-    All distances beyond the maximum share a bucket, so a table replaces the logarithm: another backend's
-    logarithm may round a distance into the neighbouring bucket.
+    All distances beyond the maximum share a bucket, so a table can replace the logarithm, which another
+    backend may round into the neighbouring bucket.
     """
     distance = torch.arange(-max_distance, max_distance + 1)
     half = buckets // 2
@@ -34,7 +34,7 @@ def relative_buckets(buckets: int, max_distance: int) -> Tensor:
 
 
 def embedding(rows: int, width: int) -> nn.Embedding:
-    """A table without random values: torch's own take two seconds on the meta device, once."""
+    """An embedding without random initialisation, whose first use on the meta device takes two seconds."""
     return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 
@@ -120,7 +120,7 @@ class T5Stack(nn.Module):
     def forward(self, x: Tensor, attention_mask: Tensor) -> Tensor:
         first = cast(T5Block, self.block[0]).layer[0]
         bias = cast(AttentionLayer, first).SelfAttention.position_bias(x.shape[1])
-        # Half the smallest finite number: adding the bias cannot overflow, and exp() of it is zero.
+        # Half the lowest finite number: adding the bias cannot overflow, and its exponential is zero.
         hidden = torch.where(attention_mask[:, None, None, :] > 0, 0.0, torch.finfo(x.dtype).min / 2)
         mask = bias.to(x.dtype) + hidden.to(x.dtype)
         for block in self.block:
@@ -141,17 +141,17 @@ class TextEncoder(nn.Module):
         return self.encoder(self.shared(input_ids), attention_mask).float()
 
 
-RESIDUAL = 2.0**-6  # holds activations up to 4 million in fp16; T5-XXL's pass 65 504
+RESIDUAL = 2.0**-6  # allows activations up to 4 million in fp16; those of T5-XXL exceed 65 504
 GATE = 2.0**-3
 
 
 def fp16_scales(config: TextEncoderConfig) -> dict[str, float]:
-    """Factors for the weights under which T5 in fp16 computes what it computes in fp32, without overflow.
+    """Factors for the weights with which T5 in fp16 computes the same function without overflow.
 
-    What is added to the residual stream (embedding, attention output, feed-forward output) becomes RESIDUAL
-    times as large; each layer reads the stream through an RMS norm, whose result is the same if its epsilon
-    is RESIDUAL² times as large (`fp16_config`). The gated product is kept small by GATE on one of its
-    factors. All are powers of two, so nothing is rounded.
+    What is added to the residual stream (embedding, attention output, feed-forward output) is scaled by
+    RESIDUAL; each layer reads the stream through an RMS norm, whose result is the same if its epsilon is
+    scaled by RESIDUAL² (`fp16_config`). GATE scales one factor of the gated product. All are powers of two,
+    which cause no rounding.
     """
     scales = {"shared.weight": RESIDUAL}
     for i in range(config.layers):
@@ -168,6 +168,6 @@ def fp16_config(config: TextEncoderConfig) -> TextEncoderConfig:
 
 
 def constants(config: TextEncoderConfig) -> dict[str, Tensor]:
-    """The buffers that no checkpoint holds, by name."""
+    """The buffers that checkpoints do not contain, by name."""
     buckets = relative_buckets(config.relative_buckets, config.relative_max_distance)
     return {"encoder.block.0.layer.0.SelfAttention.buckets": buckets}

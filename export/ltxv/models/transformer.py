@@ -1,6 +1,6 @@
-"""The diffusion transformer as it is traced: its `forward` is the tensor contract.
+"""The diffusion transformer to be traced: its `forward` is the tensor contract.
 
-Sees only tokens: the number of frames, the height and the width are in the rotary tables. Parameter names are
+Sees only tokens: number of frames, height and width are contained in the rotary tables. Parameter names are
 the official checkpoint's. Reference: LTX-Video (arXiv 2501.00103) section 2.2; official
 `ltx_video/models/transformers/transformer3d.py`; diffusers `transformer_ltx.py`.
 """
@@ -16,16 +16,16 @@ from torch.nn import functional
 from ltxrt.export.graph.layers import CombinedTimestepEmbedder, Linear, RMSNorm, layer_norm, rms_norm
 from ltxrt.export.ltxv.config import TransformerConfig
 
-# Rows of `perturbation_mask`, the contract's order.
+# Rows of `perturbation_mask` in the contract's order.
 ATTENTION_VALUES, ATTENTION_SKIP, WHOLE_BLOCK = range(3)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Interleaved rotation of the full width in fp32; x (B,N,D), tables (B,N·H,D/H/2) for H heads.
 
-    Every head has angles of its own, and the operator gives all heads the same. So a token's heads stand in
-    the operator's sequence axis, one after the other: its "head" is a head of the model and not the full
-    width, of which ONNX Runtime's CUDA kernel takes at most 1024.
+    Every head has its own angles, but the operator gives all heads the same ones. So a token's heads are laid
+    out in the operator's sequence axis: its "head" is a head of the model and not the full width, of which
+    ONNX Runtime's CUDA kernel takes at most 1024.
     """
     rows = x.float().reshape(x.shape[0], 1, -1, 2 * cos.shape[-1])
     rotated = torch.onnx.ops.rotary_embedding(rows, cos, sin, interleaved=True)
@@ -42,13 +42,13 @@ class Attention(nn.Module):
         self.to_k = Linear(context_width, config.width)
         self.to_v = Linear(context_width, config.width)
         self.to_out = nn.ModuleList([Linear(config.width, config.width)])
-        # Attention's scale is in the norm's fp32 result: TensorRT's parser multiplies 16-bit queries and keys
-        # by its root, which rounds both.
+        # Attention's scale is in the norm's fp32 result: TensorRT's parser would multiply 16-bit queries and
+        # keys by its square root, which rounds both.
         self.q_norm = RMSNorm(config.width, config.qk_norm_eps, factor=config.head_size**-0.5)
         self.k_norm = RMSNorm(config.width, config.qk_norm_eps)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attention of queries that are scaled; q (B,N,D), k and v (B,T,D), mask bool (B,1,N,T) → (B,N,D)."""
+        """Attention with scaled queries; q (B,N,D), k and v (B,T,D), mask bool (B,1,N,T) → (B,N,D)."""
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
         out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
         return out.transpose(1, 2).flatten(2)
@@ -73,7 +73,7 @@ class FeedForward(nn.Module):
 
 
 class Modulation:
-    """Per-token rows of the time embedding: computed for K distinct timesteps, gathered for N tokens."""
+    """Rows of the time embedding per token: computed for K distinct timesteps, gathered for N tokens."""
 
     def __init__(self, embedding: Tensor, timestep_index: Tensor) -> None:
         batch, distinct, _ = embedding.shape
@@ -85,7 +85,7 @@ class Modulation:
     def __call__(self, table: Tensor, factors: tuple[int, ...]) -> list[Tensor]:
         """`table` (R,D) plus the embedding, a (B,N,D) tensor per row, as 1 + row for those in `factors`.
 
-        The 1 is added to K rows, not to N tokens.
+        The 1 is added to K rows instead of N tokens.
         """
         values = (table.flatten() + self.embedding).split(table.shape[1], dim=1)
         rows = [1 + row if index in factors else row for index, row in enumerate(values)]
@@ -124,7 +124,7 @@ class Block(nn.Module):
         return torch.where(keep[WHOLE_BLOCK], hidden, start)
 
     def self_attention(self, x: Tensor, rope: tuple[Tensor, Tensor], keep: Tensor) -> Tensor:
-        """Rotated self-attention; a perturbed sample gives its values or input (STG, arXiv 2411.18664)."""
+        """Rotary self-attention; perturbed samples return their values or input (STG, arXiv 2411.18664)."""
         attn = self.attn1
         value = attn.to_v(x)
         q = rotate(attn.q_norm(attn.to_q(x)), *rope)
@@ -209,5 +209,5 @@ class Transformer(nn.Module):
 
 
 def constants(config: TransformerConfig) -> dict[str, Tensor]:
-    """The buffers that no checkpoint holds, by name."""
+    """The buffers that checkpoints do not contain, by name."""
     return {"ones": torch.ones(config.width)}

@@ -1,7 +1,7 @@
-"""The latent upsamplers as they are traced. Parameter names are the official checkpoint's.
+"""The latent upsamplers to be traced. Parameter names are the official checkpoint's.
 
-A network on the autoencoder's own latents, so the statistics are in the graph: normalised in, normalised out.
-Reference: official `latent_upsampler.py`; diffusers `modeling_latent_upsampler.py`.
+The network works on unnormalised latents; with the statistics in the graph, inputs and outputs are
+normalised. Reference: official `latent_upsampler.py`; diffusers `modeling_latent_upsampler.py`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class SpatialShuffle(nn.Module):
 
 
 class TemporalShuffle(nn.Module):
-    """A convolution whose channels (c t) become twice the frames, less the first: 2f − 1."""
+    """A convolution whose channels (c t) become twice the frames, without the first: 2f − 1."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class TemporalShuffle(nn.Module):
 
 
 class LatentUpsampler(nn.Module):
-    """Latents to more of them, as `ltxrt.engines.contract` says of both kinds of upsampler."""
+    """Latents to larger latents, as `ltxrt.engines.contract` says of both kinds of upsampler."""
 
     def __init__(self, config: UpsamplerConfig) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""The video autoencoder's two halves as they are traced. Parameter names are the official checkpoint's.
+"""The video autoencoder's two halves to be traced. Parameter names are the official checkpoint's.
 
-The encoder is causal in time, the decoder is not: its convolutions see one frame of the future. Latents cross
-the boundary normalised by the checkpoint's per-channel statistics. Reference: LTX-Video (arXiv 2501.00103)
+The encoder is causal in time, the decoder is not: its convolutions read one future frame. Latents outside of
+both are normalised by the checkpoint's per-channel statistics. Reference: LTX-Video (arXiv 2501.00103)
 section 2.1; official `causal_video_autoencoder.py`; diffusers `autoencoder_kl_ltx.py`.
 """
 
@@ -18,7 +18,7 @@ from ltxrt.export.graph.layers import CombinedTimestepEmbedder
 from ltxrt.export.ltxv.config import VaeBlock, VaeConfig
 
 Stride = tuple[int, int, int]
-Noise = Iterator[Tensor] | None  # the maps not yet used
+Noise = Iterator[Tensor] | None  # noise maps that are not used yet
 
 
 class CausalConv3d(nn.Module):
@@ -34,15 +34,15 @@ class CausalConv3d(nn.Module):
 
 
 def repeat_edges(x: Tensor, before: int, after: int) -> Tensor:
-    """The first frame `before` times more and the last `after` times, (B,C,F,H,W).
+    """Prepends `before` copies of the first frame and appends `after` of the last, (B,C,F,H,W).
 
-    Concatenated, not padded: ONNX Runtime has no CUDA kernel that pads bf16.
+    Concatenated instead of padded: ONNX Runtime has no CUDA kernel that pads bf16.
     """
     return torch.cat([frames(x, 0, 1)] * before + [x] + [frames(x, -1)] * after, dim=2)
 
 
 def frames(x: Tensor, start: int, end: int = sys.maxsize) -> Tensor:
-    """x[:, :, start:end] as one operator; that notation makes one for every axis it names, and copies."""
+    """x[:, :, start:end] as one operator; the notation makes one per axis, with copies."""
     return torch.ops.aten.slice(x, 2, start, end)
 
 
@@ -66,7 +66,7 @@ def unfold_space_time(x: Tensor, stride: Stride) -> Tensor:
 
 
 class ChannelLayerNorm(nn.Module):
-    """Layer norm over channels, held under the checkpoint's name `norm`."""
+    """Layer norm over channels, under the checkpoint's name `norm`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ def activate(x: Tensor, shift: Tensor | None, scale: Tensor | None) -> Tensor:
 
 
 class ResGroup(nn.Module):
-    """`layers` residual blocks of one width; in a timestep-conditioned decoder with their own embedder."""
+    """`layers` residual blocks of equal width; in a timestep-conditioned decoder with their own embedder."""
 
     def __init__(self, block: VaeBlock, eps: float, causal: bool, timestep_conditioning: bool) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class StridedConv(CausalConv3d):
 
 
 class SpaceToDepth(nn.Module):
-    """Convolution folded into channels, plus the folded input averaged over groups of channels."""
+    """A convolution rearranged into channels, plus the rearranged input averaged over groups of channels."""
 
     def __init__(self, block: VaeBlock) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ class SpaceToDepth(nn.Module):
 
 
 class DepthToSpace(nn.Module):
-    """Convolution unfolded into space and time; the residual form adds the unfolded input, repeated."""
+    """A convolution rearranged into space and time; the residual form adds the rearranged input, repeated."""
 
     def __init__(self, block: VaeBlock) -> None:
         super().__init__()
@@ -178,12 +178,12 @@ class DepthToSpace(nn.Module):
         y = unfold_space_time(self.conv(x), self.stride)
         if self.repeats:
             y = y + unfold_space_time(x, self.stride).repeat(1, self.repeats, 1, 1, 1)
-        # The first latent frame stands for one pixel frame, not for two.
+        # The first latent frame encodes one pixel frame, not two.
         return frames(y, self.stride[0] - 1)
 
 
 class SingleResBlock(ResBlock):
-    """The residual block that changes the width: unconditioned, standing for itself in the block list."""
+    """The residual block that changes the width: unconditioned, an entry of its own in the block list."""
 
     def __init__(self, block: VaeBlock, eps: float, causal: bool) -> None:
         super().__init__(block, eps, causal, timestep_conditioning=False)
@@ -204,7 +204,7 @@ def build_block(block: VaeBlock, config: VaeConfig, decoder: bool) -> nn.Module:
 
 
 class LatentStatistics(nn.Module):
-    """Per-channel mean and spread of the latents, fp32 in every precision; the names hold a dash."""
+    """Per-channel mean and deviation of the latents, fp32 in every precision; their names contain a dash."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -223,12 +223,12 @@ class Encoder(nn.Module):
         blocks = config.encoder_blocks
         self.conv_in = CausalConv3d(config.image_channels * config.patch_size**2, blocks[0].in_channels, True)
         self.down_blocks = nn.ModuleList(build_block(b, config, decoder=False) for b in blocks)
-        # One channel more than the latents: the log variance, which the mean of the posterior does not need.
+        # One channel more than the latents: the log variance, which the posterior's mean does not need.
         self.conv_out = CausalConv3d(blocks[-1].out_channels, config.latent_channels + 1, True)
 
     def forward(self, pixels: Tensor) -> Tensor:
         p = self.config.patch_size
-        # Patch order (c, width, height), width slower: the official patchify's.
+        # The official patchify's order: channels (c, width, height), the width varies slower than the height.
         x = pixels.unflatten(4, (-1, p)).unflatten(3, (-1, p)).permute(0, 1, 6, 4, 2, 3, 5).flatten(1, 3)
         x = self.conv_in(x.to(self.conv_in.conv.weight.dtype))
         for block in self.down_blocks:
@@ -282,7 +282,7 @@ class VaeEncoder(nn.Module):
 class VaeDecoder(nn.Module):
     """Normalised latents to pixels, as `ltxrt.engines.contract.vae_decoder` says.
 
-    A noise map's leading axis holds the maps of one resolution in the order in which the blocks use them.
+    A noise map's first axis has the maps of one resolution in the order in which blocks use them.
     """
 
     def __init__(self, config: VaeConfig) -> None:

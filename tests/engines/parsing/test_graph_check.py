@@ -120,13 +120,13 @@ def set_operator(domain, name):
         (entry("location", "other.bin"), "a file that the bundle does not record"),
         (entry("location", "*/_ORT_MEM_ADDR_/*"), "a file that the bundle does not record"),
         (entry("offset", "9" * 19), "takes 16 bytes, which are not in"),
-        (entry("offset", "9" * 400), "is no place in a file"),
-        (entry("offset", "-1"), "is no place in a file"),
+        (entry("offset", "9" * 400), "is not a position in a file"),
+        (entry("offset", "-1"), "is not a position in a file"),
         (entry("length", "12"), "takes 16 bytes, which are not in"),
-        (twice, "says unclearly where its data is"),
+        (twice, "states the location of its data ambiguously"),
         (lambda model: setattr(model.graph.input[0], "name", "ids"), "where the contract says input_ids"),
         (lambda model: model.graph.input.pop(), "where the contract says input_ids"),
-        (lambda model: model.graph.output.add(name="more"), "is no tensor"),
+        (lambda model: model.graph.output.add(name="more"), "is not a tensor"),
         (lambda model: model.graph.initializer[0].dims.extend([2**40, 2**40]), "an impossible shape"),
         (lambda model: model.graph.initializer[0].dims.append(-1), "an impossible shape"),
         (lambda model: setattr(model.graph.initializer[0], "data_type", 8), "of ONNX's type 8"),
@@ -158,7 +158,7 @@ def test_a_pipe_is_not_waited_for(bundle):
     path = bundle.path(bundle.graph("text_encoder").file)
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(BundleError, match="no regular file"):
+    with pytest.raises(BundleError, match="not a regular file"):
         check_graph(bundle, "text_encoder", "fp32")
 
 

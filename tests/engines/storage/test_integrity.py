@@ -169,5 +169,5 @@ def test_a_pipe_in_a_file_s_place_is_refused_and_not_waited_for(bundle):
     path = bundle.root / "onnx" / "transformer.fp32.data"
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(BundleError, match="is no regular file"):
+    with pytest.raises(BundleError, match="is not a regular file"):
         load_engine(bundle, "transformer")

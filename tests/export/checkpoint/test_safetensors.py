@@ -142,5 +142,5 @@ def test_header_length_is_bounded(tmp_path):
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match="is no regular file"):
+    with pytest.raises(CheckpointError, match="is not a regular file"):
         SafetensorsFile(tmp_path / "x.safetensors")

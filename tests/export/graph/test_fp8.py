@@ -215,12 +215,12 @@ def test_only_the_transformer_is_quantised(loud, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("words", "is no scales file"),
-        ('{"schema": 1}', "is no scales file"),
+        ("words", "is not a scales file"),
+        ('{"schema": 1}', "is not a scales file"),
         ('{"schema": 1, "amax": {"other": 2.0}}', "1 of 1 projections are missing"),
         ('{"schema": 1, "amax": {"w": 0.0}}', "it holds wrong numbers"),
-        ('{"schema": 1, "amax": {"w": NaN}}', "is no scales file"),
-        ('{"schema": 1, "amax": {"w": 1' + "0" * 400 + "}}", "is no scales file"),
+        ('{"schema": 1, "amax": {"w": NaN}}', "is not a scales file"),
+        ('{"schema": 1, "amax": {"w": 1' + "0" * 400 + "}}", "is not a scales file"),
         ('{"schema": 7, "amax": {"w": 1.0}}', "does not fit this transformer"),
     ],
 )

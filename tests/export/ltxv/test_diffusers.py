@@ -45,7 +45,7 @@ def test_saved_configs_are_read(reference, tmp_path):
         ),
         ({"patch_size_t": 2}, "patch_size_t is 2"),
         ({"block_out_channels": [8, 8, 8, 8]}, "not those of a released VAE"),
-        ({"layers_per_block": [1, 1]}, "lengths that do not belong together"),
+        ({"layers_per_block": [1, 1]}, "inconsistent lengths"),
         ({"timestep_conditioning": True}, "not those of a released VAE"),
     ],
 )

@@ -188,7 +188,7 @@ def test_text_encoder_refusals(official, tmp_path, folder):
     with pytest.raises(CheckpointError, match="is a T5 file; give its folder"):
         open_checkpoint(tmp_path / "alone" / "model.safetensors")
     (tmp_path / "alone" / "model.safetensors").rename(tmp_path / "alone" / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"holds only pickles \(pytorch_model\.bin\)"):
+    with pytest.raises(CheckpointError, match=r"has only pickles \(pytorch_model\.bin\)"):
         open_checkpoint(model, text_encoder=tmp_path / "alone")
     with pytest.raises(CheckpointError) as refused:
         open_checkpoint(model, text_encoder=tmp_path)

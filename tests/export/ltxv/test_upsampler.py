@@ -86,7 +86,7 @@ def written(path, config, tensors=None):
         ({"temporal_upsample": True}, "dims 3, spatial True, temporal True is of no release"),
         ({"spatial_upsample": False}, "spatial False, temporal False is of no release"),
         ({"mid_channels": "64"}, "upsampler sizes .* must be whole numbers"),
-        (None, "is no latent upsampler"),
+        (None, "is not a latent upsampler"),
     ],
 )
 def test_other_files_are_refused(tmp_path, config, message):
@@ -95,7 +95,7 @@ def test_other_files_are_refused(tmp_path, config, message):
 
 
 def test_a_main_checkpoint_is_no_upsampler(tiny_checkpoint):
-    with pytest.raises(CheckpointError, match="is no latent upsampler"):
+    with pytest.raises(CheckpointError, match="is not a latent upsampler"):
         open_upsampler(tiny_checkpoint("0.9.5") / "model.safetensors")
 
 

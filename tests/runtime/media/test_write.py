@@ -241,9 +241,9 @@ def test_outputs_that_a_finished_video_cannot_be_renamed_to(tmp_path, monkeypatc
         tmp_path / "loop": "is a link",
         tmp_path / ("n" * 300): "File name too long",
         Path("/proc"): "exists; give a new name",
-        Path(): "is no name",
-        Path(".."): "is no name",
-        Path("/"): "is no name",
+        Path(): "is not a file name",
+        Path(".."): "is not a file name",
+        Path("/"): "is not a file name",
     }
     for path, message in cases.items():
         with pytest.raises(InputError, match=message):
@@ -368,7 +368,7 @@ def test_what_is_no_video_is_refused(tmp_path):
         with pytest.raises(InputError, match=message):
             read_video(tmp_path / name)
     for name in ("v.mp4", "absent.mp4", "folder", "v.gif", "foreign.gif"):
-        with pytest.raises(InputError, match="no metadata that can be read"):
+        with pytest.raises(InputError, match="no readable metadata"):
             read_metadata(tmp_path / name)
 
 

@@ -41,13 +41,13 @@ def test_other_files_are_refused(tmp_path):
         load(tmp_path / "absent.npy", SHAPE)
     path = saved(tmp_path, NOISE)
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(InputError, match=r"is no whole \.npy array"):
+    with pytest.raises(InputError, match=r"is not a complete \.npy array"):
         load(path, SHAPE)
     path.write_text("words")
-    with pytest.raises(InputError, match=r"is no whole \.npy array"):
+    with pytest.raises(InputError, match=r"is not a complete \.npy array"):
         load(path, SHAPE)
     np.savez(tmp_path / "z.npz", NOISE)
-    with pytest.raises(InputError, match=r"is no whole \.npy array"):
+    with pytest.raises(InputError, match=r"is not a complete \.npy array"):
         load(tmp_path / "z.npz", SHAPE)
 
 
@@ -65,7 +65,7 @@ def header(words, version=1, values=b""):
 
 WORDS = "{'descr': '%s', 'fortran_order': False, 'shape': %s, }"
 FLOATS = "must be a .npy array of float32"
-WHOLE = r"is no whole \.npy array"
+WHOLE = r"is not a complete \.npy array"
 
 
 @pytest.mark.parametrize(

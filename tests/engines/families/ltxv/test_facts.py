@@ -82,8 +82,8 @@ def test_what_declares_no_bound_has_one(facts, data):
     for wrong, message in (
         ({"a": "x" * 70_000}, r"t\.a: must have at most 65536 characters"),
         ({str(i): "" for i in range(5000)}, "t: must have at most 4096 entries, has 5000"),
-        ({"x" * 300: ""}, "is no name"),
-        ({"\x1b]0;": ""}, "is no name"),
+        ({"x" * 300: ""}, "is not a name"),
+        ({"\x1b]0;": ""}, "is not a name"),
     ):
         with pytest.raises(BundleError, match=message):
             from_json(dict[str, str], wrong, "t")
