@@ -1,16 +1,34 @@
 """Load a bundle's component and call it: NumPy in, NumPy out, through whichever backend runs it.
 
-All checks against the contract are here, once; a backend only uploads and runs. A backend is a row in
-BACKENDS, whose module has `PRECISIONS` (per backend, the order of preference) and `load(path, options) ->
-Session`; one that runs other files than the graph has `locate(bundle, backend, component, precision, device)
--> tuple[Path, ...]` too, the first of which is the path and the others its alternatives, and
-`needs_graph(path) -> bool`: whether it reads the graph as well.
+All checks against the contract are here, once; a backend only uploads and runs.
+
+A backend is a row in BACKENDS: its name and its module, which may serve several. Whoever asks what there is
+(the runtime, doctor, parity, the benchmark) goes through the rows and the functions below, which ask the
+module; adding a backend is one module and one row. A module has
+
+    PRECISIONS: Mapping[str, tuple[str, ...]]
+        per backend the precisions that it runs, on whatever machine, the preferred one first
+    PACKAGES: Mapping[str, tuple[Package, ...]]
+        per backend the distributions that it needs
+    available(backend: str, device: int = 0) -> str
+        what it runs on here, in a few words, as "CPU" and the processor's name; raises MissingPackageError,
+        EngineError or InputError with the reason where it cannot run here. Loads no model.
+    load(path: Path, options: Options) -> Session
+
+and, where it runs engines that were built before, not a bundle's graphs themselves:
+
+    locate(bundle, backend, component, precision, device: int = 0) -> tuple[Path, ...]
+        the engines that fit, the one to load first, then its alternatives; InputError where there is none
+    needs_graph(path: Path) -> bool
+        whether the engine at `path` takes its weights from the graph's files
+    describe(bundle) -> Iterator[str]
+        a line for people for each engine in the bundle, of all the module's backends
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +38,7 @@ import numpy as np
 
 from ltxrt.engines.bundle import Bundle, adding
 from ltxrt.engines.contract import DTYPES, Contract
-from ltxrt.engines.errors import EngineError, InputError
+from ltxrt.engines.errors import EngineError, InputError, LtxrtError
 from ltxrt.engines.parsing.graph_check import check_graph
 from ltxrt.engines.parsing.text import quoted
 from ltxrt.engines.storage import integrity
@@ -32,6 +50,15 @@ BACKENDS: dict[str, str] = {
     "tensorrt_rtx": "ltxrt.engines.tensorrt.session",
 }
 MOST_THREADS = 1024  # each takes some 100 kB of memory before it does anything
+
+
+@dataclass(frozen=True)
+class Package:
+    """A distribution that a backend needs: what it is for, and the extra of ltxrt that brings it."""
+
+    distribution: str
+    purpose: str
+    extra: str
 
 
 @dataclass(frozen=True)
@@ -158,11 +185,58 @@ class Engine(BoundEngine):
         self.close()
 
 
-def preferred(backend: str) -> tuple[str, ...]:
-    """The precisions that `backend` runs, the one it prefers first. InputError for no such backend."""
+def _module(backend: str) -> Any:
+    """The backend's module. InputError for no such backend."""
     if backend not in BACKENDS:
         raise InputError(f"no backend is named {quoted(backend)}; they are {', '.join(BACKENDS)}")
-    return tuple(importlib.import_module(BACKENDS[backend]).PRECISIONS[backend])
+    return importlib.import_module(BACKENDS[backend])
+
+
+def preferred(backend: str) -> tuple[str, ...]:
+    """The precisions that `backend` runs, the one it prefers first. InputError for no such backend."""
+    return tuple(_module(backend).PRECISIONS[backend])
+
+
+def packages(backend: str) -> tuple[Package, ...]:
+    """The distributions that `backend` needs. InputError for no such backend."""
+    return tuple(_module(backend).PACKAGES[backend])
+
+
+def available(backend: str, device: int = 0) -> str:
+    """What `backend` runs on here, as "CPU …" or "GPU …" with its name; `device` is the number of the GPU.
+
+    Raises MissingPackageError, EngineError or InputError with the reason where it cannot run here.
+    """
+    return str(_module(backend).available(backend, device))
+
+
+def builds_engines(backend: str) -> bool:
+    """Whether `backend` runs engines that `ltx-export build-engines` made, and not the graphs themselves."""
+    return hasattr(_module(backend), "locate")
+
+
+def why_not(bundle: Bundle, component: str, backend: str, precision: str, device: int = 0) -> str | None:
+    """Why `backend` cannot run `component` in `precision` here, in a sentence; None where it can.
+
+    No file is read and no model loaded. InputError for no such backend, component or precision.
+    """
+    bundle.precision(component, precision)
+    if precision not in preferred(backend):
+        return f"{backend} does not run {precision}"
+    try:
+        available(backend, device)
+        files(bundle, component, backend, precision, device)
+    except LtxrtError as error:
+        return str(error)
+    return None
+
+
+def descriptions() -> Iterator[Callable[[Bundle], Iterator[str]]]:
+    """What lists a bundle's engines for people, once for each module that runs engines built before."""
+    for name in dict.fromkeys(BACKENDS.values()):
+        describe = getattr(importlib.import_module(name), "describe", None)
+        if describe is not None:
+            yield describe
 
 
 def choose(bundle: Bundle, component: str, backend: str, wanted: str | None = None) -> str:
@@ -194,9 +268,8 @@ def files(
     """
     chosen = choose(bundle, component, backend, precision)
     graph = bundle.components[component][chosen]
-    module = importlib.import_module(BACKENDS[backend])
-    if hasattr(module, "locate"):
-        return list(module.locate(bundle, backend, component, chosen, device))
+    if builds_engines(backend):
+        return list(_module(backend).locate(bundle, backend, component, chosen, device))
     return [bundle.path(file) for file in (graph.file, *graph.data)]
 
 
@@ -207,9 +280,8 @@ def check_files(bundle: Bundle, component: str, backend: str, precision: str, de
     What was hashed before in its present state is not read; else a gigabyte takes one or two seconds.
     """
     graph = bundle.components[component][precision]
-    module = importlib.import_module(BACKENDS[backend])
-    engines = files(bundle, component, backend, precision, device) if hasattr(module, "locate") else []
-    if not engines or any(map(module.needs_graph, engines)):
+    engines = files(bundle, component, backend, precision, device) if builds_engines(backend) else []
+    if not engines or any(map(_module(backend).needs_graph, engines)):
         integrity.check(bundle.root, (graph.file, *graph.data))
 
 
@@ -233,16 +305,15 @@ def load_engine(
     that is not installed, BundleError for a graph that export does not write or files that are not as
     recorded, EngineError for a graph that the backend refuses.
     """
-    preferred(backend)
+    module = _module(backend)
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise InputError(f"threads {quoted(threads)}: must be between 1 and {MOST_THREADS}")
-    module = importlib.import_module(BACKENDS[backend])
     chosen = choose(bundle, component, backend, precision)
     contract = bundle.contract(component)
     graph = bundle.components[component][chosen]
     path, *rest = files(bundle, component, backend, chosen, device)
     check_graph(bundle, component, chosen)
     check_files(bundle, component, backend, chosen, device)
-    others = tuple(rest) if hasattr(module, "locate") else ()
+    others = tuple(rest) if builds_engines(backend) else ()
     options = Options(contract, threads, backend, bundle.path(graph.file), calls, device, others)
     return Engine(contract, module.load(path, options))

@@ -1,75 +1,48 @@
-"""What this machine can run: packages, driver, GPU, a bundle's engines; and for each gap, a command."""
+"""What this machine can run: packages, processors, a bundle's engines; and for each gap, a command.
+
+Each registered backend answers for itself (`ltxrt.engines.backend`).
+"""
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-from ltxrt.engines.bundle import read_bundle
+from ltxrt.engines import backend
+from ltxrt.engines.bundle import Bundle, read_bundle
 from ltxrt.engines.errors import LtxrtError
-from ltxrt.engines.tensorrt import build as trt
-from ltxrt.engines.tensorrt import cache
-
-# Distribution, what it is for, the extra that brings it.
-PACKAGES = (
-    ("onnxruntime", "runs graphs on the CPU", "cpu"),
-    ("onnxruntime-gpu", "runs graphs on NVIDIA GPUs", "cuda"),
-    ("tensorrt", "runs engines on NVIDIA GPUs", "tensorrt"),
-    ("tensorrt-rtx", "builds engines anywhere, runs them on RTX GPUs", "tensorrt-rtx"),
-    ("cuda-bindings", "GPU memory for both TensorRTs", "tensorrt"),
-)
+from ltxrt.engines.host import package_version
 
 
 def report(bundle: Path | None) -> Iterator[str]:
     """Lines for people, one for each thing that was looked at."""
-    yield f"python {platform.python_version()}, ltxrt {_version('ltxrt') or 'not installed'}"
-    for name, purpose, extra in PACKAGES:
-        found = _version(name)
-        yield f"{name} {found}" if found else f"{name} missing ({purpose}): pip install 'ltxrt[{extra}]'"
-    yield from _gpu()
+    yield f"python {platform.python_version()}, ltxrt {package_version('ltxrt') or 'not installed'}"
+    packages = {p.distribution: p for name in backend.BACKENDS for p in backend.packages(name)}
+    for name, package in packages.items():
+        found = package_version(name)
+        missing = f"{name} missing ({package.purpose}): pip install 'ltxrt[{package.extra}]'"
+        yield f"{name} {found}" if found else missing
+    for name in backend.BACKENDS:
+        yield f"{name}: {_state(name)}"
     if bundle is not None:
         yield from _bundle(bundle)
 
 
-def _version(name: str) -> str | None:
+def _state(name: str) -> str:
     try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _gpu() -> Iterator[str]:
-    for backend in trt.FLAVOURS:
-        try:
-            yield f"{backend}: GPU {trt.gpu_name(backend)}"
-        except LtxrtError as error:
-            yield f"{backend}: not usable here: {error}"
+        return backend.available(name)
+    except LtxrtError as error:
+        return f"not usable here: {error}"
 
 
 def _bundle(path: Path) -> Iterator[str]:
     opened = read_bundle(path)
     graphs = ", ".join(f"{name} ({', '.join(g)})" for name, g in opened.components.items())
     yield f"{path}: LTX-Video {opened.version}; graphs: {graphs}"
-    installed = trt.installed()
-    found = cache.engines(opened, installed)
-    for engine in found:
-        place = engine.path.relative_to(opened.root)
-        yield f"{place}: {engine.problem or _fits(engine, installed)}"
-    if not found:
-        yield "no engines: ltx-export build-engines --bundle … --profile 512x768x97"
+    yield from _engines(opened)
 
 
-def _fits(engine: cache.Found, installed: Mapping[str, str | None]) -> str:
-    """What an engine without a known problem fits: nothing is known of a package that is not there."""
-    if engine.record is None:
-        return "has no record"
-    backend = engine.record.backend
-    version = installed.get(backend)
-    if version is not None:
-        return f"fits the bundle and the installed {backend} {version}"
-    wanted = f"fits the bundle; it takes {backend} {engine.record.backend_version}"
-    if backend not in trt.FLAVOURS:
-        return f"{wanted}, which this ltxrt does not know"
-    return f"{wanted}, and no {backend} is installed: pip install 'ltxrt[{trt.FLAVOURS[backend].extra}]'"
+def _engines(bundle: Bundle) -> Iterator[str]:
+    lines = [line for describe in backend.descriptions() for line in describe(bundle)]
+    yield from lines or ["no engines: ltx-export build-engines --bundle … --profile 512x768x97"]

@@ -14,14 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from ltxrt.engines.backend import Options
+from ltxrt.engines.backend import Options, Package
 from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import EngineError, InputError, InterruptedRunError, MissingPackageError
+from ltxrt.engines.host import cpu_name
 
 # The CPU has fp32 kernels, runs fp16 graphs between casts, and has next to nothing for bf16.
 PRECISIONS = {
     "onnxruntime": ("fp32", "fp16", "fp8-fp16"),
     "onnxruntime_cuda": ("fp16", "bf16", "fp32", "fp8-fp16"),
+}
+PACKAGES = {
+    "onnxruntime": (Package("onnxruntime", "runs graphs on the CPU", "cpu"),),
+    "onnxruntime_cuda": (Package("onnxruntime-gpu", "runs graphs on NVIDIA GPUs", "cuda"),),
 }
 DEVICES = {"onnxruntime": "cpu", "onnxruntime_cuda": "cuda"}
 CUDA: dict[str, str] = {
@@ -88,7 +93,13 @@ class OrtSession:
         self._session = None
 
 
-def available(backend: str, index: int = 0) -> list[Any]:
+def available(backend: str, device: int = 0) -> str:
+    """What `backend` runs on. Whether a CUDA GPU is really there only loading a graph shows."""
+    providers(backend, device)
+    return f"CPU {cpu_name()}" if DEVICES[backend] == "cpu" else f"GPU {device}, through CUDA"
+
+
+def providers(backend: str, index: int = 0) -> list[Any]:
     """The providers that run `backend`'s graphs, on the GPU `index`; raises where it cannot run here."""
     device = DEVICES[backend]
     try:
@@ -111,14 +122,14 @@ def load(path: Path, options: Options) -> OrtSession:
         raise InputError(
             f"--device {options.device}: must be the number of a GPU, from 0, for a backend that runs on one"
         )
-    providers = available(options.backend, options.device)
+    chosen = providers(options.backend, options.device)
     import onnxruntime
 
     component = options.contract.component
     _refuse_other_encodings(path)
     try:
         session = onnxruntime.InferenceSession(
-            str(path), _session_options(component, options.threads, options.calls), providers=providers
+            str(path), _session_options(component, options.threads, options.calls), providers=chosen
         )
     except Exception as error:  # as above
         raise _failure(component, "load", error) from error

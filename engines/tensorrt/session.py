@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ltxrt.engines.backend import Options
+from ltxrt.engines.backend import Options, Package
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.contract import DTYPES, Contract
 from ltxrt.engines.errors import EngineError, InputError, InterruptedRunError
@@ -33,6 +33,16 @@ from ltxrt.engines.tensorrt.profiles import Profile, from_json, pick
 
 # No fp8-fp16: RTX keeps an FP8 product in the base's type before it is scaled, and fp16 ends at 65504.
 PRECISIONS = dict.fromkeys(trt.FLAVOURS, ("fp8", "bf16", "fp16", "fp32"))
+PACKAGES = {
+    "tensorrt": (
+        Package("tensorrt", "runs engines on NVIDIA GPUs", "tensorrt"),
+        Package("cuda-bindings", "GPU memory for both TensorRTs", "tensorrt"),
+    ),
+    "tensorrt_rtx": (
+        Package("tensorrt-rtx", "builds engines anywhere, runs them on RTX GPUs", "tensorrt-rtx"),
+        Package("cuda-bindings", "GPU memory for both TensorRTs", "tensorrt"),
+    ),
+}
 GRAPHS = "LTXRT_CUDA_GRAPHS"  # environment: 1 repeats equal calls as CUDA graphs
 TEXT = "T"  # text tokens, the one symbol whose padding a mask hides
 TEXT_STEP = 64
@@ -187,6 +197,12 @@ class TrtSession:
         if self._loaded is not None:
             self._loaded.close()
         self._loaded = self._chosen = None
+
+
+def available(backend: str, device: int = 0) -> str:
+    """The GPU that `backend` builds and runs engines for."""
+    target(backend, device)
+    return f"GPU {trt.gpu_name(backend, device)}"
 
 
 def locate(bundle: Bundle, backend: str, component: str, precision: str, device: int = 0) -> tuple[Path, ...]:

@@ -8,7 +8,6 @@ torch and diffusers are imported by the workers alone.
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import os
 import platform
 import resource
@@ -25,7 +24,7 @@ import click
 
 from ltxrt.engines.cli_base import ltxrt_command
 from ltxrt.engines.errors import InputError, MissingPackageError
-from ltxrt.parity.environment import cpuinfo
+from ltxrt.engines.host import cpu_name, cpuinfo, package_version
 
 if TYPE_CHECKING:
     from ltxrt.parity.bench.report import Section
@@ -204,15 +203,10 @@ def _machine() -> dict[str, str]:
 
 def _cpu() -> str:
     """The model's name, and the widest vectors that it has."""
-    facts = cpuinfo()
-    if not facts:
-        return platform.processor() or platform.machine()
-    widest = next((name for name in ("avx512f", "avx2", "avx") if name in facts.get("flags", "").split()), "")
-    return f"{facts.get('model name', platform.machine())}{f' ({widest})' if widest else ''}"
+    flags = cpuinfo().get("flags", "").split()
+    widest = next((name for name in ("avx512f", "avx2", "avx") if name in flags), "")
+    return f"{cpu_name()}{f' ({widest})' if widest else ''}"
 
 
 def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+    return package_version(package) or "not installed"

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ltxrt.engines import ort, verification
-from ltxrt.engines.backend import BACKENDS, Session, files, load_engine, preferred
+from ltxrt.engines import host, verification
+from ltxrt.engines.backend import BACKENDS, Session, load_engine, preferred, why_not
 from ltxrt.engines.bundle import Bundle
-from ltxrt.engines.errors import EngineError, InputError, LtxrtError, MissingPackageError
+from ltxrt.engines.errors import InputError, LtxrtError
 from ltxrt.engines.storage import integrity
 from ltxrt.engines.storage.files import atomic_write
-from ltxrt.engines.tensorrt import build as trt
 from ltxrt.export.ltxv import components
 from ltxrt.export.ltxv.open import Checkpoint
-from ltxrt.parity import environment
 from ltxrt.parity.check import asked, compare, emulation, inputs
 from ltxrt.parity.check.compare import Ran, SessionRunner
 from ltxrt.parity.check.inputs import Feed
@@ -269,22 +266,7 @@ def unavailable(bundle: Bundle, name: str, precision: str, backend: str) -> str 
     """Why this backend cannot run this precision here, None if it can."""
     if backend == emulation.BACKEND:
         return None if precision in emulation.PRECISIONS else f"{precision} needs no emulation"
-    if precision not in preferred(backend):
-        return f"{backend} does not run {precision}"
-    try:
-        _probe(backend)
-        files(bundle, name, backend, precision)
-    except (MissingPackageError, EngineError, InputError) as error:
-        return str(error)
-    return None
-
-
-def _probe(backend: str) -> None:
-    """Raise where the backend's package or its GPU is not here."""
-    if backend in ort.DEVICES:
-        ort.available(backend)
-    else:
-        trt.gpu_name(backend)
+    return why_not(bundle, name, backend, precision)
 
 
 def _save(folder: Path, name: str, feeds: list[Feed], theirs: Ran) -> None:
@@ -309,15 +291,7 @@ def load_data():
 
 def _environment() -> dict[str, str]:
     found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    found["processor"] = _processor()
+    there = {package: host.package_version(package) for package in PACKAGES}
+    found.update((package, version) for package, version in there.items() if version)
+    found["processor"] = host.cpu_name()
     return found
-
-
-def _processor() -> str:
-    facts = environment.cpuinfo()
-    return facts.get("model name", "unknown") if facts else platform.processor() or "unknown"

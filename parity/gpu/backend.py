@@ -49,7 +49,7 @@ def run(place: Place) -> Iterator[Row]:
 def available(place: Place) -> list[Any]:
     """ONNX Runtime's providers for the place's backend; UnavailableError where they cannot be had."""
     try:
-        return ort.available(place.backend)
+        return ort.providers(place.backend)
     except MissingPackageError as error:
         raise UnavailableError(
             f"needs onnxruntime-gpu with its CUDA libraries, and a GPU: {error}"

@@ -26,9 +26,9 @@ from PIL import Image
 
 from ltxrt.engines.cli_base import ltxrt_command
 from ltxrt.engines.errors import InputError, LtxrtError
+from ltxrt.engines.host import cpuinfo
 from ltxrt.engines.storage.files import atomic_write, sha256
 from ltxrt.export.ltxv.config import UpsamplerConfig
-from ltxrt.parity.environment import cpuinfo
 from ltxrt.parity.processes import module
 from ltxrt.parity.synthetic import checkpoint as synthetic
 from ltxrt.parity.synthetic import models as synthetic_models

@@ -6,7 +6,6 @@ Names are without folders: a video does not tell where its maker keeps files.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines.bundle import Bundle
+from ltxrt.engines.host import package_version
 from ltxrt.engines.parsing.text import printable
 from ltxrt.engines.storage.files import sha256
 from ltxrt.engines.verification import identity
@@ -85,7 +85,8 @@ def metadata(
         "given": json.dumps(inputs),
         "components": json.dumps(graphs),
         "backend": json.dumps({"name": backend, "threads": threads}),
-        "software": f"ltxrt {_version()}",
+        # A tree that was never installed has no version.
+        "software": f"ltxrt {package_version('ltxrt') or 'of an unknown version'}",
     }
 
 
@@ -99,10 +100,3 @@ def _hashed(source: Path | str | NDArray[np.float32]) -> dict[str, Any]:
     except (OSError, ValueError):  # ValueError: a name with a NUL
         found = None
     return {"name": printable(path.name), "sha256": found}
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("ltxrt")
-    except importlib.metadata.PackageNotFoundError:  # run from a tree that was never installed
-        return "of an unknown version"

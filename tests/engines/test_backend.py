@@ -4,13 +4,15 @@ import re
 import subprocess
 import sys
 import threading
+import types
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import onnx
 import pytest
 
-from ltxrt.engines import backend, ort
+from ltxrt.engines import backend, doctor, ort
 from ltxrt.engines.backend import BACKENDS, Engine, Options, load_engine
 from ltxrt.engines.contract import Contract, Tensor
 from ltxrt.engines.errors import BundleError, EngineError, InputError, InterruptedRunError
@@ -229,6 +231,78 @@ def test_every_output_is_checked(outputs, message):
     returned = {name: np.zeros(shape, np.float32) for name, shape in outputs.items()}
     with pytest.raises(EngineError, match=message):
         Engine(TWO, Returns(**returned))(**TWO_FEED)
+
+
+class Toy(types.ModuleType):
+    """A backend as somebody adds it: a module of its own, which computes the transformer in NumPy."""
+
+    PRECISIONS: ClassVar = {"toy": ("fp32",)}
+    PACKAGES: ClassVar = {"toy": (backend.Package("toy-runtime", "runs toys", "toy"),)}
+
+    def __init__(self):
+        super().__init__("toy_backend")
+        self.here = True
+
+    def available(self, name, device=0):
+        if not self.here:
+            raise EngineError("no toy processor is plugged in")
+        return f"toy processor {device}"
+
+    def load(self, path, options):
+        assert path.suffix == ".onnx" and options.backend == "toy"
+        session = Returns()
+        session.run = lambda feeds: {"velocity": expected(feeds).astype(np.float32)}
+        return session
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    module = Toy()
+    monkeypatch.setitem(sys.modules, "toy_backend", module)
+    monkeypatch.setitem(BACKENDS, "toy", "toy_backend")
+    return module
+
+
+def test_a_backend_is_a_module_and_a_row(bundle, feed, toy):
+    with load_engine(bundle, "transformer", backend="toy") as engine:
+        np.testing.assert_allclose(engine(**feed)["velocity"], expected(feed), rtol=1e-5, atol=1e-5)
+    assert backend.choose(bundle, "transformer", "toy") == "fp32"
+    assert backend.available("toy", 3) == "toy processor 3"
+    assert backend.why_not(bundle, "transformer", "toy", "fp32") is None
+    toy.here = False
+    assert backend.why_not(bundle, "transformer", "toy", "fp32") == "no toy processor is plugged in"
+    half = replace(bundle, components={"transformer": {"fp16": bundle.graph("transformer")}})
+    assert backend.why_not(half, "transformer", "toy", "fp16") == "toy does not run fp16"
+    with pytest.raises(InputError, match=r"toy does not run fp16; take .* or --backend onnxruntime or"):
+        load_engine(half, "transformer", backend="toy")
+
+
+def test_doctor_asks_every_backend(bundle, toy):
+    lines = list(doctor.report(bundle.root))
+    assert "toy-runtime missing (runs toys): pip install 'ltxrt[toy]'" in lines
+    assert "toy: toy processor 0" in lines
+    toy.here = False
+    toy.describe = lambda bundle: iter([f"toys/{name}.toy: fits" for name in bundle.components])
+    lines = list(doctor.report(bundle.root))
+    assert "toy: not usable here: no toy processor is plugged in" in lines
+    assert lines[-2:] == ["toys/text_encoder.toy: fits", "toys/transformer.toy: fits"]
+
+
+def test_a_backend_of_engines_built_before_loads_what_it_finds(bundle, feed, toy, monkeypatch):
+    """It reads no graph, whose damage is then not its own."""
+    engine = bundle.root / "toys" / "transformer.onnx"
+    located, loaded = [], []
+    toy.locate = lambda *asked: located.append(asked[1:]) or (engine, engine.with_name("other"))
+    toy.needs_graph = lambda path: False
+    toy.load = lambda path, options: loaded.append((path, options.others)) or Returns()
+    monkeypatch.setattr(backend, "check_graph", lambda *_: None)
+    bundle.path(bundle.graph("transformer").data[0]).write_bytes(b"x" * 12)
+    load_engine(bundle, "transformer", backend="toy", device=2)
+    assert set(located) == {("toy", "transformer", "fp32", 2)}
+    assert loaded == [(engine, (engine.with_name("other"),))]
+    toy.needs_graph = lambda path: True
+    with pytest.raises(BundleError, match="SHA-256"):
+        load_engine(bundle, "transformer", backend="toy")
 
 
 def test_what_cannot_be_loaded(bundle):
