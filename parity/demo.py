@@ -13,7 +13,7 @@ from PIL import Image
 from ltxrt.engines.cli_base import ltxrt_command
 from ltxrt.engines.errors import LtxrtError
 from ltxrt.engines.storage.files import atomic_write
-from ltxrt.parity.processes import module
+from ltxrt.parity.environment import module
 from ltxrt.parity.synthetic import checkpoint as synthetic
 from ltxrt.parity.synthetic import models as synthetic_models
 from ltxrt.runtime.media.images import save_strip

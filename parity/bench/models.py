@@ -7,14 +7,13 @@ own width and fewer layers. A model is one folder with `bundle/` and `diffusers/
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ltxrt.engines.errors import InputError, LtxrtError
+from ltxrt.engines.errors import InputError
 from ltxrt.export.ltxv.config import TextEncoderConfig, VaeBlock, VaeConfig
-from ltxrt.parity.processes import module
+from ltxrt.parity.environment import call, module
 from ltxrt.parity.synthetic import checkpoint as synthetic
 from ltxrt.parity.synthetic import models as releases
 from ltxrt.parity.synthetic.models import Models
@@ -97,14 +96,8 @@ def _make(folder: Path, model: Model) -> None:
     else:
         synthetic.write_text_encoder(text_encoder, configs.text_encoder)
         options += ["--text-encoder", text_encoder]
-    for command in (
-        module("ltxrt.export.cli", "onnx", checkpoint, *options),
-        module("ltxrt.parity.bench.models", folder, model.name, model.layers),
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-            raise LtxrtError(f"the benchmark's model could not be made: {last}")
+    call(module("ltxrt.export.cli", "onnx", checkpoint, *options))
+    call(module("ltxrt.parity.bench.models", folder, model.name, model.layers))
     shutil.rmtree(folder / "checkpoint")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ltxrt.parity.bench.report import REFERENCE, Samples
 from ltxrt.parity.bench.work import Contender, Work
-from ltxrt.parity.processes import module
+from ltxrt.parity.environment import module
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}

@@ -26,7 +26,7 @@ from ltxrt.parity.bench.processes import (
 )
 from ltxrt.parity.bench.report import OURS, REFERENCE, Measurement, Profile, Samples, Section
 from ltxrt.parity.bench.work import Contender, Grid, Work, grid_of, operations
-from ltxrt.parity.processes import module
+from ltxrt.parity.environment import module
 
 TEXT = 128  # text tokens
 LAYERS = 28  # of the 2B transformer

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,6 @@ from ltxrt.parity.bench.work import (
     matrices,
     video_options,
 )
-from ltxrt.parity.environment import peak_memory
 
 # What stays the same from step to step, which the runtime binds once.
 BOUND = ("rope_cos", "rope_sin", "context", "context_mask", "timestep_index", "perturbation_mask")
@@ -78,7 +77,7 @@ class Server:
             "run": self._run,
             "output": self._output,
             "profile": lambda r: {"operators": profile(_work(r), r["steps"])},
-            "peak": lambda _: {"bytes": peak_memory()},
+            "peak": lambda _: {"bytes": _peak()},
         }
         try:
             return actions[request["do"]](request)
@@ -111,12 +110,6 @@ class Server:
         return {}
 
 
-def joined(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """A call's one output, or the values of all of them in a row: what contenders are compared by."""
-    arrays = list(outputs.values())
-    return arrays[0] if len(arrays) == 1 else np.concatenate([array.ravel() for array in arrays])
-
-
 def _work(request: dict[str, Any]) -> Work:
     return Work(**{**request["work"], "grid": tuple(request["work"]["grid"])})
 
@@ -138,7 +131,12 @@ class Ltxrt:
         static = {n: a for n, a in feed.items() if n in BOUND}
         changing = {n: a for n, a in feed.items() if n not in BOUND}
         bound = engine.bind(**static) if static else engine
-        return lambda: Outcome(joined(bound(**changing)))
+
+        def run() -> Outcome:
+            (output,) = bound(**changing).values()
+            return Outcome(output)
+
+        return run
 
     def _load(self, bundle: Bundle, work: Work) -> backend.Engine:
         key = (bundle.root, work.kind, work.threads, work.calls)
@@ -158,14 +156,8 @@ class Ltxrt:
         options = video_options(work, pipeline.vae)
         if work.kind == "i2v":
             options["image"] = first_frame(work, pipeline.vae)
-        request = Request(
-            steps=work.steps,
-            seed=7,
-            decode_timestep=0.0,
-            decode_noise_scale=0.0,
-            reference="diffusers",
-            **options,
-        )
+        options |= {"steps": work.steps, "seed": 7, "decode_timestep": 0.0, "decode_noise_scale": 0.0}
+        request = Request(reference="diffusers", **options)
 
         def run() -> Outcome:
             watch = StageWatch()
@@ -179,22 +171,18 @@ class StageWatch:
     """A pipeline's watcher that times each stage, from its beginning to that of the next one."""
 
     def __init__(self) -> None:
-        self._stage, self._start = "", time.perf_counter()
-        self._seconds: dict[str, float] = defaultdict(float)
+        self._begun: list[tuple[str, float]] = []
 
     def __call__(self, event: Any) -> None:
         if event.step is None:
-            self._enter(event.stage)
+            self._begun.append((event.stage, time.perf_counter()))
 
     def finish(self) -> dict[str, float]:
-        self._enter("")
-        return dict(self._seconds)
-
-    def _enter(self, stage: str) -> None:
-        now = time.perf_counter()
-        if self._stage:
-            self._seconds[self._stage] += now - self._start
-        self._stage, self._start = stage, now
+        ends = [*(start for _, start in self._begun[1:]), time.perf_counter()]
+        seconds: dict[str, float] = defaultdict(float)
+        for (stage, start), end in zip(self._begun, ends):
+            seconds[stage] += end - start
+        return dict(seconds)
 
 
 def profile(work: Work, steps: int) -> dict[str, float]:
@@ -390,6 +378,12 @@ def _matmul_onnxruntime(work: Work, left: np.ndarray, right: np.ndarray) -> Runn
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     return lambda: Outcome(np.asarray(session.run(None, {"left": left})[0]))
+
+
+def _peak() -> int:
+    from ltxrt.parity.environment import peak_memory  # here, because its imports are no part of a cold start
+
+    return peak_memory()
 
 
 def main() -> None:

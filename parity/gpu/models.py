@@ -17,8 +17,8 @@ from ltxrt.engines.errors import LtxrtError
 from ltxrt.export.graph.layers import transposed_weights
 from ltxrt.export.graph.trace import PRECISIONS, default_dtype
 from ltxrt.export.ltxv.components import COMPONENTS
+from ltxrt.parity.environment import measure, module, peak_memory
 from ltxrt.parity.gpu.parts import Place
-from ltxrt.parity.processes import measure, module
 from ltxrt.parity.synthetic import checkpoint as synthetic
 from ltxrt.parity.synthetic import models as synthetic_models
 from ltxrt.parity.synthetic.models import Models
@@ -142,15 +142,9 @@ def checkpoint_of(place: Place, small: bool) -> tuple[Path, Path]:
     return file, text_encoder
 
 
-def peak_bytes(place: Place, before: int) -> int:
-    """Bytes of the device taken since `before`, a figure of `taken_bytes`, by everything in this process."""
-    return taken_bytes(place) - before
-
-
 def taken_bytes(place: Place) -> int:
     """Bytes of the GPU in use, or this process's peak resident bytes."""
     if place.cpu:
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+        return peak_memory()
     free, total = torch.cuda.mem_get_info()
     return int(total - free)

@@ -14,8 +14,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import subprocess
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from ltxrt.engines.errors import InputError, LtxrtError
 from ltxrt.engines.host import cpuinfo
 from ltxrt.engines.storage.files import atomic_write, sha256
 from ltxrt.export.ltxv.config import UpsamplerConfig
-from ltxrt.parity.processes import module
+from ltxrt.parity.environment import call, module
 from ltxrt.parity.synthetic import checkpoint as synthetic
 from ltxrt.parity.synthetic import models as synthetic_models
 from ltxrt.runtime.media.write import VideoWriter
@@ -54,16 +53,10 @@ def _runs(media: Path) -> dict[str, Run]:
     """The forty videos, by name; `media` holds the picture and the clip that some of them are given."""
     picture, other, clip = media / "picture.png", media / "other.png", media / "clip.mp4"
     few, guided = ("--steps", 3), ("--steps", 3, "--guidance-scale", 3, "--stg-scale", 0)
-    lists: tuple[object, ...] = (
-        "--guidance-timesteps",
-        "1,0.9,0.5",
-        "--guidance-scale",
-        "1,4,2",
-        "--stg-scale",
-        "0,1,2",
-    )
-    lists = (*lists, "--rescaling-scale", "1,0.7,0.5", "--skip-block-list", "0;1;0,1", "--steps", 5)
-    large: tuple[object, ...]
+    lists = (
+        "--guidance-timesteps", "1,0.9,0.5", "--guidance-scale", "1,4,2", "--stg-scale", "0,1,2",
+        "--rescaling-scale", "1,0.7,0.5", "--skip-block-list", "0;1;0,1", "--steps", 5,
+    )  # fmt: skip
     single, large = ("--preset", "single-pass"), ("--height", 96, "--width", 160)
     runs = {f"t2v {v}": Run(v, few) for v in VERSIONS[:3]}
     runs |= {f"t2v diffusers {v}": Run(v, (*guided, "--reference", "diffusers")) for v in VERSIONS[:3]}
@@ -190,10 +183,10 @@ def _bundle(work: Path, version: str, precisions: Sequence[str], quantised: Sequ
         synthetic.write_upsampler(upsampler, UpsamplerConfig(16, 64, 2, temporal=False))
         more += ["--upsampler", upsampler]
     for precision in precisions:
-        _call("ltxrt.export.cli", *export, *more, "--precision", precision)
+        call(module("ltxrt.export.cli", *export, *more, "--precision", precision))
     for precision in quantised:
         fp8 = ("--component", "transformer", "--precision", precision, "--uncalibrated")
-        _call("ltxrt.export.cli", *export, *fp8)
+        call(module("ltxrt.export.cli", *export, *fp8))
     return bundle
 
 
@@ -215,7 +208,7 @@ def frames(work: Path, names: Collection[str] | None = None) -> dict[str, str]:
         options = [*size, *SMALL[4:], *given, "--threads", 1, "--precision", "fp32", "--output", folder]
         if not folder.exists():
             bundle = work / run.version / "bundle"
-            _call("ltxrt.runtime.cli", "--bundle", bundle, "--prompt", PROMPT, *options)
+            call(module("ltxrt.runtime.cli", "--bundle", bundle, "--prompt", PROMPT, *options))
         pictures = [np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))]
         return name, hashlib.sha256(np.stack(pictures).tobytes()).hexdigest()
 
@@ -229,8 +222,8 @@ def _write_media(media: Path) -> None:
     y, x = np.mgrid[0:72, 0:120].astype(np.float32)
 
     def picture(shift: float) -> np.ndarray:
-        waves: Iterator[np.ndarray] = (np.sin(x / (7 + c) + y / (11 - c) + shift) for c in range(3))
-        return (np.stack(list(waves), axis=-1) * 100 + 128).astype(np.uint8)
+        waves = [np.sin(x / (7 + c) + y / (11 - c) + shift) for c in range(3)]
+        return (np.stack(waves, axis=-1) * 100 + 128).astype(np.uint8)
 
     for name, shift in (("picture", 0.0), ("other", 2.0)):
         Image.fromarray(picture(shift)).save(media / f"{name}.png")
@@ -238,14 +231,6 @@ def _write_media(media: Path) -> None:
         with VideoWriter(media / "clip.mp4", 72, 120, 25.0, {}) as writer:
             for index in range(17):
                 writer.write(picture(index / 5))
-
-
-def _call(name: str, *arguments: object) -> None:
-    """Run one of our commands; LtxrtError with its last line where it fails."""
-    done = subprocess.run(module(name, *arguments), capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        lines: Callable[[str], list[str]] = str.splitlines
-        raise LtxrtError(f"{' '.join(map(str, arguments))}: {(lines(done.stderr) or ['failed'])[-1]}")
 
 
 if __name__ == "__main__":

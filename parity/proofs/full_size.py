@@ -11,7 +11,6 @@ random numbers, exports it and makes a short video on the CPU; `step` times sing
 from __future__ import annotations
 
 import dataclasses
-import resource
 import shutil
 import time
 from pathlib import Path
@@ -23,7 +22,7 @@ from ltxrt.engines.backend import load_engine
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.cli_base import LtxrtGroup, ltxrt_command
 from ltxrt.engines.errors import InputError
-from ltxrt.parity.processes import Measured, measure, module
+from ltxrt.parity.environment import measure, module, peak_memory
 from ltxrt.parity.synthetic import checkpoint as synthetic
 from ltxrt.parity.synthetic import models as synthetic_models
 from ltxrt.runtime.sampling.latents import VideoShape
@@ -90,7 +89,7 @@ def run_command(model_version: str, size: tuple[int, int, int], steps: int, work
     prompt = "a random model dreams of noise"
     output = work / "video.mp4"
     arguments = ("--bundle", bundle, "--prompt", prompt, *sizes, "--output", output)
-    cost: Measured = measure(module("ltxrt.runtime.cli", *arguments))
+    cost = measure(module("ltxrt.runtime.cli", *arguments))
     click.echo(f"{frames} frames of {width}×{height} in {steps} steps: {cost}")
 
 
@@ -142,8 +141,7 @@ def step_command(size: tuple[int, int, int], batch: int, calls: int, work: Path)
             start = time.monotonic()
             engine(**feed)
             click.echo(f"{name}, {tokens} tokens, batch {batch}: {time.monotonic() - start:.1f} s")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    click.echo(f"peak resident memory: {peak / 1e9:.2f} GB")
+    click.echo(f"peak resident memory: {peak_memory() / 1e9:.2f} GB")
 
 
 def _checkpoint(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ import click
 
 from ltxrt.engines.cli_base import ltxrt_command
 from ltxrt.engines.storage import integrity
+from ltxrt.parity.environment import peak_memory
 
 PIECE = 16 << 20
 
@@ -24,9 +24,9 @@ def main(gigabytes: float) -> None:
         path = root / "weights"
         size = _write(path, round(gigabytes * 1e9))
         time.sleep(integrity.SETTLED / 1e9)
-        before = _peak()
+        before = peak_memory()
         first = _seconds(path, root)
-        taken = _peak() - before
+        taken = peak_memory() - before
         later = _seconds(path, root)
         integrity.forget()  # as a new process, which has the notes alone
         other = _seconds(path, root)
@@ -49,10 +49,6 @@ def _seconds(path: Path, root: Path) -> float:
     start = time.perf_counter()
     integrity.digest(path, root)
     return time.perf_counter() - start
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import click
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.cli_base import ltxrt_command
 from ltxrt.engines.errors import LtxrtError
-from ltxrt.parity.processes import module
+from ltxrt.parity.environment import call, module, peak_memory
 from ltxrt.parity.synthetic import checkpoint as synthetic
 from ltxrt.parity.synthetic import models as synthetic_models
 from ltxrt.runtime.ltxv import decode
@@ -59,14 +59,7 @@ def _make_bundle(folder: Path) -> Path:
     checkpoint = folder / "random.safetensors"
     synthetic.write_official(checkpoint, models.transformer, models.vae, models.scheduler)
     command = module("ltxrt.export.cli", "onnx", checkpoint, "--component", "vae_decoder")
-    made = subprocess.run(
-        [*command, "--model-version", VERSION, "--output", str(folder / "bundle")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if made.returncode != 0:
-        raise LtxrtError(f"the bundle could not be made: {made.stderr.strip()}")
+    call([*command, "--model-version", VERSION, "--output", str(folder / "bundle")])
     return folder / "bundle"
 
 
@@ -83,7 +76,7 @@ def _decode(path: Path, size: dict[str, int], budget: int) -> None:
     generator = TorchCpuGenerator(0)
     latents = generator.randn((1, pipeline.vae.latent_channels, shape.frames, shape.height, shape.width))
     tile = pipeline.tile(settings, "vae_decoder", shape)
-    before, start = _peak(), time.monotonic()
+    before, start = peak_memory(), time.monotonic()
     pixels = pipeline.pixels(settings, latents, generator, lambda event: None)
     frames = sum(len(chunk) for chunk in decode.frames(settings, pixels))
     whole = memory.fixed_bytes + memory.bytes_per_cell * shape.tokens
@@ -94,14 +87,8 @@ def _decode(path: Path, size: dict[str, int], budget: int) -> None:
         f"{frames} frames of {size['height']}x{size['width']}, budget {budget // MIB} MiB: tiles of "
         f"{tile.frames}x{tile.height}x{tile.width} of {shape.frames}x{shape.height}x{shape.width} cells; "
         f"activations computed {tiled // MIB} MiB (whole video: {whole // MIB} MiB), frames held at most "
-        f"{held // MIB} MiB; peak above start {(_peak() - before) // MIB} MiB; {seconds:.1f} s"
+        f"{held // MIB} MiB; peak above start {(peak_memory() - before) // MIB} MiB; {seconds:.1f} s"
     )
-
-
-def _peak() -> int:
-    """This process's peak resident bytes; the usage that the system reports begins with the parent's."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 if __name__ == "__main__":
