@@ -38,7 +38,7 @@ import numpy as np
 
 from ltxrt.engines.bundle import Bundle, adding
 from ltxrt.engines.contract import DTYPES, Contract
-from ltxrt.engines.errors import EngineError, InputError, LtxrtError
+from ltxrt.engines.errors import EngineError, InputError, LtxrtError, setting
 from ltxrt.engines.parsing.graph_check import check_graph
 from ltxrt.engines.parsing.text import quoted
 from ltxrt.engines.storage import integrity
@@ -253,9 +253,10 @@ def choose(bundle: Bundle, component: str, backend: str, wanted: str | None = No
         return chosen
     others = " or ".join(name for name in BACKENDS if chosen in preferred(name))
     add = f"another precision, which {adding(bundle.root, component, order[0])} adds"
-    way = f"--precision {component}={here[0]}" if here else add
+    way = f"{setting('precision')} {component}={here[0]}" if here else add
     raise InputError(
-        f"{component} in {chosen}: {backend} does not run {chosen}; take {way}, or --backend {others}"
+        f"{component} in {chosen}: {backend} does not run {chosen}; take {way}, or "
+        f"{setting('backend')} {others}"
     )
 
 

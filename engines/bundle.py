@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 from ltxrt.engines import contract as contracts
 from ltxrt.engines.contract import Contract
-from ltxrt.engines.errors import BundleError, InputError
+from ltxrt.engines.errors import BundleError, InputError, setting
 from ltxrt.engines.families.ltxv.facts import Facts, Preset, from_json, to_json
 from ltxrt.engines.parsing import json_input
 from ltxrt.engines.parsing.schema import Most, Within
@@ -141,7 +141,7 @@ class Bundle(Manifest):
         has = self.components.get(component, {})
         if not has:
             single = component == "latent_upsampler" and "single-pass" in self.presets
-            way = "; or run one pass: --preset single-pass" if single else ""
+            way = f"; or run one pass: {setting('preset')} single-pass" if single else ""
             raise InputError(
                 f"{self.root}: the bundle has no {component}, {_PURPOSE[component]}; add it with: "
                 f"{adding(self.root, component)}{way}"
@@ -180,7 +180,7 @@ def _way_to(root: Path, component: str, precision: str) -> str:
         return f"precisions are {', '.join(PRECISIONS)}"
     if precision.startswith("fp8") and component not in QUANTISED:
         only = ", ".join(QUANTISED)
-        return f"only the {only} is quantised: give --precision {QUANTISED[0]}={precision}"
+        return f"only the {only} is quantised: give {setting('precision')} {QUANTISED[0]}={precision}"
     return f"add it with: {adding(root, component, precision)}"
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ltxrt.engines.backend import Options, Package
 from ltxrt.engines.contract import Contract
-from ltxrt.engines.errors import EngineError, InputError, InterruptedRunError, MissingPackageError
+from ltxrt.engines.errors import EngineError, InputError, InterruptedRunError, MissingPackageError, setting
 from ltxrt.engines.host import cpu_name
 
 # The CPU has fp32 kernels, runs fp16 graphs between casts, and has next to nothing for bf16.
@@ -120,7 +120,8 @@ def load(path: Path, options: Options) -> OrtSession:
     device = DEVICES[options.backend]
     if options.device < 0 or (options.device and device == "cpu"):
         raise InputError(
-            f"--device {options.device}: must be the number of a GPU, from 0, for a backend that runs on one"
+            f"{setting('device')} {options.device}: must be the number of a GPU, from 0, for a backend "
+            "that runs on one"
         )
     chosen = providers(options.backend, options.device)
     import onnxruntime
@@ -136,7 +137,7 @@ def load(path: Path, options: Options) -> OrtSession:
     if device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
         raise EngineError(
             f"{component}: onnxruntime found no GPU that it can use and fell back to the CPU; look at "
-            "ltx-run doctor, or choose --backend onnxruntime"
+            f"ltx-run doctor, or choose {setting('backend')} onnxruntime"
         )
     _check_signature(session, options.contract)
     return OrtSession(session, options.contract, device, options.device)

@@ -31,7 +31,7 @@ from ltxrt.engines.bundle import (
     record,
     write_bundle,
 )
-from ltxrt.engines.errors import InputError, LtxrtError
+from ltxrt.engines.errors import InputError, LtxrtError, setting
 from ltxrt.engines.families.ltxv.facts import Facts
 from ltxrt.engines.parsing.graph_check import check_file
 from ltxrt.engines.parsing.wire import WireError
@@ -116,13 +116,13 @@ def _empty_manifest(checkpoint: Checkpoint) -> Manifest:
 def _make(folder: Path) -> None:
     """Make the folder, or make sure that it is one."""
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"--output {folder}: is a file; give a folder")
+        raise InputError(f"{setting('output')} {folder}: is a file; give a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--output {folder}: cannot be made ({error.strerror})") from error
+        raise InputError(f"{setting('output')} {folder}: cannot be made ({error.strerror})") from error
     if not os.access(folder, os.W_OK):
-        raise InputError(f"--output {folder}: not writable")
+        raise InputError(f"{setting('output')} {folder}: not writable")
 
 
 def _prepare(plan: Plan, manifest: Manifest) -> None:
@@ -131,13 +131,15 @@ def _prepare(plan: Plan, manifest: Manifest) -> None:
     if (folder / MANIFEST).is_file():
         merge(folder, read_manifest(folder), manifest)
     elif any(folder.iterdir()) and not (folder / "onnx").is_dir():
-        raise InputError(f"--output {folder}: not empty and not a bundle; give a new or empty folder")
+        raise InputError(
+            f"{setting('output')} {folder}: not empty and not a bundle; give a new or empty folder"
+        )
     try:
         make_folder(folder, "onnx")
         if "text_encoder" in plan.precisions:
             make_folder(folder, "tokenizer")
     except OSError as error:
-        raise InputError(f"--output {folder}: cannot be written to ({error.strerror})") from error
+        raise InputError(f"{setting('output')} {folder}: cannot be written to ({error.strerror})") from error
 
 
 def _forget_damaged(plan: Plan, facts: Facts) -> None:

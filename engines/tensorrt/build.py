@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ltxrt.engines.contract import Contract
-from ltxrt.engines.errors import EngineError, InputError, MissingPackageError
+from ltxrt.engines.errors import EngineError, InputError, MissingPackageError, setting
 from ltxrt.engines.storage.files import atomic_write
 from ltxrt.engines.tensorrt import log as trt_log
 from ltxrt.engines.tensorrt.build_process import Interruption, monitor, write_engine
@@ -93,7 +93,7 @@ def package(backend: str) -> Any:
 
 def flavour_of(backend: str) -> Flavour:
     if backend not in FLAVOURS:
-        raise InputError(f"--backend {backend!r}: engines are built for {', '.join(FLAVOURS)}")
+        raise InputError(f"{setting('backend')} {backend!r}: engines are built for {', '.join(FLAVOURS)}")
     return FLAVOURS[backend]
 
 
@@ -102,12 +102,12 @@ def check_target(backend: str, target: str, precision: str) -> None:
     known = flavour_of(backend).targets or (THIS_GPU,)
     if target not in known:
         why = _REFUSED_TARGETS.get(target, "")
-        raise InputError(f"--target {target!r}: {backend} builds for {', '.join(known)}{why}")
+        raise InputError(f"{setting('target')} {target!r}: {backend} builds for {', '.join(known)}{why}")
     if precision in _REFUSED_PRECISIONS:
         raise InputError(f"{precision} is not for {backend}: {_REFUSED_PRECISIONS[precision]}")
     targets, reason = UNSUPPORTED.get(precision, ((), ""))
     if target in targets:
-        raise InputError(f"--target {target}: {reason}; build another precision or target")
+        raise InputError(f"{setting('target')} {target}: {reason}; build another precision or target")
 
 
 def build(
@@ -198,7 +198,7 @@ def _settle_attention(trt: Any, network: Any, tokens: int) -> tuple[Built, list[
     if constants and tokens < FP8_TOKENS:
         raise InputError(
             f"attention in FP8 takes {FP8_TOKENS} tokens or more, and a profile begins at {tokens}; give a "
-            "larger smallest size, or export without --fp8-attention"
+            f"larger smallest size, or export without {setting('fp8_attention')}"
         )
     return Built(decomposed, len(inputs), _layers(layers)), constants
 

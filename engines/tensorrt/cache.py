@@ -23,7 +23,7 @@ from typing import Any
 
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.contract import COMPONENTS
-from ltxrt.engines.errors import BundleError, EngineError, InputError
+from ltxrt.engines.errors import BundleError, EngineError, InputError, setting
 from ltxrt.engines.families.ltxv.facts import from_json
 from ltxrt.engines.parsing import json_input
 from ltxrt.engines.parsing.graph_check import check_graph
@@ -113,7 +113,7 @@ def build(bundle: Bundle, order: Order) -> Found:
     contract = bundle.contract(order.component)
     trt.check_target(order.backend, order.target, order.precision)
     if not order.profiles:
-        raise InputError("no --profile was given; name the sizes to build for, as in 512x768x97")
+        raise InputError(f"{setting('profile')} was not given; name the sizes to build for, as in 512x768x97")
     for profile in order.profiles:
         check(profile, contract, graph.memory.elements_per_cell if graph.memory else None)
     wanted = _record(bundle, order)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ltxrt.engines.errors import EngineError, InputError, MissingPackageError
+from ltxrt.engines.errors import EngineError, InputError, MissingPackageError, setting
 
 SMALLER = "use fewer frames, a smaller size or a smaller precision"
 
@@ -27,10 +27,11 @@ class CudaDevice:
         count = self._call("cudaGetDeviceCount", missing="no NVIDIA driver that this CUDA can use")
         if count < 1:
             raise EngineError(
-                "no NVIDIA GPU is visible; run on a machine with one, or use --backend onnxruntime"
+                "no NVIDIA GPU is visible; run on a machine with one, or use "
+                f"{setting('backend')} onnxruntime"
             )
         if not 0 <= index < count:
-            raise InputError(f"--device {index}: this machine has {count} GPUs, numbered from 0")
+            raise InputError(f"{setting('device')} {index}: this machine has {count} GPUs, numbered from 0")
         self.index = index
         self.use()
         self.stream = self._call("cudaStreamCreate")

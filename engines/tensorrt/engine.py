@@ -14,7 +14,7 @@ from typing import Any
 
 from ltxrt.engines.backend import Options
 from ltxrt.engines.contract import DTYPES, Contract
-from ltxrt.engines.errors import EngineError
+from ltxrt.engines.errors import EngineError, setting
 from ltxrt.engines.tensorrt import cache
 from ltxrt.engines.tensorrt import jit as trt_jit
 from ltxrt.engines.tensorrt import log as trt_log
@@ -217,7 +217,8 @@ def set_budget(machine: Machine, engine: Any, contract: Contract, profiles: Sequ
     if engine.weight_streaming_budget_v2 != budget:
         raise EngineError(
             f"{contract.component}: {machine.backend} does not keep {budget / 2**30:.2f} GiB of its weights "
-            f"on the GPU: {trt_log.reason(machine.log.take())}; build it again without --weight-streaming"
+            f"on the GPU: {trt_log.reason(machine.log.take())}; build it again "
+            f"without {setting('weight_streaming')}"
         )
 
 
@@ -236,5 +237,5 @@ def _give_weights(machine: Machine, engine: Any, options: Options) -> None:
         raise EngineError(
             f"{options.contract.component}: {options.backend} could not fill the stripped engine with the "
             f"weights of {options.graph}: {trt_log.reason(machine.log.take())}; build it again, without "
-            "--strip"
+            f"{setting('strip')}"
         )

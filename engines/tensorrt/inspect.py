@@ -89,7 +89,7 @@ def _memory(profile: Profile, contract: Contract, bytes_per_cell: float | None) 
     if bytes_per_cell is None:
         return text
     cells = math.prod(largest[s] for s in ("f", "h", "w"))
-    return f"{text}, activations at most {bytes_per_cell * cells / 1e9:.2f} GB (tiles keep to --vae-memory)"
+    return f"{text}, activations at most {bytes_per_cell * cells / 1e9:.2f} GB (less in tiles)"
 
 
 def _built(found: Found, record: Record) -> Iterator[str]:

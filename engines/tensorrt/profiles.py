@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from ltxrt.engines.contract import Contract
-from ltxrt.engines.errors import BundleError, InputError
+from ltxrt.engines.errors import BundleError, InputError, setting
 from ltxrt.engines.families.ltxv.facts import VaeFacts
 from ltxrt.engines.parsing import schema as strict
 from ltxrt.engines.parsing.text import quoted
@@ -73,7 +73,7 @@ def parse(text: str, vae: VaeFacts, max_tokens: int = 256, extra_frames: int = 4
     parts = text.lower().split("x")
     if len(parts) != 3 or not all(map(_AXIS.fullmatch, parts)):
         raise InputError(
-            f"--profile {quoted(text)}: must be HEIGHTxWIDTHxFRAMES, as in 512x768x97 or "
+            f"{setting('profile')} {quoted(text)}: must be HEIGHTxWIDTHxFRAMES, as in 512x768x97 or "
             "256..704x256..1216x9..161"
         )
     height, width, frames = (_range(text, part) for part in parts)
@@ -92,7 +92,7 @@ def _range(text: str, part: str) -> Range:
     low, high = numbers[0], numbers[-1]
     usual = numbers[1] if len(numbers) == 3 else high
     if not low <= usual <= high:
-        raise InputError(f"--profile {text!r}: {part} must rise from the smallest to the largest")
+        raise InputError(f"{setting('profile')} {text!r}: {part} must rise from the smallest to the largest")
     return low, usual, high
 
 
@@ -103,7 +103,8 @@ def _cells(text: str, name: str, pixels: Range, factor: int, offset: int) -> Ran
             below = max((value - offset) // factor * factor + offset, offset or factor)
             rule = f"{factor}k+{offset}" if offset else f"a multiple of {factor}"
             raise InputError(
-                f"--profile {text!r}: {name} {value} must be {rule}; nearest are {below} and {below + factor}"
+                f"{setting('profile')} {text!r}: {name} {value} must be {rule}; "
+                f"nearest are {below} and {below + factor}"
             )
     low, usual, high = ((value - offset) // factor + offset for value in pixels)
     return low, usual, high
@@ -125,9 +126,9 @@ def check(profile: Profile, contract: Contract, elements_per_cell: int | None = 
     name, elements = max(largest.items(), key=lambda item: item[1])
     if elements > LARGEST_TENSOR:
         raise InputError(
-            f"--profile {profile.text!r}: {contract.component} would have {name} of {elements:.3g} elements, "
-            f"more than {LARGEST_TENSOR:.3g}; build a smaller profile"
-            + (" and decode in tiles (--vae-memory)" if elements_per_cell is not None else "")
+            f"{setting('profile')} {profile.text!r}: {contract.component} would have {name} of "
+            f"{elements:.3g} elements, more than {LARGEST_TENSOR:.3g}; build a smaller profile"
+            + (f" and decode in tiles ({setting('vae_memory')})" if elements_per_cell is not None else "")
         )
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from ltxrt.engines.backend import Options, Package
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.contract import DTYPES, Contract
-from ltxrt.engines.errors import EngineError, InputError, InterruptedRunError
+from ltxrt.engines.errors import EngineError, InputError, InterruptedRunError, setting
 from ltxrt.engines.tensorrt import build as trt
 from ltxrt.engines.tensorrt import cache
 from ltxrt.engines.tensorrt.cuda import Memory
@@ -224,7 +224,8 @@ def target(backend: str, device: int = 0) -> str:
         return name
     if (architecture := name.rpartition("-")[2]) not in known:
         raise InputError(
-            f"this GPU is {name}, and {backend} builds for {', '.join(known)} only; use --backend tensorrt"
+            f"this GPU is {name}, and {backend} builds for {', '.join(known)} only; "
+            f"use {setting('backend')} tensorrt"
         )
     return architecture
 

@@ -20,7 +20,7 @@ from types import MappingProxyType
 import onnx_ir as ir
 import torch
 
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.parsing import json_input
 
 LARGEST = 448.0  # the largest number of E4M3
@@ -98,10 +98,10 @@ def read_scales(path: Path, wanted: list[str]) -> Scales:
         amax = {str(name): float(value) for name, value in data["amax"].items()}
         schema = data["schema"]
     except OSError as error:
-        raise InputError(f"--scales {path}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{setting('scales')} {path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(
-            f"--scales {path}: is not a scales file; make one with ltx-parity calibrate"
+            f"{setting('scales')} {path}: is not a scales file; make one with ltx-parity calibrate"
         ) from error
     missing = [name for name in wanted if name not in amax]
     wrong = [name for name in wanted if not (math.isfinite(amax.get(name, 1.0)) and amax.get(name, 1.0) > 0)]
@@ -111,7 +111,9 @@ def read_scales(path: Path, wanted: list[str]) -> Scales:
             if missing
             else "it holds wrong numbers"
         )
-        raise InputError(f"--scales {path}: does not fit this transformer ({what}); calibrate this one")
+        raise InputError(
+            f"{setting('scales')} {path}: does not fit this transformer ({what}); calibrate this one"
+        )
     return Scales({name: amax[name] for name in wanted})
 
 

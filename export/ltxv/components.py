@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ltxrt.engines.errors import CheckpointError
+from ltxrt.engines.errors import CheckpointError, setting
 from ltxrt.engines.families.ltxv.facts import Facts
 from ltxrt.export.checkpoint.part import Part
 from ltxrt.export.checkpoint.safetensors import StoredTensor
@@ -76,10 +76,10 @@ COMPONENTS: dict[str, Component] = {
 
 
 # How the user adds what a checkpoint lacks.
-_OPTIONS = {
-    "text_encoder": "--text-encoder DIR",
-    "latent_upsampler": "--upsampler FILE, a spatial one",
-    "temporal_upsampler": "--upsampler FILE, a temporal one",
+_SOURCES = {
+    "text_encoder": setting("text_encoder"),
+    "latent_upsampler": f"{setting('upsampler')}, a spatial one",
+    "temporal_upsampler": f"{setting('upsampler')}, a temporal one",
 }
 
 
@@ -92,10 +92,10 @@ def part(checkpoint: Checkpoint, name: str) -> Part[Any]:
     """The checkpoint's part that component `name` is made from."""
     found: Part[Any] | None = getattr(checkpoint, COMPONENTS[name].part)
     if found is None:
-        option = _OPTIONS.get(name, "--vae FILE, or another checkpoint")
+        source = _SOURCES.get(name, f"{setting('vae')}, or another checkpoint")
         what = COMPONENTS[name].part
         purpose = "" if what == name else f" for {name}"
-        raise CheckpointError(f"{checkpoint.source} has no {what}{purpose}; give {option}")
+        raise CheckpointError(f"{checkpoint.source} has no {what}{purpose}; give {source}")
     return found
 
 

@@ -37,7 +37,8 @@ def _version_line(checkpoint: Checkpoint) -> str:
     doubt = (
         ""
         if row.certain
-        else " or a later one of the same architecture: the file name does not say, use --model-version"
+        else " or a later one of the same architecture: the file name does not say; "
+        "ltx-export onnx --model-version NAME does"
     )
     return f"{checkpoint.source}: LTX-Video {row.name}{doubt}"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ltxrt.engines.errors import CheckpointError, MissingPackageError
+from ltxrt.engines.errors import CheckpointError, MissingPackageError, setting
 from ltxrt.engines.families.ltxv.facts import SchedulerFacts
 from ltxrt.export.checkpoint.fields import load_json, parse_json
 from ltxrt.export.checkpoint.folder import folder_tensors
@@ -139,7 +139,9 @@ def _upsampler(
         )
     path, config, tensors = fitting[0]
     if vae is None:
-        raise CheckpointError(f"{path}: an upsampler needs the VAE it works between; give it with --vae FILE")
+        raise CheckpointError(
+            f"{path}: an upsampler needs the VAE it works between; give it as {setting('vae')}"
+        )
     if config.latent_channels != vae.config.latent_channels:
         raise CheckpointError(
             f"{path}: upsamples {config.latent_channels} latent channels but the VAE has "

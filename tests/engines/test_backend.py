@@ -333,11 +333,11 @@ def test_the_backend_chooses_among_precisions(bundle, put_graph, feed):
 @pytest.mark.parametrize(
     ("there", "wanted", "message"),
     [
-        (("fp32", "fp8"), "fp8", "onnxruntime does not run fp8; take --precision transformer=fp32, or "
-         "--backend tensorrt or tensorrt_rtx"),
+        (("fp32", "fp8"), "fp8", "onnxruntime does not run fp8; take precision transformer=fp32, or "
+         "backend tensorrt or tensorrt_rtx"),
         (("bf16", "fp8"), None, "transformer in bf16: onnxruntime does not run bf16; take another precision, "
          "which ltx-export onnx CHECKPOINT --component transformer --precision fp32 --output "),
-        (("bf16",), None, "or --backend onnxruntime_cuda or tensorrt or tensorrt_rtx"),
+        (("bf16",), None, "or backend onnxruntime_cuda or tensorrt or tensorrt_rtx"),
     ],
 )  # fmt: skip
 def test_a_precision_that_the_backend_does_not_run_is_refused_with_what_it_runs(

@@ -298,7 +298,7 @@ def test_what_a_bundle_lacks_comes_with_the_command_that_adds_it(bundle):
     )
     with pytest.raises(InputError, match=re.escape(message)):
         bundle.graph("transformer", "fp8")
-    message = "not in fp8; only the transformer is quantised: give --precision transformer=fp8"
+    message = "not in fp8; only the transformer is quantised: give precision transformer=fp8"
     with pytest.raises(InputError, match=re.escape(message)):
         bundle.graph("text_encoder", "fp8")
     with pytest.raises(InputError, match="not in int3; precisions are fp32, fp16, bf16, fp8, fp8-fp16"):

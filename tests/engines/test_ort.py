@@ -229,7 +229,7 @@ def test_cuda_gets_its_options_and_device_inputs(bundle, monkeypatch):
 
 @pytest.mark.parametrize(("backend", "number"), [("onnxruntime", 1), ("onnxruntime_cuda", -1)])
 def test_a_gpu_that_cannot_be_meant_is_refused(bundle, backend, number):
-    with pytest.raises(InputError, match=f"--device {number}: must be the number of a GPU, from 0"):
+    with pytest.raises(InputError, match=f"device {number}: must be the number of a GPU, from 0"):
         load_engine(bundle, "text_encoder", backend=backend, device=number)
 
 

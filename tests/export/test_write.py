@@ -199,7 +199,7 @@ def test_text_encoder_of_another_width_is_refused(tiny_checkpoint, tmp_path, no_
 
 def test_component_that_the_checkpoint_lacks(tiny_checkpoint, tmp_path, no_work):
     checkpoint = open_checkpoint(tiny_checkpoint("0.9.5") / "model.safetensors", version="0.9.5")
-    with pytest.raises(CheckpointError, match=r"no text_encoder.*--text-encoder DIR"):
+    with pytest.raises(CheckpointError, match=r"no text_encoder.*give text_encoder$"):
         export(checkpoint, tmp_path / "b", text_encoder="fp32")
 
 
@@ -211,13 +211,13 @@ def test_another_model_is_kept_out_of_a_bundle(copy, tiny_checkpoint, no_work):
 
 def test_output_that_cannot_be_made_is_refused(tiny_checkpoint, tmp_path, no_work):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"--output .*file/b: cannot be made \(Not a directory\)"):
+    with pytest.raises(InputError, match=r"output .*file/b: cannot be made \(Not a directory\)"):
         export(opened(tiny_checkpoint("0.9.5")), tmp_path / "file" / "b", transformer="fp32")
 
 
 def test_output_that_is_not_writable_is_refused(tiny_checkpoint, tmp_path, no_work, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
-    with pytest.raises(InputError, match=r"--output .*b: not writable"):
+    with pytest.raises(InputError, match=r"output .*b: not writable"):
         export(opened(tiny_checkpoint("0.9.5")), tmp_path / "b", transformer="fp32")
 
 
@@ -229,7 +229,7 @@ def test_output_that_is_something_else_is_refused(tiny_checkpoint, tmp_path, no_
     else:
         output.mkdir()
         (output / "precious").touch()
-    with pytest.raises(InputError, match=r"--output .*(not empty and not a bundle|is a file)"):
+    with pytest.raises(InputError, match=r"output .*(not empty and not a bundle|is a file)"):
         export(opened(tiny_checkpoint("0.9.5")), output, transformer="fp32")
     assert output.is_file() or (output / "precious").is_file()
 

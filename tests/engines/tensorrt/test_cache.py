@@ -131,7 +131,7 @@ def test_another_version_or_graph_is_recognised(bundle):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"target": "sm90"}, "--target 'sm90': tensorrt_rtx builds for sm80, sm86"),
+        ({"target": "sm90"}, "target 'sm90': tensorrt_rtx builds for sm80, sm86"),
         ({"texts": ()}, "no --profile was given"),
     ],
 )
@@ -143,7 +143,7 @@ def test_wrong_orders_are_refused_before_any_work(bundle, change, message):
 
 @pytest.mark.parametrize(("precision", "target"), [("fp8", "sm80"), ("fp8", "sm86")])
 def test_precisions_that_a_target_lacks_are_refused(precision, target):
-    with pytest.raises(InputError, match=f"--target {target}: {precision} needs"):
+    with pytest.raises(InputError, match=f"target {target}: {precision} needs"):
         trt.check_target("tensorrt_rtx", target, precision)
 
 
@@ -266,7 +266,7 @@ def test_the_commands_build_list_verify_and_prune(bundle):
     assert run("engines", "prune").stdout.strip() == "nothing to delete"
     for options, message in (
         (["--profile", TEXTS[0]], "--target is missing; tensorrt_rtx builds for sm80"),
-        (["--target", "sm90", "--profile", TEXTS[0]], "--target 'sm90'"),
+        (["--target", "sm90", "--profile", TEXTS[0]], "target 'sm90'"),
         (["--target", "sm89", "--profile", "704..256x96x9"], "must rise from the smallest"),
         (["--target", "sm89"], "Missing option '--profile'"),
     ):

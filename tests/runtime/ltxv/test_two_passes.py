@@ -110,7 +110,7 @@ def test_without_an_upsampler_two_passes_are_refused_with_the_way_out(tiny_bundl
     pipeline = Pipeline(dataclasses.replace(bundle, presets=versions.presets(row, 2)))
     with pytest.raises(
         InputError,
-        match=r"has no latent_upsampler, .*--upsampler FILE .*; or run one pass: --preset single-pass",
+        match=r"has no latent_upsampler, .*--upsampler FILE .*; or run one pass: preset single-pass",
     ):
         pipeline.settings(Request("fog"))
     assert pipeline.settings(Request("fog", preset="single-pass")).video.height == 704
