@@ -136,7 +136,7 @@ def called(ctx: click.Context, name: str) -> str:
     dashed = f"--{option.replace('_', '-')}"
     options = [o.opts for o in ctx.command.params if isinstance(o, click.Option) and o.name == option]
     options += [o.opts for o in ctx.command.params if dashed in o.opts]
-    flag = max(options[0], key=len) if options else ""
+    flag = next(flag for flag in options[0] if flag.startswith("--")) if options else ""
     return f"{flag} {key.replace('_', '-')}".rstrip() if flag else name
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from ltxrt.engines.cli_base import LtxrtGroup, check_interrupted, ltxrt_command, say
-from ltxrt.runtime.request.options import BOTH_PASSES, PASS
+from ltxrt.engines.cli_base import called, check_interrupted, ltxrt_command, name_settings, say
+from ltxrt.runtime.request.options import RequestGroup, setting_options
 
 if TYPE_CHECKING:
     from ltxrt.engines.bundle import Bundle
@@ -20,119 +20,25 @@ if TYPE_CHECKING:
 
 PATH = click.Path(path_type=Path)
 
-# Options whose default is the bundle's preset: flag, type, help. Those of a pass are the first one's, but for
-# BOTH_PASSES, and say so.
-FROM_PRESET: tuple[tuple[str, Any, str], ...] = (
-    ("--negative-prompt", str, "What it must not show."),
-    ("--height", int, "Pixels, a multiple of 32."),
-    ("--width", int, "Pixels, a multiple of 32."),
-    ("--num-frames", int, "Frames, 8k+1."),
-    ("--frame-rate", float, "Frames per second."),
-    ("--steps", int, "Steps of the schedule; those skipped are among them."),
-    ("--timesteps", str, "Explicit sigmas instead of steps: 1,0.9875,0.725"),
-    ("--skip-initial", int, "Steps left out at the beginning; needs --input-video."),
-    ("--skip-final", int, "Steps left out at the end; the last one kept goes to 0."),
-    ("--guidance-scale", str, "1 is off; with commas, one for each of --guidance-timesteps."),
-    ("--stg-scale", str, "Spatiotemporal guidance, of --skip-block-list; 0 is off."),
-    ("--rescaling-scale", str, "Rescaling where spatiotemporal guidance runs; 1 is off."),
-    ("--guidance-timesteps", str, "Sigmas from which each entry of those lists holds."),
-    (
-        "--skip-block-list",
-        str,
-        "Blocks that it perturbs; with ; a list for each timestep: ;11,25;28 begins with an empty one.",
-    ),
-    ("--stg-mode", str, "attention_values, attention_skip or transformer_block."),
-    ("--cfg-star/--no-cfg-star", bool, "Project the negative velocity on the positive one."),
-    (
-        "--stochastic/--no-stochastic",
-        bool,
-        "Predict the clean video and noise it afresh in each step, of all passes.",
-    ),
-    ("--two-passes/--one-pass", bool, "A small first pass, upsampled for a second one; or one to the end."),
-    ("--downscale-factor", float, "Size of the first of two passes."),
-    ("--adain-factor", float, "How far upsampled latents take the first pass's statistics."),
-    ("--tone-map", float, "Compression of the latents before decoding; 0 is off."),
-    ("--image-noise-scale", float, "Noise on the given image, times sigma squared."),
-    ("--decode-timestep", float, "What the decoder is told of its input's noise."),
-    ("--decode-noise-scale", float, "Noise mixed in for the decoder to remove."),
-    ("--max-tokens", int, "Length at which a prompt is cut."),
-)
 WAITING = 16  # decoded frames that wait for the encoder, each at most some megabytes
-LISTS = ("timesteps", "guidance_scale", "stg_scale", "rescaling_scale", "guidance_timesteps")
-
-
-def _preset_options(command: Any) -> Any:
-    for flag, kind, text in reversed(FROM_PRESET):
-        name = flag.partition("/")[0].removeprefix("--").replace("-", "_")
-        of = "of the first pass; " if name in PASS and name not in BOTH_PASSES else ""
-        option = click.option(flag, type=kind, default=None, help=f"{text} [{of}default: the preset's]")
-        command = option(command)
-    return command
 
 
 @ltxrt_command(
     "ltx-run",
-    cls=LtxrtGroup,
+    cls=RequestGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option("--bundle", type=PATH, metavar="DIR", help="Folder made by ltx-export onnx.  [required]")
-@click.option("--prompt", help="What the video shows.")
 @click.option("--output", type=PATH, metavar="FILE", help=".mp4, .webm, .gif, or a name for a folder of PNG.")
-@click.option(
-    "--image", type=PATH, metavar="FILE", help="First frame; cropped and scaled to the video's size."
-)
-@click.option("--image-strength", type=float, help="0 ignores the image.  [default: 1]")
-@click.option(
-    "--condition",
-    "conditions",
-    multiple=True,
-    metavar="MEDIA[@FRAME[:STRENGTH]]",
-    help="An image or video that is part of the video, from a frame on; may be repeated.",
-)
-@click.option("--input-video", type=PATH, metavar="FILE", help="A video to make another one of.")
-@click.option("--denoise-strength", type=float, help="Share of the steps that --input-video goes through.")
-@click.option(
-    "--preparation",
-    help="How images fit: official, plain, none, or steps: crop,blur,codec.  [default: --reference's]",
-)
-@click.option("--preset", help="One of the bundle's presets.  [default: default]")
 @click.option("--config", type=PATH, metavar="FILE", help="Settings in YAML; official files are read too.")
-@_preset_options
-@click.option(
-    "--second-pass",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help=f"A setting of the second pass; may be repeated. KEY is {', '.join(PASS).replace('_', '-')}.",
-)
-@click.option("--sampler", help="uniform or linear_quadratic, unshifted.  [default: the checkpoint's]")
-@click.option("--guidance-rescale", type=float, help="diffusers' rescaling of guidance; 0 is off.")
-@click.option("--seed", type=int, help="Same seed, same video.  [default: 0]")
-@click.option(
-    "--generator", help="Whose numbers the seed stands for: torch's on the cpu or on cuda.  [default: cpu]"
-)
-@click.option("--gpu", help="The GPU of --generator cuda, such as H100 or 'RTX 4090'.")
-@click.option(
-    "--noise", "noise_layout", help="Order of the noise: official or diffusers.  [default: --reference's]"
-)
-@click.option("--noise-dtype", help="f32, or bf16 as the official pipeline on a GPU.  [default: f32]")
-@click.option(
-    "--noise-file", "noise", type=PATH, metavar="FILE", help="The initial noise itself, a .npy array."
-)
-@click.option(
-    "--reference", help="Whose habits: official, diffusers or diffusers-condition.  [default: official]"
-)
-@click.option(
-    "--vae-memory",
-    metavar="SIZE",
-    help="What the autoencoder's activations may take; above it works in blended tiles.  [default: 8GiB]",
-)
 @click.option("--precision", metavar="P | COMPONENT=P,…", help="Which of the bundle's precisions to run.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="What runs the engines.")
 @click.option("--device", type=int, default=0, show_default=True, help="Number of the GPU.")
 @click.option("--threads", type=int, help="CPU threads. [default: all cores]")
-@click.option("--keep-loaded", is_flag=True, help="Keep engines between passes; all stand in memory then.")
+@click.option("--keep-loaded", is_flag=True, help="Keep engines between passes; uses more memory.")
 @click.option("--list-presets", is_flag=True, help="Show the bundle's presets and stop.")
+@setting_options
 @click.version_option(package_name="ltxrt")
 @click.pass_context
 def main(
@@ -223,7 +129,8 @@ def _notes(pipeline: Pipeline, stream: Stream, first: list[str]) -> list[str]:
 
     lines, passes = [], len(stream.settings.preset.passes)
     if first and passes > 1:
-        flags = ", ".join(map(_flag, first))
+        context = click.get_current_context()
+        flags = ", ".join(called(context, name) for name in first)
         lines.append(f"note: {flags} hold for the first pass; --second-pass KEY=VALUE sets the second's")
     for number in range(passes):
         plan = pipeline.plan(stream.settings, number)
@@ -240,40 +147,22 @@ def _request(options: dict[str, Any]) -> tuple[Request, list[str]]:
 
     And those of the options that the first of two passes alone follows.
     """
-    from ltxrt.runtime.media import read as media
+    from ltxrt.runtime.request import options as settings
     from ltxrt.runtime.request import yaml_file
-    from ltxrt.runtime.request.options import (
-        blocks,
-        first_only,
-        from_file,
-        merged,
-        numbers,
-        second_pass,
-    )
     from ltxrt.runtime.request.request import Request
-    from ltxrt.runtime.vae import tiling
 
     config = options.pop("config")
-    second = options.pop("second_pass")
-    values = {name: value for name, value in options.items() if value is not None}
-    for name in LISTS:
-        if name in values:
-            values[name] = numbers(name, values[name])
-    if "skip_block_list" in values:
-        values["skip_block_list"] = blocks("skip_block_list", values["skip_block_list"])
-    if "vae_memory" in values:
-        values["vae_memory"] = tiling.parse_bytes(values["vae_memory"])
-    values["conditions"] = tuple(media.parse(text) for text in values["conditions"])
-    base = {} if config is None else from_file(yaml_file.read(config))
-    others = second_pass(second)
-    whole = merged(base, values, others)
+    values, second = settings.read(options)
+    base: dict[str, Any] = {}
+    if config is not None:
+        file = yaml_file.read(config)
+        base = file.fields()
+        given = {*values, *(f"second_pass.{name}" for name in second)}
+        name_settings({name: label for name, label in file.names.items() if name not in given})
+    whole = settings.merged(base, values, second)
     if "prompt" not in whole:
         raise click.UsageError("Missing option '--prompt'.")
-    return Request(**whole), first_only(values, others)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return Request(**whole), settings.first_only(values, second)
 
 
 def _presets(bundle: Bundle) -> str:

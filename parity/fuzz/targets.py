@@ -27,7 +27,7 @@ from ltxrt.parity.report import render
 from ltxrt.runtime.ltxv.pipeline import Pipeline
 from ltxrt.runtime.ltxv.prompt import Tokenizer
 from ltxrt.runtime.media import read as media
-from ltxrt.runtime.request import options, yaml_file
+from ltxrt.runtime.request import fields, options, yaml_file
 from ltxrt.runtime.request.request import Request, complete
 from ltxrt.runtime.vae import tiling
 
@@ -176,7 +176,7 @@ def settings(folder: Path) -> Attempt:
         text = rng.choice(SETTINGS)
         changed = mutate.text(rng, text).encode("utf-8", "surrogatepass")
         path.write_bytes(mutate.raw_bytes(rng, changed) if rng.random() < 0.2 else changed)
-        values = options.from_file(yaml_file.read(path))
+        values = yaml_file.read(path).fields()
         request = Request(**{"prompt": PROMPT, **values})
         if whole.facts.vae is not None:
             complete(request, whole.presets, whole.facts.vae)
@@ -236,8 +236,8 @@ def option_texts(folder: Path) -> Attempt:
     kinds = (
         (CONDITIONS, media.parse),
         (PROFILES, profile),
-        (LISTS, lambda text: options.numbers("--guidance-scale", text)),
-        (BLOCKS, lambda text: options.blocks("--skip-block-list", text)),
+        (LISTS, lambda text: fields.SETTINGS["guidance_scale"].kind.from_text("guidance_scale", text)),
+        (BLOCKS, lambda text: fields.SETTINGS["skip_block_list"].kind.from_text("skip_block_list", text)),
         (MEMORY, tiling.parse_bytes),
         (SECOND, second),
         (

@@ -12,16 +12,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.families.ltxv.facts import SchedulerFacts, TransformerFacts
-from ltxrt.engines.parsing.text import quoted
 from ltxrt.runtime.noise.cpu import Noise
 from ltxrt.runtime.sampling.latents import LatentShape, pack
 
 
 @dataclass(frozen=True)
-class Reference:
-    """One implementation's habits.
+class Behaviour:
+    """What one reference implementation does.
 
     encoder_mask: the text encoder ignores padding; max_tokens: the prompt's length, None for the preset's;
     causal_rope: None for the checkpoint's own; sampler: None for the checkpoint's own; image_noise: noise on
@@ -70,8 +68,8 @@ class Reference:
         return pack(noise(shape.grid(channels)))
 
 
-REFERENCES = {
-    "official": Reference(
+BEHAVIOURS = {
+    "official": Behaviour(
         encoder_mask=True,
         max_tokens=None,
         causal_rope=None,
@@ -86,7 +84,7 @@ REFERENCES = {
         one_generator=False,
         preparation="official",
     ),
-    "diffusers": Reference(
+    "diffusers": Behaviour(
         encoder_mask=False,
         max_tokens=128,
         causal_rope=False,
@@ -101,7 +99,7 @@ REFERENCES = {
         one_generator=True,
         preparation="plain",
     ),
-    "diffusers-condition": Reference(
+    "diffusers-condition": Behaviour(
         encoder_mask=True,
         max_tokens=256,
         causal_rope=True,
@@ -117,10 +115,3 @@ REFERENCES = {
         preparation="plain",
     ),
 }
-
-
-def reference(name: str) -> Reference:
-    """The row of that name."""
-    if name not in REFERENCES:
-        raise InputError(f"{setting('reference')} {quoted(name)}: must be one of {', '.join(REFERENCES)}")
-    return REFERENCES[name]

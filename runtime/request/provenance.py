@@ -19,18 +19,8 @@ from ltxrt.engines.host import package_version
 from ltxrt.engines.parsing.text import printable
 from ltxrt.engines.storage.files import sha256
 from ltxrt.engines.verification import identity
+from ltxrt.runtime.request.fields import SETTINGS
 from ltxrt.runtime.request.request import Request, Settings
-
-# What the request decides beside the preset's fields, what is given, and what has a text of its own here.
-OTHERS = (
-    "denoise_strength",
-    "guidance_rescale",
-    "sampler",
-    "vae_memory",
-    "generator",
-    "gpu",
-    "noise_dtype",
-)
 
 
 def given(request: Request) -> list[dict[str, Any]]:
@@ -64,8 +54,8 @@ def metadata(
     A seed makes the same video again where all of them are equal but `software` and `bundle`.
     """
     preset, request = settings.preset, settings.request
-    values = {n: v for n, v in vars(preset).items() if n not in ("passes", "negative_prompt")}
-    values.update({name: getattr(request, name) for name in OTHERS})
+    recorded = [name for name, row in SETTINGS.items() if row.recorded]
+    values = {name: getattr(preset if hasattr(preset, name) else request, name) for name in recorded}
     values["noise_layout"] = "official" if settings.reference.token_noise else "diffusers"
     values["preparation"] = request.preparation or settings.reference.preparation
     graphs = {

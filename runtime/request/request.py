@@ -16,46 +16,21 @@ from ltxrt.engines.families.ltxv.facts import Pass, Preset, SchedulerFacts, VaeF
 from ltxrt.engines.parsing.text import quoted
 from ltxrt.runtime.media.read import Condition
 from ltxrt.runtime.noise.cuda import GPUS
-from ltxrt.runtime.request.compat import Reference, reference
+from ltxrt.runtime.request.compat import BEHAVIOURS, Behaviour
+from ltxrt.runtime.request.fields import OF_A_PASS, VAE_MEMORY, Scope, check
+from ltxrt.runtime.request.kinds import NUMBERS, is_number
 from ltxrt.runtime.sampling import guidance_plan
 from ltxrt.runtime.sampling.latents import VideoShape
 
-# Inclusive bounds, far beyond what the models can do: they catch slips of the finger.
-LIMITS: dict[str, tuple[float, float]] = {
-    "height": (1, 8192),
-    "width": (1, 8192),
-    "num_frames": (1, 4097),
-    "frame_rate": (1, 240),
-    "steps": (1, 1000),
-    "seed": (0, 2**64 - 1),
-    "image_strength": (0, 1),
-    "denoise_strength": (0, 1),
-    "decode_timestep": (0, 1),
-    "decode_noise_scale": (0, 1),
-    "image_noise_scale": (0, 1),
-    "guidance_rescale": (0, 1),
-    "adain_factor": (0, 1),
-    "tone_map": (0, 1),
-    "downscale_factor": (0.1, 1),
-    "max_tokens": (2, 512),
-}
-# Bytes of activations; fixed, so that one seed gives one video on every machine: where tiles meet, they are
-# blended.
-VAE_MEMORY = 8 * 2**30
-CHOICES: dict[str, tuple[str | None, ...]] = {
-    "sampler": (None, "uniform", "linear_quadratic"),
-    "generator": ("cpu", "cuda"),
-    "noise_layout": (None, "official", "diffusers"),
-    "noise_dtype": ("f32", "bf16"),
-}
-PASS_FIELDS = tuple(f.name for f in fields(Pass))
-LISTS = ("guidance_scale", "stg_scale", "rescaling_scale")
 PASS_GROUPS = ("", "second_pass")  # where a request has the settings of each pass
+PASS_FIELDS = tuple(f.name for f in dataclasses.fields(Pass))
 
 
 @dataclass(frozen=True)
 class Request:
     """A video to make. None means the preset's value; `preset` names one of the bundle's.
+
+    Raises InputError, about the setting, for values that no model takes (`fields` has their bounds).
 
     The fields of a pass (steps … cfg_star) are the first pass's, and `stochastic` is both passes';
     `second_pass` holds those of the second, where `two_passes` or the preset has one, and may hold
@@ -120,6 +95,17 @@ class Request:
     noise_dtype: str = "f32"
     noise: Path | str | NDArray[np.float32] | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.prompt, str) and not self.prompt.strip():
+            example = "describe the video, for example 'waves break on a rocky shore'"
+            raise InputError(f"{setting('prompt')} is empty; {example}")
+        check(vars(self))
+        if self.gpu not in (None, *GPUS):
+            raise InputError(f"{setting('gpu')} {quoted(self.gpu)}: must be one of {', '.join(GPUS)}")
+        if self.generator == "cuda" and self.gpu is None:
+            needed = f"needs the GPU whose numbers to draw: {setting('gpu')} {' | '.join(GPUS)}"
+            raise InputError(f"{setting('generator')} cuda {needed}")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -127,7 +113,7 @@ class Settings:
 
     request: Request
     preset: Preset
-    reference: Reference
+    reference: Behaviour
 
     @property
     def guided(self) -> bool:
@@ -155,7 +141,7 @@ class Settings:
 
 
 def complete(request: Request, presets: Mapping[str, Preset], vae: VaeFacts) -> Settings:
-    """Fill what `request` leaves open from its preset, and check all of it.
+    """Fill what `request` leaves open from its preset, and check what the preset and the VAE decide.
 
     Raises InputError that names the setting, what was given and what is allowed.
     """
@@ -163,56 +149,15 @@ def complete(request: Request, presets: Mapping[str, Preset], vae: VaeFacts) -> 
         raise InputError(
             f"{setting('preset')} {quoted(request.preset)}: this bundle has {', '.join(presets)}"
         )
-    habits = _habits(request)
-    preset = _merged(request, presets[request.preset], habits)
-    if not request.prompt.strip():
-        raise InputError(
-            f"{setting('prompt')} is empty; describe the video, for example 'waves break on a rocky shore'"
-        )
-    check_text("prompt", request.prompt)
-    check_text("negative_prompt", preset.negative_prompt)
-    for name, (low, high) in LIMITS.items():
-        value = getattr(preset if hasattr(preset, name) else request, name, None)
-        if value is not None:
-            check_range(name, value, low, high)
-    settings = Settings(request, preset, habits)
+    behaviour = BEHAVIOURS[request.reference]
+    if request.noise_layout is not None:
+        behaviour = replace(behaviour, token_noise=request.noise_layout == "official")
+    settings = Settings(request, _merged(request, presets[request.preset], behaviour), behaviour)
     settings.video.check(vae)
     return settings
 
 
-def _habits(request: Request) -> Reference:
-    """The reference's habits, with the layout of the noise that was asked for."""
-    for name, allowed in CHOICES.items():
-        if getattr(request, name) not in allowed:
-            shown = ", ".join(a for a in allowed if a is not None)
-            raise InputError(f"{setting(name)} {quoted(getattr(request, name))}: must be one of {shown}")
-    if request.generator == "cuda" and request.gpu is None:
-        raise InputError(
-            f"{setting('generator')} cuda needs the GPU whose numbers to draw: "
-            f"{setting('gpu')} {' | '.join(GPUS)}"
-        )
-    habits = reference(request.reference)
-    if request.noise_layout is None:
-        return habits
-    return replace(habits, token_noise=request.noise_layout == "official")
-
-
-def check_range(name: str, value: float, low: float, high: float) -> None:
-    """InputError unless low ≤ value ≤ high; nothing is converted, because an int may be too large for it."""
-    if not low <= value <= high:  # NaN compares false
-        raise InputError(f"{setting(name)} {quoted(value)}: must be between {low:g} and {high:g}")
-
-
-def check_text(name: str, text: str) -> None:
-    """Refuse bytes of another encoding than UTF-8, as Python keeps them from a command line."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        given = quoted(text[max(error.start - 20, 0) : error.end + 20])
-        raise InputError(f"{setting(name)} is no UTF-8 text at {given}; give it in UTF-8") from error
-
-
-def _merged(request: Request, preset: Preset, habits: Reference) -> Preset:
+def _merged(request: Request, preset: Preset, behaviour: Behaviour) -> Preset:
     """The preset with the request's values in it."""
     names = [f.name for f in fields(Preset) if hasattr(request, f.name)]
     given = {n: getattr(request, n) for n in names if getattr(request, n) is not None}
@@ -224,14 +169,14 @@ def _merged(request: Request, preset: Preset, habits: Reference) -> Preset:
             )
         given["tone_map"] = tone_map
     if request.max_tokens is None:
-        given["max_tokens"] = habits.tokens(preset.max_tokens)
-    if request.adain_factor is None and not habits.adain:
+        given["max_tokens"] = behaviour.tokens(preset.max_tokens)
+    if request.adain_factor is None and not behaviour.adain:
         given["adain_factor"] = 0.0
-    return replace(preset, **{**given, "passes": _passes(request, preset, habits)})
+    return replace(preset, **{**given, "passes": _passes(request, preset, behaviour)})
 
 
-def _passes(request: Request, preset: Preset, habits: Reference) -> tuple[Pass, ...]:
-    base = [one if habits.stg else _without_stg(one) for one in preset.passes]
+def _passes(request: Request, preset: Preset, behaviour: Behaviour) -> tuple[Pass, ...]:
+    base = [one if behaviour.stg else _without_stg(one) for one in preset.passes]
     two = len(base) == 2 if request.two_passes is None else request.two_passes
     if request.second_pass and not two:
         raise InputError(
@@ -247,13 +192,8 @@ def _passes(request: Request, preset: Preset, habits: Reference) -> tuple[Pass, 
     if not two:
         whole = replace(base[0], skip_final=0) if len(base) == 2 else base[0]  # nobody takes over from it
         return (overridden(whole, own),)
-    shared = {name: own[name] for name in ("stochastic",) if name in own}
-    second = {**shared, **{n: v for n, v in request.second_pass.items() if n != "tone_map"}}
-    if unknown := [name for name in second if name not in PASS_FIELDS]:
-        raise InputError(
-            f"{setting('second_pass')} {quoted(unknown[0])}: not a field of a pass; "
-            f"they are {', '.join(PASS_FIELDS)}"
-        )
+    shared = {name: own[name] for name in own if OF_A_PASS[name].scope is Scope.BOTH}
+    second = {**shared, **{n: v for n, v in request.second_pass.items() if n in PASS_FIELDS}}
     first = overridden(base[0], own)
     with within(PASS_GROUPS[1]):
         return first, overridden(base[-1], second)
@@ -273,7 +213,8 @@ def overridden(one: Pass, values: Mapping[str, Any]) -> Pass:
     if values.get("timesteps") is not None and (values.get("skip_initial") or values.get("skip_final")):
         raise InputError(f"{setting('timesteps')} leaves nothing to skip; leave out of it what is not to run")
     given: dict[str, Any] = {
-        n: (v,) if n in LISTS and isinstance(v, int | float) else v for n, v in values.items()
+        name: (value,) if OF_A_PASS[name].kind is NUMBERS and is_number(value) else value
+        for name, value in values.items()
     }
     if given.get("guidance_timesteps") == ():
         given["guidance_timesteps"] = None
@@ -283,7 +224,6 @@ def overridden(one: Pass, values: Mapping[str, Any]) -> Pass:
         given.update(skip_initial=0, skip_final=0)
     changed = dataclasses.replace(one, **given)
     changed = replace(changed, steps=len(changed.timesteps) if changed.timesteps else changed.steps)
-    check_range("steps", changed.steps, *LIMITS["steps"])
     guidance_plan.check(guidance_lists(changed))
     return changed
 

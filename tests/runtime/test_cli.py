@@ -108,8 +108,8 @@ def test_truncation_is_said_aloud(tiny_bundle, tmp_path):
         *((["--" + n, "9" * 400], "not a valid integer of up to 20 digits") for n in WHOLE),
         (["--height", "9" * 5000], "not a valid integer of up to 20 digits"),
         (["--seed", "३"], "'३' is not a valid integer"),
-        (["--vae-memory", "9" * 400], "is no amount of memory"),
-        (["--vae-memory", "९GiB"], "'९GiB' is no amount of memory"),
+        (["--vae-memory", "9" * 400], "must be a positive number of bytes"),
+        (["--vae-memory", "९GiB"], "--vae-memory '९GiB': must be a positive number of bytes"),
         (["--condition", "i.png@" + "9" * 400], "must be a whole number of 0 or more"),
         (["--condition", "i.png@३"], "must be MEDIA[@FRAME[:STRENGTH]]"),
         (["--second-pass", "steps=" + "9" * 400], "must be a whole number of up to 20 digits"),
@@ -277,7 +277,7 @@ def test_the_help_says_which_pass_an_option_is_for():
     assert "Steps of the schedule; those skipped are among them. [of the first pass; default" in text
     assert "Project the negative velocity on the positive one. [of the first pass; default" in text
     assert "noise it afresh in each step, of all passes. [default: the preset's]" in text
-    assert "KEY is steps, timesteps," in text and "stochastic, tone-map." in text
+    assert "KEY is steps, timesteps," in text and "cfg-star, tone-map." in text
     assert ";11,25;28 begins with an empty one" in text
 
 

@@ -15,7 +15,7 @@ from ltxrt.runtime.ltxv.pipeline import Pipeline
 from ltxrt.runtime.media import conditions as given
 from ltxrt.runtime.media.preprocess import Fit
 from ltxrt.runtime.media.read import Condition
-from ltxrt.runtime.request.compat import REFERENCES
+from ltxrt.runtime.request.compat import BEHAVIOURS
 from ltxrt.runtime.request.request import Request
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -79,7 +79,7 @@ def test_a_run_is_the_official_one(name, run, official):
 
 def without(habit):
     return lambda patch: patch.setitem(
-        REFERENCES, "official", dataclasses.replace(REFERENCES["official"], **{habit: False})
+        BEHAVIOURS, "official", dataclasses.replace(BEHAVIOURS["official"], **{habit: False})
     )
 
 

@@ -6,6 +6,7 @@ from ltxrt.engines.errors import InputError
 from ltxrt.engines.families.ltxv.facts import VaeFacts
 from ltxrt.export.ltxv import versions
 from ltxrt.runtime.request import options, yaml_file
+from ltxrt.runtime.request.kinds import BLOCKS, NUMBERS
 from ltxrt.runtime.request.request import Request, complete
 
 VAE = VaeFacts(16, 32, 8, (0.0,) * 16, (1.0,) * 16, True, ())
@@ -49,17 +50,17 @@ num_inference_steps: 40
 
 def values(tmp_path, text):
     (tmp_path / "c.yaml").write_text(text)
-    return options.from_file(yaml_file.read(tmp_path / "c.yaml"))
+    return yaml_file.read(tmp_path / "c.yaml").fields()
 
 
 def test_lists_and_blocks():
-    assert options.numbers("x", "1,0.5, 2") == (1.0, 0.5, 2.0)
-    assert options.blocks("x", "11,25;;28") == ((11, 25), (), (28,))
-    assert options.blocks("x", "") == ((),)
-    assert options.blocks("x", ";0,1;2") == ((), (0, 1), (2,))
-    for call in (options.numbers, options.blocks):
+    assert NUMBERS.from_text("x", "1,0.5, 2") == (1.0, 0.5, 2.0)
+    assert BLOCKS.from_text("x", "11,25;;28") == ((11, 25), (), (28,))
+    assert BLOCKS.from_text("x", "") == ((),)
+    assert BLOCKS.from_text("x", ";0,1;2") == ((), (0, 1), (2,))
+    for kind in (NUMBERS, BLOCKS):
         with pytest.raises(InputError, match="x '1,a': must be"):
-            call("x", "1,a")
+            kind.from_text("x", "1,a")
 
 
 def test_second_pass_settings():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ltxrt.engines.errors import InputError
-from ltxrt.runtime.request.yaml_file import SIZE_LIMIT, read
+from ltxrt.runtime.request.plain_yaml import SIZE_LIMIT
+from ltxrt.runtime.request.yaml_file import read
 from ltxrt.runtime.sampling.guidance_plan import GuidanceLists, plan
 from ltxrt.runtime.sampling.schedule import linear_quadratic, skip
 
@@ -152,7 +153,7 @@ def test_official_files_as_they_are(settings, name):
     assert found.passes == passes
     downscale = {"downscale_factor": 0.6666666} if len(passes) == 2 else {}
     assert found.values == {"decode_timestep": 0.05, "decode_noise_scale": 0.025, **downscale}
-    assert found.sampler is None
+    assert "sampler" not in found.values
     upscaler = ("spatial_upscaler_model_path",) if len(passes) == 2 else ()
     assert found.ignored == (*IGNORED, *upscaler)
 
@@ -200,13 +201,13 @@ def test_every_field_under_our_own_names(settings):
     assert found.values == {key.replace("-", "_"): value for key, _, value in OUR_VALUES}
     assert found.passes == ({key.replace("-", "_"): value for key, _, value in OUR_PASS},)
     assert type(found.values["frame_rate"]) is float and type(found.passes[0]["guidance_scale"][0]) is float
-    assert (found.sampler, found.ignored) == (None, ())
+    assert found.ignored == ()
 
 
 def test_a_file_without_passes(settings):
     found = settings("prompt: fog\nimage_cond_noise_scale: 0\nstochastic_sampling: true\nprecision: bf16\n")
     assert found.values == {"prompt": "fog", "image_noise_scale": 0.0, "stochastic": True}
-    assert (found.passes, found.sampler, found.ignored) == ((), None, ("precision",))
+    assert (found.passes, found.ignored) == ((), ("precision",))
 
 
 def test_a_base_file_with_nothing_of_its_pass(settings):
@@ -246,7 +247,7 @@ def test_stg_modes(settings, text, mode):
     [("from_checkpoint", None), ("uniform", "uniform"), ("Linear_Quadratic", "linear_quadratic")],
 )
 def test_samplers(settings, text, sampler):
-    assert settings(f"sampler: {text}").sampler == sampler
+    assert settings(f"sampler: {text}").values.get("sampler") == sampler
 
 
 @pytest.mark.parametrize(
@@ -284,7 +285,7 @@ def test_block_lists(settings, text, blocks):
         ("first_pass: {}\nsecond_pass: [1]", r"second_pass is \[1\]; it must be a block"),
         ("pipeline_type: base\nfirst_pass: {}\nsecond_pass: {}", "pipeline_type is base but there are two"),
         ("pipeline_type: multi-scale\nsteps: 3", "multi-scale; it needs first_pass and second_pass"),
-        ("pipeline_type: multi", "pipeline_type is the text 'multi'; it must be one of base, multi_scale"),
+        ("pipeline_type: multi", "pipeline_type is the text 'multi'; it must be one of base, multi-scale"),
         (
             "num_inference_steps: 3\ntimesteps: [1]",
             "num_inference_steps and timesteps are given for one pass",
@@ -311,7 +312,7 @@ def test_block_lists(settings, text, blocks):
         ("frame_rate: [24]", r"frame_rate is \[24\]; it must be a number"),
         ("prompt: 3", "prompt is 3; it must be text; put it in quotes"),
         ("prompt: no", "prompt is false; it must be text"),
-        ("reference: [official]", "it must be text"),
+        ("reference: [official]", "it must be one of official, diffusers"),
         ("stochastic_sampling: 1", "stochastic_sampling is 1; it must be true or false"),
         ("cfg_star_rescale: 'true'", "cfg_star_rescale is the text 'true'; it must be true or false"),
         ("stg_scale: '1'", "stg_scale is the text '1'; it must be a number"),
@@ -326,10 +327,10 @@ def test_block_lists(settings, text, blocks):
         ("skip_block_list: [[1], [2.5]]", r"skip_block_list\[1\]\[0\] is 2.5; it must be a whole number"),
         (
             "stg_mode: residual",
-            "residual', which has no effect in the official pipeline; give attention_skip",
+            "residual', which has no effect in the official pipeline; give one of attention_values",
         ),
         ("stg_mode: stg_r", "no effect in the official pipeline"),
-        ("stg_mode: values", "stg_mode is the text 'values'; it must be one of attention_values, stg_av"),
+        ("stg_mode: values", "stg_mode is the text 'values'; it must be one of stg_av, .*, attention_values"),
         ("stg_mode: [stg_av]", "stg_mode is .*; it must be one of"),
         ("sampler: constant", "it must be one of from_checkpoint, uniform, linear_quadratic"),
         ("sampler: null", "sampler is empty; it must be one of"),
