@@ -33,7 +33,8 @@ def setting_options(command: Any) -> Any:
     """Decorator that gives a click command an option for every setting."""
     for row in reversed(SETTINGS.values()):
         name, kind = row.name.replace("_", "-"), row.kind.option
-        flag = row.option or (f"--{name}/--no-{name}" if kind is bool else f"--{name}")
+        off = f"no-{name}"
+        flag = row.option or (f"--{name}/--{off}" if kind is bool else f"--{name}")
         command = click.option(
             *(flag, *row.older, row.name),
             cls=SettingOption,

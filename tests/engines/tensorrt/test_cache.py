@@ -132,7 +132,7 @@ def test_another_version_or_graph_is_recognised(bundle):
     ("change", "message"),
     [
         ({"target": "sm90"}, "target 'sm90': tensorrt_rtx builds for sm80, sm86"),
-        ({"texts": ()}, "no --profile was given"),
+        ({"texts": ()}, "profile was not given"),
     ],
 )
 def test_wrong_orders_are_refused_before_any_work(bundle, change, message):
