@@ -1,28 +1,28 @@
-"""Load a bundle's component and call it: NumPy in, NumPy out, through whichever backend runs it.
+"""Loads a bundle's component and calls it, NumPy in and out, with any backend.
 
-All checks against the contract are here, once; a backend only uploads and runs.
+All checks against the contract are here; a backend only uploads and runs.
 
-A backend is a row in BACKENDS: its name and its module, which may serve several. Whoever asks what there is
-(the runtime, doctor, parity, the benchmark) goes through the rows and the functions below, which ask the
-module; adding a backend is one module and one row. A module has
+A backend is a row in BACKENDS: its name and its module, which may implement several. The runtime, doctor,
+parity and the benchmark find backends through the rows and the functions below, which ask the module; adding
+a backend is one module and one row. A module has
 
     PRECISIONS: Mapping[str, tuple[str, ...]]
-        per backend the precisions that it runs, on whatever machine, the preferred one first
+        per backend the precisions that it can run on some machine, the preferred one first
     PACKAGES: Mapping[str, tuple[Package, ...]]
         per backend the distributions that it needs
     available(backend: str, device: int = 0) -> str
         what it runs on here, in a few words, as "CPU" and the processor's name; raises MissingPackageError,
-        EngineError or InputError with the reason where it cannot run here. Loads no model.
+        EngineError or InputError with the reason if it cannot run here. Loads no model.
     load(path: Path, options: Options) -> Session
 
-and, where it runs engines that were built before, not a bundle's graphs themselves:
+and, if it runs engines that were built before instead of a bundle's graphs:
 
     locate(bundle, backend, component, precision, device: int = 0) -> tuple[Path, ...]
-        the engines that fit, the one to load first, then its alternatives; InputError where there is none
+        the engines that fit, the one to load first, then its alternatives; InputError if there is none
     needs_graph(path: Path) -> bool
         whether the engine at `path` takes its weights from the graph's files
     describe(bundle) -> Iterator[str]
-        a line for people for each engine in the bundle, of all the module's backends
+        a line of text for each engine in the bundle, of all the module's backends
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ BACKENDS: dict[str, str] = {
     "tensorrt": "ltxrt.engines.tensorrt.session",
     "tensorrt_rtx": "ltxrt.engines.tensorrt.session",
 }
-MOST_THREADS = 1024  # each takes some 100 kB of memory before it does anything
+MOST_THREADS = 1024  # each takes about 100 kB of memory even when idle
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class Package:
 
 @dataclass(frozen=True)
 class Options:
-    """What a backend is told beside the file's path.
+    """How a backend loads a file.
 
-    `threads` None leaves the number to the backend; `graph` is what the file was built from, where it was;
-    `calls` is how often it will be called, about: loading may take longer where calls win it back;
+    `threads` None leaves the number to the backend; `graph` is the graph that an engine was built from;
+    `calls` is about how often it will be called: for many calls, loading may take longer to make them faster;
     `device` is the number of the GPU; `others` are engines of the same component for other sizes.
     """
 
@@ -80,10 +80,10 @@ class Options:
 
 
 class Session(Protocol):
-    """A loaded graph. Its inputs are checked and contiguous, either arrays or what `upload` gave for them."""
+    """A loaded graph. Its inputs are checked and contiguous, either arrays or handles of `upload`."""
 
     def upload(self, name: str, array: np.ndarray) -> Any:
-        """A handle to a copy of `array` where the graph reads it; later changes to `array` do not matter."""
+        """A handle to a copy of `array` where the graph reads it; later changes to `array` have no effect."""
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The graph's outputs, by the contract's names. Raises EngineError."""
@@ -91,12 +91,12 @@ class Session(Protocol):
     def interrupt(self) -> None:
         """Let `run` raise InterruptedRunError, in every thread, until `resume`; never waits for a run.
 
-        A run that is under way ends as soon as the backend can: ONNX Runtime before its next operator;
-        TensorRT, whose call is one piece of work on the GPU, computes it to its end and drops the outputs.
+        A run in progress ends as soon as the backend can: ONNX Runtime before its next operator; TensorRT,
+        which enqueues a call as a whole, computes it to its end and discards the outputs.
         """
 
     def resume(self) -> None:
-        """Take back `interrupt`."""
+        """Undo `interrupt`."""
 
     def close(self) -> None:
         """Free the weights; `run` raises EngineError from now on."""
@@ -117,21 +117,21 @@ class BoundEngine:
     def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """The component's outputs for `inputs`, both by the contract's names, dtypes and shapes.
 
-        Nothing is converted. Raises InputError where the inputs break the contract, EngineError where the
-        engine fails or its outputs break it, InterruptedRunError after `Engine.interrupt`.
+        Nothing is converted. Raises InputError if the inputs violate the contract, EngineError if the engine
+        fails or its outputs violate it, InterruptedRunError after `Engine.interrupt`.
         """
         sizes = self._rest.check(inputs, self._sizes)
         feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         return self._checked(self._session.run({**self._static, **feeds}), sizes)
 
     def bind(self, **static: np.ndarray) -> BoundEngine:
-        """Give the inputs that stay the same between calls; they are checked, copied and uploaded once."""
+        """Bind inputs that stay the same between calls; they are checked, copied and uploaded once."""
         sizes = self._rest.only(static).check(static, self._sizes)
         handles = {name: self._session.upload(name, np.ascontiguousarray(a)) for name, a in static.items()}
         return BoundEngine(self.contract, self._session, {**self._static, **handles}, sizes)
 
     def _checked(self, outputs: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
-        """`outputs` in the contract's order; EngineError where they are not the contract's."""
+        """`outputs` in the contract's order; EngineError if they are not the contract's."""
         component, tensors = self.contract.component, self.contract.outputs
         if set(outputs) != {tensor.name for tensor in tensors}:
             raise EngineError(
@@ -156,20 +156,19 @@ class Engine(BoundEngine):
 
     @property
     def session(self) -> Session:
-        """The backend's session itself, whose calls are not checked against the contract."""
+        """The backend's session, whose calls are not checked against the contract."""
         return self._session
 
     def interrupt(self) -> None:
-        """From any thread: let calls raise InterruptedRunError, those under way too, until `resume`.
+        """Let calls raise InterruptedRunError until `resume`, those in progress too; for use from any thread.
 
-        Holds for everything that was bound to the engine, and for all threads that share it. A call ends as
-        soon as the backend can end it (`Session.interrupt`); between an interruption and its end nothing is
-        waited for.
+        Applies to everything bound to the engine, and to all threads that share it. Never blocks: a call ends
+        as soon as the backend can end it (`Session.interrupt`).
         """
         self._session.interrupt()
 
     def resume(self) -> None:
-        """Let calls run again after `interrupt`."""
+        """Allow calls again after `interrupt`."""
         self._session.resume()
 
     def close(self) -> None:
@@ -186,39 +185,39 @@ class Engine(BoundEngine):
 
 
 def _module(backend: str) -> Any:
-    """The backend's module. InputError for no such backend."""
+    """The backend's module. InputError for an unknown backend."""
     if backend not in BACKENDS:
         raise InputError(f"no backend is named {quoted(backend)}; they are {', '.join(BACKENDS)}")
     return importlib.import_module(BACKENDS[backend])
 
 
 def preferred(backend: str) -> tuple[str, ...]:
-    """The precisions that `backend` runs, the one it prefers first. InputError for no such backend."""
+    """The precisions that `backend` runs, the preferred one first. InputError for an unknown backend."""
     return tuple(_module(backend).PRECISIONS[backend])
 
 
 def packages(backend: str) -> tuple[Package, ...]:
-    """The distributions that `backend` needs. InputError for no such backend."""
+    """The distributions that `backend` needs. InputError for an unknown backend."""
     return tuple(_module(backend).PACKAGES[backend])
 
 
 def available(backend: str, device: int = 0) -> str:
     """What `backend` runs on here, as "CPU …" or "GPU …" with its name; `device` is the number of the GPU.
 
-    Raises MissingPackageError, EngineError or InputError with the reason where it cannot run here.
+    Raises MissingPackageError, EngineError or InputError with the reason if it cannot run here.
     """
     return str(_module(backend).available(backend, device))
 
 
 def builds_engines(backend: str) -> bool:
-    """Whether `backend` runs engines that `ltx-export build-engines` made, and not the graphs themselves."""
+    """Whether `backend` runs engines built by `ltx-export build-engines` instead of the graphs themselves."""
     return hasattr(_module(backend), "locate")
 
 
 def why_not(bundle: Bundle, component: str, backend: str, precision: str, device: int = 0) -> str | None:
-    """Why `backend` cannot run `component` in `precision` here, in a sentence; None where it can.
+    """Why `backend` cannot run `component` in `precision` here, in a sentence; None if it can.
 
-    No file is read and no model loaded. InputError for no such backend, component or precision.
+    Reads no file and loads no model. InputError for an unknown backend, component or precision.
     """
     bundle.precision(component, precision)
     if precision not in preferred(backend):
@@ -232,7 +231,7 @@ def why_not(bundle: Bundle, component: str, backend: str, precision: str, device
 
 
 def descriptions() -> Iterator[Callable[[Bundle], Iterator[str]]]:
-    """What lists a bundle's engines for people, once for each module that runs engines built before."""
+    """The functions that describe a bundle's engines, one for each module that runs engines built before."""
     for name in dict.fromkeys(BACKENDS.values()):
         describe = getattr(importlib.import_module(name), "describe", None)
         if describe is not None:
@@ -242,7 +241,7 @@ def descriptions() -> Iterator[Callable[[Bundle], Iterator[str]]]:
 def choose(bundle: Bundle, component: str, backend: str, wanted: str | None = None) -> str:
     """The precision of `component` that runs on `backend`: `wanted`, or the only one, or the preferred.
 
-    Raises InputError where the bundle does not have it, or the backend does not run it.
+    Raises InputError if the bundle does not have it, or the backend does not run it.
     """
     order, has = preferred(backend), bundle.components.get(component, {})
     here = [precision for precision in order if precision in has]
@@ -263,9 +262,9 @@ def choose(bundle: Bundle, component: str, backend: str, wanted: str | None = No
 def files(
     bundle: Bundle, component: str, backend: str, precision: str | None = None, device: int = 0
 ) -> list[Path]:
-    """What `load_engine` will read: the graph and its weights, or the engine, one of several where there are.
+    """The files that `load_engine` will read: the graph and its weights, or one of the engines.
 
-    Raises InputError and MissingPackageError as `load_engine`; no file is read.
+    Raises InputError and MissingPackageError as `load_engine`; reads no file.
     """
     chosen = choose(bundle, component, backend, precision)
     graph = bundle.components[component][chosen]
@@ -275,10 +274,10 @@ def files(
 
 
 def check_files(bundle: Bundle, component: str, backend: str, precision: str, device: int = 0) -> None:
-    """Raise BundleError where the graph or its weights are not as recorded. A backend that runs another file
-    checks that one when it loads it.
+    """Raise BundleError if the graph or its weights are not as recorded. A backend that runs another file
+    checks it when loading.
 
-    What was hashed before in its present state is not read; else a gigabyte takes one or two seconds.
+    Files that were hashed before in their present state are not read; others take one or two seconds per GB.
     """
     graph = bundle.components[component][precision]
     engines = files(bundle, component, backend, precision, device) if builds_engines(backend) else []
@@ -298,13 +297,13 @@ def load_engine(
 ) -> Engine:
     """Load `component` of `bundle` with `backend`.
 
-    `precision` None takes the only one there is, or the one the backend prefers; `threads` None leaves the
-    number of CPU threads to the backend; `calls` is about how often the engine will be called, for a backend
-    that may load slower and run faster; `device` is the number of the GPU, for backends on one.
+    `precision` None selects the only one, or the one the backend prefers; `threads` None leaves the number of
+    CPU threads to the backend; `calls` is about how often the engine will be called: for many calls, loading
+    may take longer to make them faster; `device` is the number of the GPU, for backends on one.
 
-    Raises InputError for a component, precision or backend there is not, MissingPackageError for a backend
-    that is not installed, BundleError for a graph that export does not write or files that are not as
-    recorded, EngineError for a graph that the backend refuses.
+    Raises InputError for an unknown component, precision or backend, MissingPackageError for a backend that
+    is not installed, BundleError for a graph that export does not write or files that are not as recorded,
+    EngineError for a graph that the backend refuses.
     """
     module = _module(backend)
     if threads is not None and not 1 <= threads <= MOST_THREADS:

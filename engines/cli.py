@@ -1,4 +1,4 @@
-"""`ltx-export build-engines` and `ltx-export engines …`: graphs to engines, and a look at them."""
+"""The commands `ltx-export build-engines` and `ltx-export engines …`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def build_command(
 ) -> None:
     """Compile a bundle's graphs to engines, once for each target and component.
 
-    Engines that are there and fit are kept. tensorrt_rtx needs no GPU here.
+    Existing engines that fit are kept. tensorrt_rtx builds without a GPU.
     """
     from ltxrt.engines.bundle import reading_bundle
 
@@ -103,7 +103,7 @@ def _build(
 def verify_bundle_command(bundle: Path) -> None:
     """Hash every file of a bundle: graphs, weights, tokenizer and engines.
 
-    Exit status 1 where one is not what the bundle says, or an engine is stale; 2 where one is missing or cut.
+    Exit status 1 if a file differs from its record or an engine is stale; 2 if one is missing or truncated.
     """
     from ltxrt.engines.bundle import read_bundle
     from ltxrt.engines.errors import BundleError
@@ -125,20 +125,20 @@ def verify_bundle_command(bundle: Path) -> None:
 
 @click.group("engines", cls=LtxrtGroup)
 def engines_group() -> None:
-    """The engines of a bundle."""
+    """List, verify, inspect and delete the engines of a bundle."""
 
 
 @engines_group.command("list")
 @BUNDLE
 def list_command(bundle: Path) -> None:
-    """Each engine with what it is for, and why it would not load."""
+    """List engines with their purpose, and the reason if one would not load."""
     _show(bundle, hashed=False)
 
 
 @engines_group.command("verify")
 @BUNDLE
 def verify_command(bundle: Path) -> None:
-    """As list, with every byte hashed; exit status 1 where an engine is stale or damaged."""
+    """Like list, but hashes every file; exit status 1 if an engine is stale or damaged."""
     if any(found.problem for found in _show(bundle, hashed=True)):
         raise click.exceptions.Exit(1)
 
@@ -147,9 +147,9 @@ def verify_command(bundle: Path) -> None:
 @BUNDLE
 @click.option("--component", "chosen", multiple=True, help="Only this; repeatable. Default: all.")
 def inspect_command(bundle: Path, chosen: tuple[str, ...]) -> None:
-    """What each engine is made of: layers by type and precision, fused attention, memory per profile.
+    """Describe engines: layers by type and precision, fused attention, memory per profile.
 
-    Where a GPU is, also what the builder made of it.
+    With a GPU, also the layers of the built engine.
     """
     from ltxrt.engines.bundle import read_bundle
     from ltxrt.engines.tensorrt import build as trt
@@ -174,7 +174,7 @@ def inspect_command(bundle: Path, chosen: tuple[str, ...]) -> None:
 @engines_group.command("prune")
 @BUNDLE
 def prune_command(bundle: Path) -> None:
-    """Delete what is stale, damaged or was left by an interrupted build."""
+    """Delete stale and damaged engines, and leftovers of interrupted builds."""
     from ltxrt.engines.bundle import read_bundle
     from ltxrt.engines.storage import locks
     from ltxrt.engines.tensorrt import build as trt
@@ -259,7 +259,7 @@ def _components(bundle: Bundle, chosen: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _precision(bundle: Bundle, component: str, text: str | None) -> str:
-    """The precision to build: the one asked for, or bf16, fp16, fp32 as the bundle has them."""
+    """The precision to build: the requested one, or the first of bf16, fp16, fp32 in the bundle."""
     pairs = dict(item.partition("=")[::2] for item in text.split(",")) if text and "=" in text else {}
     for name in pairs:
         if name not in bundle.components:

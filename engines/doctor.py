@@ -1,6 +1,6 @@
-"""What this machine can run: packages, processors, a bundle's engines; and for each gap, a command.
+"""What this machine can run: packages, processors, a bundle's engines; commands for what is missing.
 
-Each registered backend answers for itself (`ltxrt.engines.backend`).
+Every registered backend is asked (`ltxrt.engines.backend`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ltxrt.engines.host import package_version
 
 
 def report(bundle: Path | None) -> Iterator[str]:
-    """Lines for people, one for each thing that was looked at."""
+    """Lines of text, one for each item that was checked."""
     yield f"python {platform.python_version()}, ltxrt {package_version('ltxrt') or 'not installed'}"
     packages = {p.distribution: p for name in backend.BACKENDS for p in backend.packages(name)}
     for name, package in packages.items():

@@ -1,4 +1,4 @@
-"""What this machine and its installation say of themselves."""
+"""Facts about this machine and its installation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def package_version(distribution: str) -> str | None:
-    """The installed version of a distribution ("onnxruntime-gpu"), None where it is absent."""
+    """The installed version of a distribution ("onnxruntime-gpu"), None if it is absent."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -16,7 +16,7 @@ def package_version(distribution: str) -> str | None:
 
 
 def cpuinfo() -> dict[str, str]:
-    """Linux's description of a processor, by its keys, as "model name" and "flags"; empty elsewhere."""
+    """Linux's description of a processor by its keys, such as "model name" and "flags"; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -25,5 +25,5 @@ def cpuinfo() -> dict[str, str]:
 
 
 def cpu_name() -> str:
-    """The processor's model, or its architecture where the system does not say."""
+    """The processor's model, or its architecture if unknown."""
     return cpuinfo().get("model name") or platform.processor() or platform.machine() or "unknown"

@@ -1,9 +1,8 @@
-"""The ONNX Runtime backends, on the CPU and on CUDA: nothing to build, the graph is optimised when it is
-loaded.
+"""The ONNX Runtime backends, on the CPU and on CUDA. Nothing is built: graphs are optimised while loading.
 
-Inputs that are bound are copied to the device once; a call copies the others and the outputs, nothing else.
-External data is memory-mapped by ONNX Runtime. Since 1.24 it refuses locations that leave the graph's folder
-(absolute, through `..` or a link) or name an address in memory; older releases are therefore refused here.
+Bound inputs are copied to the device once; a call only copies the others and the outputs. External data is
+mapped into memory by ONNX Runtime. Since 1.24 it refuses locations outside the graph's folder (absolute,
+through `..` or a link) and addresses in memory; older releases are therefore refused here.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import EngineError, InputError, InterruptedRunError, MissingPackageError, setting
 from ltxrt.engines.host import cpu_name
 
-# The CPU has fp32 kernels, runs fp16 graphs between casts, and has next to nothing for bf16.
+# The CPU provider has fp32 kernels, runs fp16 graphs between casts, and has few kernels for bf16.
 PRECISIONS = {
     "onnxruntime": ("fp32", "fp16", "fp8-fp16"),
     "onnxruntime_cuda": ("fp16", "bf16", "fp32", "fp8-fp16"),
@@ -30,19 +29,18 @@ PACKAGES = {
 }
 DEVICES = {"onnxruntime": "cpu", "onnxruntime_cuda": "cuda"}
 CUDA: dict[str, str] = {
-    "arena_extend_strategy": "kSameAsRequested",  # doubling would take twice what a video needs
-    "use_tf32": "0",  # fp32 islands are there for their precision
-    "cudnn_conv_algo_search": "HEURISTIC",  # trying them all, the default, makes the first decode slow
+    "arena_extend_strategy": "kSameAsRequested",  # doubling would allocate up to twice what a video needs
+    "use_tf32": "0",  # fp32 parts of a graph are there for their precision
+    "cudnn_conv_algo_search": "HEURISTIC",  # the default tries all, which makes the first decode slow
 }
 # Before 1.24 it reads weights outside the bundle; before 1.25 CUDA lacks Attention of opset 23.
 OLDEST = {"onnxruntime": (1, 24), "onnxruntime_cuda": (1, 25)}
-# Prepacking rearranges every matrix while loading. For the 2B transformer on 2 cores it cost 18 to 27 s of
-# loading, against 0.3 s without, and saved 1 s of a step of 8 to 16 s (docs/full-size.md): from so many calls
-# on it is won back.
+# Prepacking rearranges every matrix while loading. For the 2B transformer on 2 cores loading took 18 to 27 s
+# with it and 0.3 s without; it saved 1 s of a step of 8 to 16 s (docs/full-size.md), so it pays off from this
+# number of calls on.
 PREPACK_FROM = 25
-# The arena grows by doubling and keeps what it has: a decode within 1 GiB of activations took 2.1 GiB with it
-# and 1.2 GiB without (parity/proofs/tiled_memory.py). The autoencoder's memory is bounded by tiles, so it
-# does without.
+# The arena grows by doubling and never shrinks: a decode within 1 GiB of activations took 2.1 GiB with it and
+# 1.2 GiB without (parity/proofs/tiled_memory.py). It is off for the autoencoder, whose memory tiles bound.
 WITHOUT_ARENA = ("vae_encoder", "vae_decoder")
 
 _TYPES = {"f32": "tensor(float)", "i64": "tensor(int64)", "bool": "tensor(bool)"}
@@ -59,8 +57,8 @@ class OrtSession:
         self._component = contract.component
         self._outputs = [t.name for t in contract.outputs]
         self._device = (device, index)
-        self._run_options = onnxruntime.RunOptions()  # of every run: `terminate` ends those under way
-        self._value = onnxruntime.OrtValue.ortvalue_from_numpy  # on the CPU it shares the array's memory
+        self._run_options = onnxruntime.RunOptions()  # shared by all runs: `terminate` ends those in progress
+        self._value = onnxruntime.OrtValue.ortvalue_from_numpy  # on the CPU it would share the array's memory
 
     def upload(self, name: str, array: np.ndarray) -> Any:
         return self._value(array.copy(), *self._device)
@@ -94,13 +92,13 @@ class OrtSession:
 
 
 def available(backend: str, device: int = 0) -> str:
-    """What `backend` runs on. Whether a CUDA GPU is really there only loading a graph shows."""
+    """What `backend` runs on. Only loading a graph shows whether there really is a CUDA GPU."""
     providers(backend, device)
     return f"CPU {cpu_name()}" if DEVICES[backend] == "cpu" else f"GPU {device}, through CUDA"
 
 
 def providers(backend: str, index: int = 0) -> list[Any]:
-    """The providers that run `backend`'s graphs, on the GPU `index`; raises where it cannot run here."""
+    """The providers that run `backend`'s graphs, on the GPU `index`; raises if it cannot run here."""
     device = DEVICES[backend]
     try:
         import onnxruntime
@@ -144,7 +142,7 @@ def load(path: Path, options: Options) -> OrtSession:
 
 
 def _refuse_other_encodings(path: Path) -> None:
-    """ONNX Runtime takes paths as UTF-8 only, and says of others that its arguments are wrong."""
+    """ONNX Runtime accepts only UTF-8 paths, and reports others as invalid arguments."""
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError as error:
@@ -152,7 +150,7 @@ def _refuse_other_encodings(path: Path) -> None:
 
 
 def _providers(onnxruntime: Any, device: str, index: int) -> list[Any]:
-    """What runs the graph, in order of preference; on a GPU the CPU keeps only shapes and indices."""
+    """Providers in order of preference; with a GPU, the CPU only computes shapes and indices."""
     if device == "cpu":
         return ["CPUExecutionProvider"]
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
@@ -167,9 +165,9 @@ def _session_options(component: str, threads: int | None, calls: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0  # 0: one per physical core
     options.enable_cpu_mem_arena = component not in WITHOUT_ARENA
-    options.enable_mem_pattern = False  # it plans one block per shape: half as much memory again, no faster
-    options.log_severity_level = 4  # its errors arrive as exceptions; level 3 prints them a second time
-    # Threads spin for work inside a run, but not between runs, when others want the cores.
+    options.enable_mem_pattern = False  # they plan one block per shape: 1.5 times the memory, and no faster
+    options.log_severity_level = 4  # errors are exceptions; level 3 would print them again
+    # Threads spin for work inside a run, but not between runs, when others need the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.disable_prepacking", str(int(calls < PREPACK_FROM)))
     return options

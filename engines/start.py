@@ -1,6 +1,6 @@
-"""The first lines of the console commands: an interruption while the rest is loaded is one line as well.
+"""The entry point of the console commands, which reports an interruption during imports in one line.
 
-Imports next to nothing, so that little can be interrupted before it.
+Imports almost nothing, so that little can be interrupted before it.
 """
 
 import signal
@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 
 def run(load: Callable[[], Callable[[], object]]) -> None:
-    """Run the command that `load` imports; Ctrl-C meanwhile ends with exit status 130."""
+    """Run the command that `load` imports; Ctrl-C while importing ends with exit status 130."""
     try:
         load()()
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # pressed twice, it would interrupt what follows
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would interrupt what follows
         sys.stderr.write("interrupted\n")
         sys.exit(130)

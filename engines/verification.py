@@ -1,6 +1,6 @@
-"""Whether a bundle's graphs were held against torch: its parity report, as far as a runtime needs it.
+"""Whether a bundle's graphs were verified against torch, according to its parity report.
 
-The report is written by `ltx-parity check`. It is untrusted: one that cannot be read proves nothing.
+The report is written by `ltx-parity check`. It is untrusted: an unreadable one counts as no report.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ltxrt.engines.parsing import json_input
 from ltxrt.engines.storage.files import read_small
 
 REPORT = Path("parity") / "report.json"
-LIMIT = 16 << 20  # bytes of a report; a full check of five precisions has under one million
+LIMIT = 16 << 20  # bytes of a report; that of a full check of five precisions has under one million
 
 
 def identity(graph: Graph) -> str:
@@ -25,15 +25,15 @@ def identity(graph: Graph) -> str:
 
 @dataclass(frozen=True)
 class Report:
-    """What a report says: hashes of the graphs that were compared, and component, precision and backend of
-    the checks that passed."""
+    """A report: hashes of the graphs that were compared, and component, precision and backend of the checks
+    that passed."""
 
     graphs: Mapping[str, str]
     passed: frozenset[tuple[str, str, str]]
 
 
 def read(bundle: Bundle) -> Report:
-    """The bundle's report; one that is missing or cannot be read says nothing."""
+    """The bundle's report; empty if it is missing or unreadable."""
     try:
         data = json_input.parse(read_small(bundle.root / REPORT, LIMIT))
         checks = {
@@ -49,7 +49,7 @@ def unproved(
 ) -> list[str]:
     """Those components of `precisions` whose graph has no passing check on `backend` in the report.
 
-    `report` is what `read` gave before: whoever works for minutes reads it first.
+    `report` is the result of an earlier `read`, which a caller that works for minutes calls first.
     """
     found = read(bundle) if report is None else report
     return [

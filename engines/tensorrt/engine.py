@@ -1,7 +1,6 @@
-"""One deserialized engine with its context: profiles, shapes, addresses, runs, CUDA graphs.
+"""A deserialized engine with its context: profiles, shapes, addresses, runs, CUDA graphs.
 
-Nothing is assumed of the call before: a call that fails leaves no plan behind, so that the next one sets
-everything anew.
+A call that fails leaves no state behind: the next one sets everything again.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 class LoadedEngine:
     """An engine and its one context, whose memory is the machine's scratch memory.
 
-    graphs: repeat equal calls as a CUDA graph, in the package's own way where it has one. jit: the file of
-    what TensorRT for RTX compiled for this GPU, which is read now and written when the engine is closed.
+    graphs: repeat equal calls as a CUDA graph, by the package's own mechanism if it has one. jit: the cache
+    file of kernels compiled for this GPU, which is read now and written when the engine is closed.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class LoadedEngine:
         self._graph: Any = None
 
     def start(self, profile: int, shapes: Shapes, addresses: Mapping[str, int]) -> None:
-        """Enqueue a call on the machine's stream; `finish` after it has been waited for."""
+        """Enqueue a call on the machine's stream; call `finish` after waiting for it."""
         plan = (profile, tuple(sorted(shapes.items())), tuple(sorted(addresses.items())))
         same = self._plan == (*plan, self._machine.scratch.address)
         self._plan = None  # until the call has succeeded
@@ -59,7 +58,7 @@ class LoadedEngine:
         self._next = (*plan, self._machine.scratch.address)
 
     def finish(self) -> None:
-        """Raise EngineError for errors that were logged only: RTX may report success beside one."""
+        """Raise EngineError for errors that were only logged: RTX may report success in spite of one."""
         if errors := self._machine.log.take():
             raise self._failure("run", errors)
         self._plan = self._next
@@ -77,8 +76,8 @@ class LoadedEngine:
             return self._engine.create_execution_context(managed)
         config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(managed)
-        # Its own graphs wait until the kernels of these shapes are compiled; a graph recorded from outside
-        # would hold on to the general ones that run until then.
+        # Its own graphs wait until the kernels for these shapes are compiled; a graph captured from outside
+        # would keep the generic ones that run until then.
         strategy = package.CudaGraphStrategy
         config.cuda_graph_strategy = strategy.WHOLE_GRAPH_CAPTURE if graphs else strategy.DISABLED
         if self._jit is not None:
@@ -108,17 +107,17 @@ class LoadedEngine:
         return bool(self._context.execute_async_v3(self._machine.device.stream))
 
     def _launched(self) -> bool:
-        """Whether the call was repeated as a graph; one is recorded where there is none yet."""
+        """Repeat the call as a graph, capturing one first if there is none; returns whether that worked."""
         if self._records and self._graph is None:
             self._graph = self._recorded()
-            self._records = self._graph is not None  # not tried again: the call is enqueued instead
+            self._records = self._graph is not None  # not tried again; the call is enqueued instead
         if self._graph is None:
             return False
         self._machine.device.launch(self._graph)
         return True
 
     def _recorded(self) -> Any:
-        """A graph of the call; None where it cannot be one. The stream records no longer in any case."""
+        """A graph of the call, None if it cannot be captured; in both cases the capture has ended."""
         device, context = self._machine.device, self._context
         if hasattr(context, "is_stream_capturable") and not context.is_stream_capturable(device.stream):
             return None
@@ -132,13 +131,13 @@ class LoadedEngine:
             device.free_graph(graph)
             graph = None
         if graph is None:
-            self._machine.log.take()  # why it cannot be recorded is no failure of the call
+            self._machine.log.take()  # the reason is not an error of the call
         return graph
 
     def _ended(self) -> Any:
         try:
             return self._machine.device.end_graph()
-        except EngineError:  # an enqueue that failed makes the recording invalid
+        except EngineError:  # a failed enqueue invalidates the capture
             return None
 
     def _drop_graph(self) -> None:
@@ -164,9 +163,9 @@ def has_runtime_config(package: Any) -> bool:
 def open_engine(
     machine: Machine, path: Path, options: Options, profiles: Sequence[Profile], graphs: bool
 ) -> LoadedEngine:
-    """The engine at `path`, whose record lies beside it, on the GPU.
+    """Load the engine at `path`, with its record beside it, on the GPU.
 
-    Raises EngineError where it is not what was built, or TensorRT does not take it: with its reason.
+    Raises EngineError with the reason if it is not what was built, or if TensorRT refuses it.
     """
     record, data = cache.read(path)
     with data:
@@ -176,7 +175,7 @@ def open_engine(
     streaming = bool(record.options.get("weight_streaming"))
     if streaming:  # before a context is made
         set_budget(machine, engine, options.contract, profiles)
-    # Streamed weights are allocated while the engine runs, which no graph can hold.
+    # Streamed weights are allocated while the engine runs, which a graph cannot contain.
     return LoadedEngine(
         machine,
         engine,
@@ -203,12 +202,12 @@ def deserialize(machine: Machine, data: mmap.mmap, path: Path, component: str) -
 
 
 def set_budget(machine: Machine, engine: Any, contract: Contract, profiles: Sequence[Profile]) -> None:
-    """How many bytes of the streamable weights stay on the GPU: what its memory has beside the scratch
+    """Set how many bytes of streamable weights stay on the GPU: the memory that is left beside scratch
     memory, inputs and outputs of the largest profile.
 
-    Unless it is set, all weights go to the GPU like those of other engines.
+    Without it, all weights are kept on the GPU as for other engines.
     """
-    engine.weight_streaming_budget_v2 = 0  # the scratch memory asked for next is then the largest
+    engine.weight_streaming_budget_v2 = 0  # the scratch memory queried next is then the largest
     scratch = max(engine.get_device_memory_size_for_profile_v2(i) for i in range(len(profiles)))
     room = machine.device.free_memory() + machine.scratch.size - scratch
     room -= max(_largest_io(contract, profile) for profile in profiles)

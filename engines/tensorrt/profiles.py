@@ -1,4 +1,4 @@
-"""Profiles that people think in, 512x768x97, as the ranges of every component's axes.
+"""Profiles in pixels and frames, such as 512x768x97, as ranges of every component's axes.
 
 An engine is built for ranges of its symbols (`ltxrt.engines.contract`), each with a smallest, a usual and a
 largest value; tactics are chosen for the usual one. Several narrow profiles in one engine beat one wide
@@ -22,10 +22,11 @@ from ltxrt.engines.parsing.text import quoted
 Range = tuple[int, int, int]  # smallest, usual, largest
 Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
-LARGEST_TENSOR = 2**31 - 1  # elements; beyond it kernels' 32-bit indices overflow, unnoticed by the builder
-LEAST_TILE = 4  # latent cells along an axis that tiles of the autoencoder may come down to
-BATCH = (1, 2, 3)  # negative, positive and perturbed samples of one request; it changes from step to step
-TIMESTEPS = (1, 1, 8)  # distinct ones in a call: one, and one more per strength of conditioning
+# Elements of a tensor; beyond it the 32-bit indices of kernels overflow without an error of the builder.
+LARGEST_TENSOR = 2**31 - 1
+MIN_TILE = 4  # the smallest tile side of the autoencoder, in latent cells
+BATCH = (1, 2, 3)  # negative, positive and perturbed samples of a request, which change from step to step
+TIMESTEPS = (1, 1, 8)  # distinct timesteps in a call: one, and one more per strength of conditioning
 SYMBOLS = ("B", "N", "K", "T", "f", "h", "w")  # that a profile gives a range for
 Size = Annotated[int, strict.Within(1, LARGEST_TENSOR)]
 _AXIS = re.compile(r"([0-9]{1,9})(?:\.\.([0-9]{1,9}))?(?:\.\.([0-9]{1,9}))?")
@@ -33,16 +34,16 @@ _AXIS = re.compile(r"([0-9]{1,9})(?:\.\.([0-9]{1,9}))?(?:\.\.([0-9]{1,9}))?")
 
 @dataclass(frozen=True)
 class Profile:
-    """What the user wrote, and the range of each of the contract's symbols.
+    """A profile's text, and the range of each of the contract's symbols.
 
-    N covers the video's own tokens and `extra_frames` latent frames of conditioning tokens more.
+    N covers the video's tokens and `extra_frames` more latent frames of conditioning tokens.
     """
 
     text: str
     ranges: Mapping[str, Range]
 
     def ranges_of(self, contract: Contract) -> Mapping[str, Range]:
-        """The ranges of a component's symbols; the autoencoder's come down to a tile."""
+        """The ranges of a component's symbols; the autoencoder's begin at the size of a tile."""
         tiled = contract.component.startswith("vae")
         return {**self.ranges, **_tiles(self.ranges)} if tiled else self.ranges
 
@@ -59,7 +60,7 @@ class Profile:
         }
 
     def holds(self, contract: Contract, sizes: Mapping[str, int]) -> bool:
-        """Whether a call with these symbols' values fits."""
+        """Whether a call with these values of the symbols fits."""
         ranges = self.ranges_of(contract)
         return all(ranges[s][0] <= sizes[s] <= ranges[s][2] for s in contract.symbols)
 
@@ -67,8 +68,8 @@ class Profile:
 def parse(text: str, vae: VaeFacts, max_tokens: int = 256, extra_frames: int = 4) -> Profile:
     """HEIGHTxWIDTHxFRAMES; each a number, SMALLEST..LARGEST, or SMALLEST..USUAL..LARGEST, in pixels.
 
-    The usual value is the largest unless given. Raises InputError for text of another form, sizes that are no
-    whole number of latent cells (the nearest are named), and ranges that do not rise.
+    The usual value is the largest unless given. Raises InputError for text of another form, sizes that are
+    not whole numbers of latent cells (the nearest are named), and ranges that do not rise.
     """
     parts = text.lower().split("x")
     if len(parts) != 3 or not all(map(_AXIS.fullmatch, parts)):
@@ -111,14 +112,14 @@ def _cells(text: str, name: str, pixels: Range, factor: int, offset: int) -> Ran
 
 
 def _tiles(ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """The autoencoder takes one video at a time, whole, in tiles, or a single image."""
-    least = {"f": 1, "h": LEAST_TILE, "w": LEAST_TILE}
+    """The autoencoder's inputs are one video, whole or in tiles, or a single image."""
+    least = {"f": 1, "h": MIN_TILE, "w": MIN_TILE}
     smaller = {s: (min(least[s], ranges[s][0]), *ranges[s][1:]) for s in least}
     return {**smaller, "B": (1, 1, 1)}
 
 
 def check(profile: Profile, contract: Contract, elements_per_cell: int | None = None) -> None:
-    """Refuse a profile whose tensors no engine can index: 2³¹ elements, in the graph's largest tensor too."""
+    """Raise InputError for a profile with tensors of 2³¹ elements, inside the graph too: kernels fail."""
     largest = {t: math.prod(shapes[2]) for t, shapes in profile.shapes(contract).items()}
     if elements_per_cell is not None:
         cells = math.prod(profile.ranges[s][2] for s in ("f", "h", "w"))
@@ -155,7 +156,7 @@ def to_json(profile: Profile) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class _Written:
-    """A profile as `to_json` writes it."""
+    """A profile as written by `to_json`."""
 
     text: Annotated[str, strict.Most(200)]
     ranges: dict[str, tuple[Size, Size, Size]]
@@ -167,7 +168,7 @@ class _Written:
 
 
 def from_json(data: Mapping[str, Any]) -> Profile:
-    """What `to_json` wrote. Raises BundleError for anything else."""
+    """The profile that `to_json` wrote. Raises BundleError for anything else."""
     try:
         return Profile(**vars(strict.from_json(_Written, data, "a profile")))
     except BundleError as error:

@@ -1,10 +1,10 @@
 """The TensorRT backends: a bundle's engine loaded and called, its inputs kept on the GPU.
 
-One code path for TensorRT and TensorRT for RTX. Buffers are allocated once and grow; inputs that were bound
-are uploaded once; scratch memory is one allocation that every engine of a process shares, since engines run
-one after another. Threads may share sessions: each call takes its turn.
+One code path for TensorRT and TensorRT for RTX. Buffers are allocated once and grow; bound inputs are
+uploaded once; scratch memory is one allocation that all engines of a process share, because they run one
+after another. Threads may share sessions: calls take turns.
 
-Not run on a GPU here: see the README's table.
+Not verified on a GPU: see the README's table.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ltxrt.engines.tensorrt.engine import LoadedEngine, open_engine
 from ltxrt.engines.tensorrt.machine import Machine
 from ltxrt.engines.tensorrt.profiles import Profile, from_json, pick
 
-# No fp8-fp16: RTX keeps an FP8 product in the base's type before it is scaled, and fp16 ends at 65504.
+# No fp8-fp16: RTX stores an FP8 product in the base's type before it is scaled, and fp16 overflows at 65504.
 PRECISIONS = dict.fromkeys(trt.FLAVOURS, ("fp8", "bf16", "fp16", "fp32"))
 PACKAGES = {
     "tensorrt": (
@@ -43,14 +43,14 @@ PACKAGES = {
         Package("cuda-bindings", "GPU memory for both TensorRTs", "tensorrt"),
     ),
 }
-GRAPHS = "LTXRT_CUDA_GRAPHS"  # environment: 1 repeats equal calls as CUDA graphs
+GRAPHS = "LTXRT_CUDA_GRAPHS"  # environment variable: 1 repeats equal calls as CUDA graphs
 TEXT = "T"  # text tokens, the one symbol whose padding a mask hides
 TEXT_STEP = 64
 
 
 @dataclass(frozen=True)
 class Uploaded:
-    """An input that stays on the device; `shape` is the one that was given, before padding."""
+    """An input that stays on the device; `shape` is its shape before padding."""
 
     memory: Memory
     shape: tuple[int, ...]
@@ -58,7 +58,7 @@ class Uploaded:
 
 @dataclass(frozen=True)
 class Choice:
-    """An engine that is there: its profiles, and how it is loaded."""
+    """An existing engine: its profiles, and how it is loaded."""
 
     profiles: tuple[Profile, ...]
     load: Callable[[], LoadedEngine]
@@ -68,9 +68,9 @@ class TrtSession:
     """A component's engines, one of them loaded; an `ltxrt.engines.backend.Session` whose handles are
     `Uploaded`.
 
-    Where there are several engines, built for other sizes, the first call says which is loaded, and a later
-    one that it does not hold loads another in its place. Text is padded to multiples of 64 tokens, for which
-    kernels are then there already when the next prompt comes: a masked token weighs exactly nothing.
+    Of several engines for different sizes, the first call determines which is loaded; a later call that does
+    not fit loads another one instead. Text is padded to multiples of 64 tokens, so that kernels compiled for
+    one prompt serve the next; masked tokens have a weight of exactly zero.
     """
 
     def __init__(self, machine: Machine, contract: Contract, choices: Sequence[Choice]) -> None:
@@ -95,7 +95,7 @@ class TrtSession:
             handle = Uploaded(memory, array.shape)
             weakref.finalize(
                 handle, machine.drop, memory
-            )  # a step that binds other inputs lets go of the old
+            )  # a step that binds other inputs releases the old ones
             self._uploaded.add(handle)
             return handle
 
@@ -116,7 +116,7 @@ class TrtSession:
             }
 
     def interrupt(self) -> None:
-        """What is on the GPU runs to its end: CUDA has no call that ends it."""
+        """Enqueued work runs to its end: CUDA has no call to stop it."""
         self._interrupted.set()
 
     def resume(self) -> None:
@@ -131,7 +131,7 @@ class TrtSession:
             self._machine.leave(self)
 
     def _run(self, feeds: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
-        """The outputs of a call whose text is padded."""
+        """The outputs of a call with padded text."""
         device = self._machine.device
         loaded, profile = self._holding(sizes)
         outputs = {t.name: np.empty(t.resolve(sizes), DTYPES[t.dtype]) for t in self._contract.outputs}
@@ -162,13 +162,13 @@ class TrtSession:
         return sizes
 
     def _text(self, length: int) -> int:
-        """The next multiple of 64, or the largest that all profiles take which take `length`."""
+        """The next multiple of 64, or the largest length that all profiles accept which accept `length`."""
         most = [p.ranges[TEXT][2] for choice in self._choices for p in choice.profiles]
         larger = [m for m in most if m >= length]
         return min(-(-length // TEXT_STEP) * TEXT_STEP, *larger) if larger else length
 
     def _padded(self, name: str, array: np.ndarray) -> np.ndarray:
-        """With zeros behind the text: T5's padding token, False and 0 in the masks."""
+        """Append zeros to the text: T5's padding token, False and 0 in the masks."""
         shape = self._contract.input(name).shape
         if TEXT not in shape:
             return array
@@ -179,8 +179,9 @@ class TrtSession:
         return self._buffers.setdefault(name, Memory(self._machine.device)).at_least(size)
 
     def _holding(self, sizes: Mapping[str, int]) -> tuple[LoadedEngine, int]:
-        """An engine that holds a call, loaded, and which of its profiles does: rather the one that is there
-        than a narrower one."""
+        """A loaded engine whose profile holds the call, and the profile's index; prefers the engine that is
+        loaded already to a narrower one.
+        """
         there = self._chosen
         if there is None or not any(p.holds(self._contract, sizes) for p in there.profiles):
             rows = [(choice, profile) for choice in self._choices for profile in choice.profiles]
@@ -213,12 +214,12 @@ def locate(bundle: Bundle, backend: str, component: str, precision: str, device:
 
 
 def needs_graph(path: Path) -> bool:
-    """Whether the engine at `path` was stripped: its weights are then read from the graph's files."""
+    """Whether the engine at `path` is stripped, so that its weights are read from the graph's files."""
     return bool(cache.read_record(path).options.get("strip"))
 
 
 def target(backend: str, device: int = 0) -> str:
-    """What engines of this machine are built for. InputError where the backend builds for no such GPU."""
+    """The target of engines for this machine. InputError if the backend does not build for its GPU."""
     name, known = trt.gpu_name(backend, device), trt.flavour_of(backend).targets
     if known is None:
         return name
@@ -231,9 +232,9 @@ def target(backend: str, device: int = 0) -> str:
 
 
 def load(path: Path, options: Options) -> TrtSession:
-    """A session of the engine at `path`, whose record lies beside it, and of those that `options` names too.
+    """A session of the engine at `path`, with its record beside it, and of those in `options.others`.
 
-    One alone is loaded at once; of several, the one that the first call takes.
+    A single one is loaded at once; of several, the one that the first call needs.
     """
     machine = Machine.of(options.backend, options.device)
     graphs = os.environ.get(GRAPHS) == "1"
