@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,33 +13,49 @@ import click
 from ltxrt.engines.cli import build_command, engines_group, verify_bundle_command
 from ltxrt.engines.cli_base import LtxrtGroup, ltxrt_command, say
 from ltxrt.engines.errors import InputError, MissingPackageError
+from ltxrt.export import families
 
 if TYPE_CHECKING:
-    from ltxrt.export.ltxv.open import Checkpoint
+    from ltxrt.export.components import Component
 
-COMPONENTS = (
-    "text_encoder",
-    "transformer",
-    "vae_encoder",
-    "vae_decoder",
-    "latent_upsampler",
-    "temporal_upsampler",
-)
 PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "fp8-fp16")
 PATH = click.Path(path_type=Path)
+
+
+def source_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds an option for everything that can be given beside a checkpoint of some family."""
+    for source in reversed(families.sources()):
+        command = click.option(
+            source.option,
+            source.name,
+            type=PATH,
+            metavar=source.metavar,
+            help=source.help,
+            multiple=source.multiple,
+        )(command)
+    return command
+
+
+def _sources(family: families.Family, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given beside the checkpoint, for a family that takes it."""
+    taken = {source.name: options[source.name] for source in family.SOURCES}
+    for source in families.sources():
+        if source.name not in taken and options[source.name]:
+            raise InputError(f"{source.option} is not for this model; leave it out")
+    return taken
 
 
 @ltxrt_command("ltx-export", cls=LtxrtGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ltxrt")
 def main() -> None:
-    """Turn an LTX-Video checkpoint into a bundle of ONNX graphs that runs without torch."""
+    """Turn a checkpoint into a bundle of ONNX graphs that runs without torch."""
 
 
 @main.command("inspect")
 @click.argument("checkpoint", type=PATH)
 def inspect_command(checkpoint: Path) -> None:
     """Say what a checkpoint is: version, components, sizes, dtypes, licence. Works without torch."""
-    from ltxrt.export.ltxv.inspect import describe
+    from ltxrt.export.inspect import describe
 
     say(describe(checkpoint))
 
@@ -46,20 +63,11 @@ def inspect_command(checkpoint: Path) -> None:
 @main.command("onnx")
 @click.argument("checkpoint", type=PATH)
 @click.option("--output", type=PATH, required=True, metavar="BUNDLE", help="The bundle's folder.")
-@click.option("--text-encoder", type=PATH, metavar="DIR", help="T5 folder with its tokenizer.")
-@click.option("--vae", type=PATH, metavar="FILE", help="VAE file or folder, if not in CHECKPOINT.")
-@click.option(
-    "--upsampler",
-    "upsamplers",
-    type=PATH,
-    multiple=True,
-    metavar="FILE",
-    help="Latent upsampler, spatial or temporal; repeatable.",
-)
+@source_options
 @click.option(
     "--component",
     "chosen",
-    type=click.Choice(COMPONENTS),
+    type=click.Choice(families.component_names()),
     multiple=True,
     help="Export only this; repeatable. Default: everything the checkpoint has.",
 )
@@ -74,7 +82,7 @@ def inspect_command(checkpoint: Path) -> None:
 @click.option("--fp8-attention", is_flag=True, help="For fp8: self-attention's inputs as well.")
 @click.option("--uncalibrated", is_flag=True, help="fp8 without --scales: for trying what compiles.")
 @click.option("--model-version", metavar="NAME", help="Release, where the file does not tell.")
-def onnx_command(chosen: tuple[str, ...], **options: Any) -> None:
+def onnx_command(checkpoint: Path, chosen: tuple[str, ...], **options: Any) -> None:
     """Export CHECKPOINT (a .safetensors file or a diffusers folder) to ONNX graphs in BUNDLE.
 
     Batch, tokens, frames, height, width and text length stay dynamic. Weights are streamed: memory does not
@@ -85,27 +93,20 @@ def onnx_command(chosen: tuple[str, ...], **options: Any) -> None:
         from ltxrt.export.write import Plan, export_bundle
     except ModuleNotFoundError as error:
         raise MissingPackageError(error.name or "torch", "export") from error
-    from ltxrt.export.ltxv import components
-    from ltxrt.export.ltxv.open import open_checkpoint
+    from ltxrt.export import components
 
-    checkpoint = open_checkpoint(
-        options["checkpoint"],
-        options["vae"],
-        options["text_encoder"],
-        options["model_version"],
-        options["upsamplers"],
-    )
-    names = tuple(dict.fromkeys(chosen)) or components.available(checkpoint)
+    family = families.of(checkpoint)
+    opened = family.open_checkpoint(checkpoint, _sources(family, options), options["model_version"])
+    names = tuple(dict.fromkeys(chosen)) or components.available(opened)
     precisions = parse_precisions(options["precision"], names)
-    _check_fp8(precisions, options["scales"], options["uncalibrated"])
+    _check_fp8(components.rows(opened), precisions, options["scales"], options["uncalibrated"])
     if options["fp8_attention"] and not any(p.startswith("fp8") for p in precisions.values()):
-        raise InputError(
-            "--fp8-attention is for --precision transformer=fp8 or fp8-fp16; add it or leave it out"
-        )
-    _announce(checkpoint, names, whole=not chosen)
+        raise InputError("--fp8-attention is for --precision fp8 or fp8-fp16; add it or leave it out")
+    for line in family.notes(opened, names, not chosen):
+        say(line, err=True)
     start = time.monotonic()
     export_bundle(
-        Plan(checkpoint, options["output"], precisions, options["scales"], options["fp8_attention"]),
+        Plan(opened, options["output"], precisions, options["scales"], options["fp8_attention"]),
         Console(),
     )
     say(f"{options['output']}: {', '.join(names)} in {time.monotonic() - start:.0f} s")
@@ -130,17 +131,19 @@ def parse_precisions(text: str, names: tuple[str, ...]) -> dict[str, str]:
     return chosen
 
 
-def _check_fp8(precisions: dict[str, str], scales: Path | None, uncalibrated: bool) -> None:
-    """FP8 is the transformer's, and needs to know how large its activations are."""
+def _check_fp8(
+    rows: Mapping[str, Component], precisions: dict[str, str], scales: Path | None, uncalibrated: bool
+) -> None:
+    """FP8 is for some components, and needs to know how large their activations are."""
     chosen = [name for name, precision in precisions.items() if precision.startswith("fp8")]
+    quantised = [name for name, row in rows.items() if row.fp8 is not None]
     for name in chosen:
-        if name != "transformer":
-            raise InputError(
-                f"--precision {name}={precisions[name]}: only the transformer is quantised to FP8"
-            )
+        if name not in quantised:
+            only = f"only the {', '.join(quantised)} is" if quantised else "no component of this model is"
+            raise InputError(f"--precision {name}={precisions[name]}: {only} quantised to FP8")
     if chosen and (scales is None) is not uncalibrated:
         raise InputError(
-            "--precision transformer=fp8 takes --scales FILE, made by ltx-parity calibrate, or "
+            f"--precision {chosen[0]}=fp8 takes --scales FILE, made by ltx-parity calibrate, or "
             "--uncalibrated to try what compiles; give one of them"
         )
     if scales is not None and not chosen:
@@ -157,34 +160,6 @@ def _check_readable(flag: str, path: Path | None) -> None:
         raise InputError(f"{flag} {path}: no such file; give one that ltx-parity calibrate made")
     if not os.access(path, os.R_OK):
         raise InputError(f"{flag} {path}: cannot be read; give a file that this user may read")
-
-
-def _announce(checkpoint: Checkpoint, names: tuple[str, ...], whole: bool) -> None:
-    """The release, and what of it is not exported; `whole` where everything there is was asked for."""
-    row = checkpoint.version
-    sure = "" if row.certain else " (the file does not tell; --model-version says it)"
-    say(f"LTX-Video {row.name}{sure}; {row.licence}", err=True)
-    from ltxrt.export.ltxv.inspect import FP8_WARNING, is_fp8
-
-    if (
-        checkpoint.transformer is not None
-        and "transformer" in names
-        and is_fp8(checkpoint.transformer.weights)
-    ):
-        say(FP8_WARNING, err=True)
-    two_passes = len(row.presets["default"].passes) > 1
-    expected = COMPONENTS[:5] if two_passes else COMPONENTS[:4]
-    missing = [n for n in expected if n not in names]
-    if missing:
-        say(f"not exported: {', '.join(missing)}", err=True)
-    if whole and "text_encoder" in missing:
-        say("a video needs the text encoder: give --text-encoder DIR", err=True)
-    if whole and "latent_upsampler" in missing:
-        say(
-            "the default preset of this release has two passes and needs the latent upsampler between them: "
-            "give --upsampler FILE, or run with --preset single-pass",
-            err=True,
-        )
 
 
 main.add_command(build_command)

@@ -10,14 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import onnx
 import onnx_ir as ir
 
 from ltxrt.engines import contract as contracts
 from ltxrt.engines.bundle import (
-    FAMILY,
     MANIFEST,
     SCHEMA,
     FileRecord,
@@ -32,23 +31,18 @@ from ltxrt.engines.bundle import (
     write_bundle,
 )
 from ltxrt.engines.errors import InputError, LtxrtError, setting
-from ltxrt.engines.families.ltxv.facts import Facts
 from ltxrt.engines.parsing.graph_check import check_file
 from ltxrt.engines.parsing.wire import WireError
 from ltxrt.engines.storage import locks
 from ltxrt.engines.storage.files import atomic_write, inside, make_folder
+from ltxrt.export import components, families
+from ltxrt.export.checkpoint.part import Checkpoint
 from ltxrt.export.graph import fp8
 from ltxrt.export.graph.memory import per_cell
 from ltxrt.export.graph.trace import PRECISIONS, Traced, trace
 from ltxrt.export.graph.weights import IR_DTYPES, stream, weights_map
-from ltxrt.export.ltxv import components
-from ltxrt.export.ltxv.config import TransformerConfig
-from ltxrt.export.ltxv.open import Checkpoint
-from ltxrt.export.ltxv.versions import presets
-from ltxrt.export.tokenizer import write_tokenizer_json
 
 BASE = {"fp8": "bf16", "fp8-fp16": "fp16"}  # what is not quantised, and what scales are in
-TILED = ("vae_encoder", "vae_decoder")
 PACKAGES = ("ltxrt", "torch", "onnx", "onnxscript", "onnx-ir")
 
 
@@ -69,8 +63,14 @@ class Plan:
     checkpoint: Checkpoint
     folder: Path
     precisions: Mapping[str, str]  # component → precision
-    scales: Path | None = None  # of the transformer's activations, for FP8; None: not calibrated
+    scales: Path | None = None  # of the activations, for FP8; None: not calibrated
     fp8_attention: bool = False  # quantise queries, keys and values too
+
+    @property
+    def tokenizer(self) -> components.Component | None:
+        """The component that brings the tokenizer, where one is exported."""
+        rows = (components.row(self.checkpoint, name) for name in self.precisions)
+        return next((row for row in rows if row.tokenizer is not None), None)
 
 
 def export_bundle(plan: Plan, listener: Listener) -> None:
@@ -89,7 +89,7 @@ def export_bundle(plan: Plan, listener: Listener) -> None:
     with locks.writing(plan.folder):
         _prepare(plan, manifest)
         _forget_damaged(plan, manifest.facts)
-        if "text_encoder" in plan.precisions:
+        if plan.tokenizer is not None:
             manifest = _with_tokenizer(plan, manifest)
         for name, precision in plan.precisions.items():
             graph = _component(plan, manifest, name, listener)
@@ -97,16 +97,16 @@ def export_bundle(plan: Plan, listener: Listener) -> None:
 
 
 def _empty_manifest(checkpoint: Checkpoint) -> Manifest:
-    dit = checkpoint.transformer
+    family = families.family(checkpoint.family)
     manifest = Manifest(
         schema=SCHEMA,
-        family=FAMILY,
+        family=checkpoint.family,
         version=checkpoint.version.name,
         licence=checkpoint.version.licence,
         produced_by={name: importlib.metadata.version(name) for name in PACKAGES},
         source={"checkpoint": checkpoint.source},
-        facts=components.facts(checkpoint),
-        presets=presets(checkpoint.version, dit.config.layers if dit else checkpoint.version.layers),
+        facts=family.facts(checkpoint),
+        presets=dict(family.presets(checkpoint)),
         tokenizer=None,
         components={},
     )
@@ -136,13 +136,13 @@ def _prepare(plan: Plan, manifest: Manifest) -> None:
         )
     try:
         make_folder(folder, "onnx")
-        if "text_encoder" in plan.precisions:
+        if plan.tokenizer is not None:
             make_folder(folder, "tokenizer")
     except OSError as error:
         raise InputError(f"{setting('output')} {folder}: cannot be written to ({error.strerror})") from error
 
 
-def _forget_damaged(plan: Plan, facts: Facts) -> None:
+def _forget_damaged(plan: Plan, facts: Any) -> None:
     """Take what is damaged and about to be replaced out of the manifest; other damage raises BundleError."""
     if not (plan.folder / MANIFEST).is_file():
         return
@@ -156,7 +156,7 @@ def _forget_damaged(plan: Plan, facts: Facts) -> None:
 
     kept = {n: {p: g for p, g in graphs.items() if stays(n, p, g)} for n, graphs in old.components.items()}
     tokenizer = old.tokenizer
-    if tokenizer and "text_encoder" in plan.precisions and not _is_there(plan.folder, tokenizer):
+    if tokenizer and plan.tokenizer is not None and not _is_there(plan.folder, tokenizer):
         tokenizer = None
     _rewrite(plan.folder, old, kept, tokenizer)
 
@@ -185,13 +185,13 @@ def _rewrite(
 
 def _with_tokenizer(plan: Plan, manifest: Manifest) -> Manifest:
     """Write the tokenizer, and record it at once in a bundle that is there: its old record is void."""
-    source, part = plan.checkpoint.tokenizer, plan.checkpoint.text_encoder
-    if source is None or part is None:
-        raise LtxrtError("a text encoder was opened without its tokenizer")
+    component = plan.tokenizer
+    if component is None or component.tokenizer is None:
+        raise LtxrtError("a tokenizer is written with its component")
     target = plan.folder / "tokenizer" / "tokenizer.json"
     there = (plan.folder / MANIFEST).is_file()
     with atomic_write(target) as temporary:
-        write_tokenizer_json(source, temporary, part.config.vocab_size)
+        component.tokenizer(plan.checkpoint, temporary)
         if there:
             old = read_manifest(plan.folder)
             _rewrite(plan.folder, old, old.components, None)
@@ -204,14 +204,16 @@ def _with_tokenizer(plan: Plan, manifest: Manifest) -> Manifest:
 def _component(plan: Plan, manifest: Manifest, name: str, listener: Listener) -> Graph:
     """Trace and write one component; its files appear under their final names only when they are whole."""
     precision = plan.precisions[name]
-    component, config = components.COMPONENTS[name], components.part(plan.checkpoint, name).config
+    component, config = components.row(plan.checkpoint, name), components.part(plan.checkpoint, name).config
     form = component.form(precision)
     contract = contracts.derive(name, manifest.facts)
     listener.stage(f"{name} {precision}: tracing")
+    sizes = families.family(plan.checkpoint.family).TRACE_SIZES
+    base = BASE.get(precision, precision)
     build = functools.partial(component.module, form.config(config))
-    traced = trace(build, contract, BASE.get(precision, precision))
+    traced = trace(build, contract, base, sizes)
     if precision in BASE:
-        traced = _quantised(plan, traced, config, BASE[precision])
+        traced = _quantised(plan, component, traced, config, base)
 
     target = plan.folder / "onnx" / f"{name}.{precision}.onnx"
     data = target.with_suffix(".onnx.data")
@@ -238,7 +240,7 @@ def _component(plan: Plan, manifest: Manifest, name: str, listener: Listener) ->
         data=(FileRecord(relative, written.bytes, written.sha256),),
         weights_map=record(plan.folder, weights_json),
         contract=contract.to_json(),
-        memory=_memory(traced.model) if name in TILED else None,
+        memory=_memory(traced.model) if component.tiled else None,
     )
 
 
@@ -255,10 +257,13 @@ def _check_readable(
         ) from error
 
 
-def _quantised(plan: Plan, traced: Traced, config: TransformerConfig, base: str) -> Traced:
-    """The traced transformer with its middle blocks' projections in FP8."""
-    wanted = fp8.projections(traced.model.graph.initializers, config.layers)
-    attentions = fp8.attention_inputs(traced.model.graph, config.layers) if plan.fp8_attention else {}
+def _quantised(plan: Plan, component: components.Component, traced: Traced, config: Any, base: str) -> Traced:
+    """The traced network with its middle blocks' projections in FP8; its config has layers and head_size."""
+    layout, graph = component.fp8, traced.model.graph
+    if layout is None:
+        raise InputError(f"{setting('precision')} fp8: the {component.part} is not quantised to FP8")
+    wanted = fp8.projections(layout, graph.initializers, config.layers)
+    attentions = fp8.attention_inputs(layout, graph, config.layers) if plan.fp8_attention else {}
     if plan.scales is None:
         scales = fp8.uncalibrated([*wanted, *attentions])
     else:
@@ -267,7 +272,7 @@ def _quantised(plan: Plan, traced: Traced, config: TransformerConfig, base: str)
     scales = fp8.Scales({name: amax / factors.get(name, 1.0) for name, amax in scales.amax.items()})
     found = fp8.insert(traced.model, scales, IR_DTYPES[PRECISIONS[base]], attentions)
     if set(found) != set(wanted):
-        raise LtxrtError(f"{len(wanted) - len(found)} projections were not found in the transformer's graph")
+        raise LtxrtError(f"{len(wanted) - len(found)} projections were not found in the graph")
     return dataclasses.replace(traced, quantised=found)
 
 

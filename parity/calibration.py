@@ -25,6 +25,7 @@ from ltxrt.engines.errors import InputError
 from ltxrt.engines.families.ltxv.facts import TransformerFacts
 from ltxrt.engines.storage.files import atomic_write
 from ltxrt.export.graph import fp8
+from ltxrt.export.ltxv.fp8 import LAYOUT
 from ltxrt.parity.check.emulation import beside
 from ltxrt.parity.check.sessions import HostSession
 from ltxrt.runtime.engine_pool import EnginePool
@@ -137,7 +138,7 @@ def _names(bundle: Bundle) -> list[str]:
     if bundle.facts.transformer is None:
         raise InputError(f"{bundle.root}: has no transformer to calibrate; export it")
     graph, facts = _model(bundle), bundle.facts.transformer
-    projections = fp8.projections({i.name: i for i in graph.graph.initializer}, facts.layers)
+    projections = fp8.projections(LAYOUT, {i.name: i for i in graph.graph.initializer}, facts.layers)
     if not projections:
         raise InputError(
             f"{bundle.root}: a transformer of {facts.layers} layers has none that FP8 quantises, which "
@@ -149,7 +150,7 @@ def _names(bundle: Bundle) -> list[str]:
 def _attentions(model: onnx.ModelProto, facts: TransformerFacts) -> dict[str, tuple[str, float]]:
     """Queries, keys and values that FP8 attention quantises → the graph's tensor, and what to multiply its
     magnitude by."""
-    found = fp8.attention_inputs(ir.from_proto(model).graph, facts.layers)
+    found = fp8.attention_inputs(LAYOUT, ir.from_proto(model).graph, facts.layers)
     values = {name: (node, node.inputs[i]) for name, (node, i) in found.items()}
     return {
         name: (value.name or "", fp8.unscaled(name, node, facts.head_size))

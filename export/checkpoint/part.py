@@ -1,10 +1,10 @@
-"""A part of a checkpoint, a network's config and tensors, and the check that both agree."""
+"""A checkpoint as all families have it: parts, each a network's config and its tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from ltxrt.engines.errors import CheckpointError
 from ltxrt.export.checkpoint.safetensors import WEIGHTS, StoredTensor
@@ -20,6 +20,38 @@ class Part(Generic[C]):
 
     config: C
     weights: Mapping[str, StoredTensor]
+
+
+class Release(Protocol):
+    """Which release a checkpoint is of."""
+
+    @property
+    def name(self) -> str:
+        """As the family calls it."""
+
+    @property
+    def licence(self) -> str:
+        """Of the weights, in a sentence."""
+
+
+class Checkpoint(Protocol):
+    """An opened checkpoint of any family."""
+
+    @property
+    def family(self) -> str:
+        """A name in `ltxrt.export.families.FAMILIES`."""
+
+    @property
+    def parts(self) -> Mapping[str, Part[Any]]:
+        """The parts there are, by name."""
+
+    @property
+    def version(self) -> Release:
+        """Which release it is."""
+
+    @property
+    def source(self) -> str:
+        """The files it came from, for people."""
 
 
 def check_tensors(part: Part[Any], expected: Shapes, name: str = "checkpoint") -> None:

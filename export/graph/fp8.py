@@ -1,5 +1,5 @@
-"""FP8 (E4M3): quantise/dequantise pairs for the projections of the transformer's middle blocks, and
-optionally for the queries, keys and values of their self-attention.
+"""FP8 (E4M3): quantise/dequantise pairs for the projections of a network's middle blocks, and optionally for
+the queries, keys and values of their attentions. A family's `Layout` names them.
 
 TensorRT fuses `Quantize → Dequantize → MatMul ← Dequantize(fp8 weight)` into an FP8 product if scales have
 the activations' type and nothing is between dequantising and MatMul. Weights are stored as FP8 with a scale
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -26,10 +26,25 @@ from ltxrt.engines.parsing import json_input
 LARGEST = 448.0  # the largest number of E4M3
 SCALES_LIMIT = 16 << 20  # bytes
 SCHEMA = 1
-_SELF_ATTENTION = re.compile(r"(transformer_blocks\.(\d+)\.attn1)\.to_v\.weight")
-_PROJECTION = re.compile(
-    r"transformer_blocks\.(\d+)\.(?:attn[12]\.to_(?:q|k|v|out\.0)|ff\.net\.(?:0\.proj|2))\.weight"
-)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which products of a network may be FP8, by the names of its weights.
+
+    weight: matches a projection's weight, its first group the block's number.
+    values: matches the weight that makes the values of an attention whose inputs may be FP8 too; its groups
+    are the attention's name and the block's number.
+    outer: how many blocks of so many at either end stay as they are.
+    """
+
+    weight: re.Pattern[str]
+    values: re.Pattern[str]
+    outer: Callable[[int], int]
+
+    def middle(self, block: str, layers: int) -> bool:
+        """Whether the block is one that is quantised."""
+        return self.outer(layers) <= int(block) < layers - self.outer(layers)
 
 
 @dataclass(frozen=True)
@@ -42,29 +57,22 @@ class Scales:
         return self.amax[name]
 
 
-def outer_blocks(layers: int) -> int:
-    """How many blocks at either end are not quantised: 3 of 48, 2 of 28; they cause most of the error."""
-    return max(1, round(layers / 16))
+def projections(layout: Layout, names: Iterable[str], layers: int) -> list[str]:
+    """Those of a network's weights that are quantised, where it has so many blocks."""
+    matches = ((name, layout.weight.fullmatch(name)) for name in names)
+    return [name for name, match in matches if match and layout.middle(match[1], layers)]
 
 
-def projections(names: Iterator[str] | Mapping[str, object], layers: int) -> list[str]:
-    """Those of a transformer's weights that are quantised."""
-    outer = outer_blocks(layers)
-    matches = ((name, _PROJECTION.fullmatch(name)) for name in names)
-    return [name for name, match in matches if match and outer <= int(match[1]) < layers - outer]
-
-
-def attention_inputs(graph: ir.Graph, layers: int) -> dict[str, tuple[ir.Node, int]]:
-    """Queries, keys and values of the middle blocks' self-attention, as `transformer_blocks.3.attn1.q`: the
-    operator and which of its inputs. Cross-attention is short and is not quantised.
+def attention_inputs(layout: Layout, graph: ir.Graph, layers: int) -> dict[str, tuple[ir.Node, int]]:
+    """Queries, keys and values of the middle blocks' attentions, as `transformer_blocks.3.attn1.q`: the
+    operator and which of its inputs.
     """
     found: dict[str, tuple[ir.Node, int]] = {}
-    outer = outer_blocks(layers)
     for node in graph:
-        match = (
-            _SELF_ATTENTION.fullmatch(_projection_of(node.inputs[2])) if node.op_type == "Attention" else None
-        )
-        if match and outer <= int(match[2]) < layers - outer:
+        if node.op_type != "Attention":
+            continue
+        match = layout.values.fullmatch(_projection_of(node.inputs[2]))
+        if match and layout.middle(match[2], layers):
             found.update({f"{match[1]}.{letter}": (node, i) for i, letter in enumerate("qkv")})
     return found
 
@@ -112,7 +120,7 @@ def read_scales(path: Path, wanted: list[str]) -> Scales:
             else "it holds wrong numbers"
         )
         raise InputError(
-            f"{setting('scales')} {path}: does not fit this transformer ({what}); calibrate this one"
+            f"{setting('scales')} {path}: does not fit this network ({what}); calibrate this one"
         )
     return Scales({name: amax[name] for name in wanted})
 

@@ -29,10 +29,6 @@ OPSET = 23  # the first with Attention, RMSNormalization and RotaryEmbedding
 DTYPES = {"f32": torch.float32, "i64": torch.int64, "bool": torch.bool}
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-# Sizes for tracing: distinct, and none of them 1, so that axes are neither identified with each other nor
-# specialised. The graph does not contain them.
-TRACE_SIZES = {"B": 2, "N": 24, "K": 3, "T": 7, "f": 3, "h": 4, "w": 5}
-
 
 @dataclass(frozen=True)
 class Traced:
@@ -46,12 +42,17 @@ class Traced:
     quantised: Mapping[str, ir.Value] = field(default_factory=dict)
 
 
-def trace(build: Callable[[], nn.Module], contract: Contract, precision: str) -> Traced:
-    """Trace `build()`'s module with the contract's names and dynamic axes, its weights in `precision`."""
+def trace(
+    build: Callable[[], nn.Module], contract: Contract, precision: str, sizes: Mapping[str, int]
+) -> Traced:
+    """Trace `build()`'s module with the contract's names and dynamic axes, its weights in `precision`.
+
+    `sizes` gives every symbol a value; they are `ltxrt.export.families.Family.TRACE_SIZES`.
+    """
     with FakeTensorMode(), torch.no_grad(), default_dtype(PRECISIONS[precision]), _quiet():
         module = build().eval()
         torch.set_default_dtype(torch.float32)
-        feed = {t.name: torch.zeros(t.resolve(TRACE_SIZES), dtype=DTYPES[t.dtype]) for t in contract.inputs}
+        feed = {t.name: torch.zeros(t.resolve(sizes), dtype=DTYPES[t.dtype]) for t in contract.inputs}
         shapes = _dynamic_shapes(contract)
         exported = torch.export.export(module, (), feed, dynamic_shapes=shapes, strict=False)
         program = torch.onnx.export(

@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ltxrt.engines.errors import CheckpointError
-from ltxrt.engines.families.ltxv.facts import NoiseMaps, TextEncoderFacts, TransformerFacts, VaeFacts
+from ltxrt.engines.families.ltxv.facts import Facts, NoiseMaps, TextEncoderFacts, TransformerFacts, VaeFacts
 from ltxrt.export.checkpoint.safetensors import StoredTensor
 from ltxrt.export.ltxv.config import TextEncoderConfig, TransformerConfig, VaeConfig
+
+if TYPE_CHECKING:
+    from ltxrt.export.ltxv.open import Checkpoint
 
 LATENTS_MEAN = "per_channel_statistics.mean-of-means"
 LATENTS_STD = "per_channel_statistics.std-of-means"
 STATISTICS = (LATENTS_MEAN, LATENTS_STD)
+
+
+def checkpoint_facts(checkpoint: Checkpoint) -> Facts:
+    """Everything the runtime must know. Raises CheckpointError where parts do not belong together."""
+    dit, vae, text = checkpoint.transformer, checkpoint.vae, checkpoint.text_encoder
+    if text and dit and text.config.width != dit.config.caption_channels:
+        raise CheckpointError(
+            f"the text encoder is {text.config.width} wide but the transformer reads "
+            f"{dit.config.caption_channels}; give the text encoder this checkpoint was trained with "
+            "(T5 v1.1 XXL is 4096 wide)"
+        )
+    if vae and dit and vae.config.latent_channels != dit.config.in_channels:
+        raise CheckpointError(
+            f"the VAE makes {vae.config.latent_channels} latent channels but the transformer reads "
+            f"{dit.config.in_channels}; take the VAE from the transformer's own checkpoint"
+        )
+    return Facts(
+        transformer=transformer_facts(dit.config) if dit else None,
+        vae=vae_facts(vae.config, vae.weights) if vae else None,
+        text_encoder=text_encoder_facts(text.config) if text else None,
+        scheduler=checkpoint.scheduler,
+    )
 
 
 def transformer_facts(config: TransformerConfig) -> TransformerFacts:

@@ -1,35 +1,49 @@
-"""A description of a checkpoint in a few lines of text, for `ltx-export inspect`."""
+"""A description of an LTX-Video checkpoint in a few lines of text."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from ltxrt.engines.families.ltxv.facts import SchedulerFacts
 from ltxrt.export.checkpoint.safetensors import StoredTensor
 from ltxrt.export.ltxv.config import TextEncoderConfig, TransformerConfig, VaeConfig
 from ltxrt.export.ltxv.facts import noise_maps
-from ltxrt.export.ltxv.open import Checkpoint, open_checkpoint
+from ltxrt.export.ltxv.open import Checkpoint
 from ltxrt.export.ltxv.vae_graphs import vae_graph
 
-NOT_COMPARED = "tensors were not compared with the config, which takes torch: pip install 'ltxrt[export]'"
 FP8_WARNING = (
     "warning: FP8 weights without scales (a plain cast); export from the bf16 file where you can, "
     "quantising again from these loses quality"
 )
 
 
-def describe(path: str | Path) -> str:
-    """Lines on version, components, sizes, dtypes, config and licence; raises as `open_checkpoint`.
+def describe(checkpoint: Checkpoint) -> list[str]:
+    """Lines on version, components, sizes, dtypes, config and licence."""
+    return [_version_line(checkpoint), *_part_lines(checkpoint), *_closing_lines(checkpoint)]
 
-    Without torch, tensors are not compared with the config, and a line says so.
-    """
-    torch = importlib.util.find_spec("torch") is not None
-    checkpoint = open_checkpoint(path, check=torch)
-    lines = [_version_line(checkpoint), *_part_lines(checkpoint), *_closing_lines(checkpoint)]
-    return "\n".join(lines if torch else [*lines, NOT_COMPARED])
+
+def notes(checkpoint: Checkpoint, names: Sequence[str], whole: bool) -> list[str]:
+    """The release, and what of it is not exported; `whole` where everything there is was asked for."""
+    row = checkpoint.version
+    doubt = "" if row.certain else " (the file does not tell; --model-version says it)"
+    lines = [f"LTX-Video {row.name}{doubt}; {row.licence}"]
+    dit = checkpoint.transformer
+    if dit is not None and "transformer" in names and is_fp8(dit.weights):
+        lines.append(FP8_WARNING)
+    two_passes = len(row.presets["default"].passes) > 1
+    expected = ["text_encoder", "transformer", "vae_encoder", "vae_decoder"]
+    missing = [n for n in [*expected, *["latent_upsampler"] * two_passes] if n not in names]
+    if missing:
+        lines.append(f"not exported: {', '.join(missing)}")
+    if whole and "text_encoder" in missing:
+        lines.append("a video needs the text encoder: give --text-encoder DIR")
+    if whole and "latent_upsampler" in missing:
+        lines.append(
+            "the default preset of this release has two passes and needs the latent upsampler between them: "
+            "give --upsampler FILE, or run with --preset single-pass"
+        )
+    return lines
 
 
 def _version_line(checkpoint: Checkpoint) -> str:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ltxrt.engines.errors import CheckpointError, MissingPackageError, setting
+from ltxrt.engines.errors import CheckpointError, setting
 from ltxrt.engines.families.ltxv.facts import SchedulerFacts
+from ltxrt.export import components
 from ltxrt.export.checkpoint.fields import load_json, parse_json
 from ltxrt.export.checkpoint.folder import folder_tensors
-from ltxrt.export.checkpoint.part import Part, check_tensors, first
+from ltxrt.export.checkpoint.part import Part, first
 from ltxrt.export.checkpoint.safetensors import SafetensorsFile, StoredTensor
 from ltxrt.export.ltxv import diffusers, from_shapes, names, official, versions
 from ltxrt.export.ltxv.config import TextEncoderConfig, TransformerConfig, UpsamplerConfig, VaeConfig
@@ -32,7 +33,6 @@ _BARE_TRANSFORMER = re.compile(
 _BARE_VAE = re.compile(r"(encoder|decoder|per_channel_statistics)\.")
 _DIFFUSERS_NAME = re.compile(r"proj_in\.|time_embed\.|(encoder|decoder)\.mid_block\.")
 _TEXT_NAME = re.compile(r"shared\.weight$|encoder\.block\.")
-PARTS = ("transformer", "vae", "text_encoder", "latent_upsampler", "temporal_upsampler")
 _TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
 
 
@@ -49,6 +49,18 @@ class Checkpoint:
     scheduler: SchedulerFacts | None
     version: versions.Version
     source: str
+
+    @property
+    def family(self) -> str:
+        """As `ltxrt.export.families` names it."""
+        return "ltx-video"
+
+    @property
+    def parts(self) -> dict[str, Part[Any]]:
+        """The parts there are, by name."""
+        return {
+            field.name: part for field in fields(self) if isinstance(part := getattr(self, field.name), Part)
+        }
 
 
 @dataclass(frozen=True)
@@ -105,24 +117,8 @@ def open_checkpoint(
         source=_describe_sources(path, vae, text_encoder),
     )
     if check:
-        for name in PARTS:
-            _check_tensors(getattr(checkpoint, name), name)
+        components.check(checkpoint)
     return checkpoint
-
-
-def _check_tensors(part: Part[Any] | None, name: str) -> None:
-    """Refuse a part whose tensors are not those that its networks are built with."""
-    if part is None:
-        return
-    if part.config.depth > len(part.weights):  # before as many blocks are built
-        raise CheckpointError(
-            f"{name}: the config has {part.config.depth} blocks, the checkpoint {len(part.weights)} tensors"
-        )
-    try:
-        from ltxrt.export.ltxv.components import part_shapes
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(error.name or "torch", "export") from error
-    check_tensors(part, part_shapes(name, part.config), name.replace("_", " "))
 
 
 def _upsampler(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ltxrt.export.graph import fp8
+from ltxrt.export.ltxv.fp8 import LAYOUT
 from ltxrt.parity.check.tolerances import tolerance
 from ltxrt.parity.gpu import models
 from ltxrt.parity.gpu.parts import Place, Row, attempt, torch_on
@@ -161,7 +162,7 @@ def _fp8(place: Place, config: Any, tokens: int) -> Iterator[Row]:
     module = models.filled("transformer", config, "bf16", place.device)
     names = [
         n
-        for n in fp8.projections(dict(module.named_parameters()), config.layers)
+        for n in fp8.projections(LAYOUT, dict(module.named_parameters()), config.layers)
         if ".attn1." in n or ".ff." in n
     ]
     inputs: dict[str, Tensor] = {}

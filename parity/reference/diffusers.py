@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from ltxrt.engines.errors import InputError, MissingPackageError
+from ltxrt.export import components
 from ltxrt.export.graph.weights import read
-from ltxrt.export.ltxv import components
 from ltxrt.export.ltxv.open import Checkpoint
 
 try:

@@ -15,9 +15,9 @@ import torch
 from ltxrt.engines.backend import Session
 from ltxrt.engines.contract import Contract, derive
 from ltxrt.engines.errors import InputError
+from ltxrt.export import components
 from ltxrt.export.graph.trace import load_module
 from ltxrt.export.graph.weights import read
-from ltxrt.export.ltxv import components
 from ltxrt.export.ltxv.open import Checkpoint
 from ltxrt.parity.check.sessions import HostSession
 from ltxrt.parity.reference import diffusers
@@ -46,7 +46,7 @@ class TorchSession(HostSession):
 
 def module(checkpoint: Checkpoint, component: str) -> torch.nn.Module:
     """Our own module of a component with the checkpoint's weights in fp32."""
-    row = components.COMPONENTS[component]
+    row = components.row(checkpoint, component)
     config = components.part(checkpoint, component).config
     weights = {n: read(t).float() for n, t in components.weights(checkpoint, component).items()}
     with torch.device("meta"):

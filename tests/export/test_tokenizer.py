@@ -9,7 +9,7 @@ from tokenizers import Tokenizer as Fast
 from transformers import AutoTokenizer
 
 from ltxrt.engines.errors import CheckpointError
-from ltxrt.export.tokenizer import write_tokenizer_json
+from ltxrt.export.ltxv.tokenizer import write as write_tokenizer_json
 from ltxrt.runtime.ltxv.prompt import Tokenizer
 
 PROMPTS = [

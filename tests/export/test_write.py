@@ -17,9 +17,10 @@ from ltxrt.engines.bundle import read_bundle, verify
 from ltxrt.engines.errors import BundleError, CheckpointError, InputError, LtxrtError
 from ltxrt.engines.parsing import graph_check
 from ltxrt.export import write as build
+from ltxrt.export.components import Component
 from ltxrt.export.graph import trace
 from ltxrt.export.graph.weights import read
-from ltxrt.export.ltxv import components
+from ltxrt.export.ltxv.components import COMPONENTS
 from ltxrt.export.ltxv.models import t5
 from ltxrt.export.ltxv.open import open_checkpoint
 from ltxrt.export.write import Plan, export_bundle
@@ -167,8 +168,8 @@ def in_torch(folder, dtype, form):
 
 
 def test_the_plain_cast_overflows_and_the_safe_form_does_not(overflowing):
-    plain = components.Component("", t5.TextEncoder).form("fp16")
-    safe = components.COMPONENTS["text_encoder"].form("fp16")
+    plain = Component("", t5.TextEncoder).form("fp16")
+    safe = COMPONENTS["text_encoder"].form("fp16")
     exact = in_torch(overflowing, torch.float32, plain)
     rounded = in_torch(overflowing, torch.float16, safe)
     assert np.linalg.norm(rounded - exact) / np.linalg.norm(exact) <= 2e-3

@@ -18,6 +18,7 @@ from ltxrt.export.checkpoint.safetensors import SafetensorsFile
 from ltxrt.export.cli import main as export_main
 from ltxrt.export.graph import fp8
 from ltxrt.export.ltxv.components import part_shapes
+from ltxrt.export.ltxv.fp8 import LAYOUT
 from ltxrt.parity.calibrate import main as calibrate_main
 from ltxrt.parity.synthetic import checkpoint as synthetic
 from ltxrt.parity.synthetic import models as synthetic_models
@@ -33,7 +34,7 @@ def config(layers=LAYERS):
 @pytest.mark.parametrize(("layers", "kept"), [(28, 2), (48, 3), (6, 1), (2, 1)])
 def test_the_outer_blocks_and_all_embeddings_stay(layers, kept):
     names = part_shapes("transformer", config(layers))
-    chosen = fp8.projections(names, layers)
+    chosen = fp8.projections(LAYOUT, names, layers)
     assert len(chosen) == 10 * max(layers - 2 * kept, 0)
     assert {int(name.split(".")[1]) for name in chosen} == set(range(kept, layers - kept))
     assert all(name.endswith(".weight") and len(names[name]) == 2 for name in chosen)
@@ -145,7 +146,7 @@ def test_fp8_weights_are_stored_as_fp8(loud, scales, tmp_path):
     graph = bundle.graph("transformer")
     model = onnx.load(str(bundle.path(graph.file)), load_external_data=False).graph
     stored = {i.name: i.data_type for i in model.initializer}
-    chosen = fp8.projections(part_shapes("transformer", config()), LAYERS)
+    chosen = fp8.projections(LAYOUT, part_shapes("transformer", config()), LAYERS)
     assert {stored[name] for name in chosen} == {onnx.TensorProto.FLOAT8E4M3FN}
     assert {stored[f"{name}.scale"] for name in chosen} == {onnx.TensorProto.BFLOAT16}
     readers = {i: n.op_type for n in model.node for i in n.input}

@@ -8,8 +8,8 @@ import pytest
 
 from ltxrt.engines.bundle import read_bundle, verify
 from ltxrt.engines.contract import COMPONENTS
+from ltxrt.export import components
 from ltxrt.export.graph import trace
-from ltxrt.export.ltxv import components
 from ltxrt.export.ltxv.open import open_checkpoint
 
 GRAPHS = ["0.9.0", "0.9.1", "0.9.5"]

@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from ltxrt.engines.errors import CheckpointError
 from ltxrt.export.checkpoint.safetensors import SafetensorsFile
-from ltxrt.export.ltxv.inspect import describe
+from ltxrt.export.inspect import describe
 from ltxrt.parity.synthetic import checkpoint as synthetic
 from ltxrt.parity.synthetic.models import full, tiny
 

@@ -1,6 +1,6 @@
 """Every component, through its graph in ONNX Runtime, against diffusers' and transformers' modules in fp32.
 
-No size here is one that was traced (`trace.TRACE_SIZES`); many have an axis of length 1.
+No size here is one that was traced (`family.TRACE_SIZES`); many have an axis of length 1.
 """
 
 import shutil
@@ -13,7 +13,7 @@ from diffusers.models.transformers.transformer_ltx import LTXVideoAttnProcessor
 
 from ltxrt.engines.backend import load_engine
 from ltxrt.engines.bundle import read_bundle
-from ltxrt.export.graph.trace import TRACE_SIZES
+from ltxrt.export.ltxv.family import TRACE_SIZES
 from ltxrt.runtime.sampling import rope
 from ltxrt.runtime.sampling.latents import LatentShape
 

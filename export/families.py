@@ -1,0 +1,88 @@
+"""The model families that can be exported, and what the module of one provides.
+
+Imports nothing heavy, and no family's module must: the commands' help is made from them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    from ltxrt.export.checkpoint.part import Checkpoint
+    from ltxrt.export.components import Component
+
+# Name in the bundle → module. The first opens what no other recognises, and says what is wrong with it.
+FAMILIES = {"ltx-video": "ltxrt.export.ltxv.family"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What can be given beside a checkpoint: an option of `ltx-export onnx`, for a part from elsewhere."""
+
+    name: str
+    option: str
+    metavar: str
+    help: str
+    multiple: bool = False
+
+
+class Family(Protocol):
+    """The module of a family."""
+
+    COMPONENTS: tuple[str, ...]
+    SOURCES: tuple[Source, ...]
+    # A value for every symbol of the contracts: distinct, and none of them 1, so that the tracer takes no two
+    # axes for one another and none for a constant. They leave no mark in the graph.
+    TRACE_SIZES: Mapping[str, int]
+
+    def recognises(self, path: Path, /) -> bool:
+        """Whether the file or folder is this family's; never raises for one that is damaged."""
+
+    def open_checkpoint(
+        self, path: Path, sources: Mapping[str, Any], version: str | None, check: bool = True, /
+    ) -> Checkpoint:
+        """The checkpoint with what `sources` gives, by `Source.name`. Raises CheckpointError.
+
+        `check` compares tensors with configs, for which torch builds the networks, without weights.
+        """
+
+    def components(self) -> Mapping[str, Component]:
+        """How each component is made. Imports torch."""
+
+    def facts(self, checkpoint: Any, /) -> Any:
+        """What the runtime must know. Raises CheckpointError where parts do not belong together."""
+
+    def presets(self, checkpoint: Any, /) -> Mapping[str, Any]:
+        """The release's settings, by name; one is `default`."""
+
+    def describe(self, checkpoint: Any, /) -> list[str]:
+        """Lines for `ltx-export inspect`."""
+
+    def notes(self, checkpoint: Any, names: Sequence[str], whole: bool, /) -> list[str]:
+        """Lines before an export of `names`; `whole` where everything there is was asked for."""
+
+
+def family(name: str) -> Family:
+    """The module of one."""
+    return cast(Family, importlib.import_module(FAMILIES[name]))
+
+
+def of(path: Path) -> Family:
+    """The family of the checkpoint at `path`; the first of all for what none recognises."""
+    fallback, *others = FAMILIES
+    return family(next((name for name in others if family(name).recognises(path)), fallback))
+
+
+def sources() -> list[Source]:
+    """What may be given beside a checkpoint of any family, each option once."""
+    found = {source.option: source for name in FAMILIES for source in family(name).SOURCES}
+    return list(found.values())
+
+
+def component_names() -> list[str]:
+    """Every name that a component has in some family."""
+    return list(dict.fromkeys(c for name in FAMILIES for c in family(name).COMPONENTS))

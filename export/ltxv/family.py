@@ -1,0 +1,85 @@
+"""LTX-Video, as `ltxrt.export.families.Family` describes a family. Nothing heavy is imported unasked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ltxrt.export.families import Source
+
+if TYPE_CHECKING:
+    from ltxrt.engines.families.ltxv.facts import Facts, Preset
+    from ltxrt.export.components import Component
+    from ltxrt.export.ltxv.open import Checkpoint
+
+COMPONENTS: tuple[str, ...] = (
+    "text_encoder",
+    "transformer",
+    "vae_encoder",
+    "vae_decoder",
+    "latent_upsampler",
+    "temporal_upsampler",
+)
+SOURCES: tuple[Source, ...] = (
+    Source("text_encoder", "--text-encoder", "DIR", "T5 folder with its tokenizer."),
+    Source("vae", "--vae", "FILE", "VAE file or folder, if not in CHECKPOINT."),
+    Source(
+        "upsamplers",
+        "--upsampler",
+        "FILE",
+        "Latent upsampler, spatial or temporal; repeatable.",
+        multiple=True,
+    ),
+)
+TRACE_SIZES: Mapping[str, int] = {"B": 2, "N": 24, "K": 3, "T": 7, "f": 3, "h": 4, "w": 5}
+
+
+def recognises(path: Path) -> bool:
+    """Everything: what is wrong with a file is said when it is opened."""
+    return path.exists()
+
+
+def open_checkpoint(
+    path: Path, sources: Mapping[str, Any], version: str | None, check: bool = True
+) -> Checkpoint:
+    """A single file or a diffusers folder."""
+    from ltxrt.export.ltxv import open as opening
+
+    return opening.open_checkpoint(path, version=version, check=check, **sources)
+
+
+def components() -> Mapping[str, Component]:
+    """The table of components."""
+    from ltxrt.export.ltxv import components as table
+
+    return table.COMPONENTS
+
+
+def facts(checkpoint: Checkpoint) -> Facts:
+    """Sizes, statistics and the schedule."""
+    from ltxrt.export.ltxv.facts import checkpoint_facts
+
+    return checkpoint_facts(checkpoint)
+
+
+def presets(checkpoint: Checkpoint) -> dict[str, Preset]:
+    """The release's presets, for a transformer of this depth."""
+    from ltxrt.export.ltxv import versions
+
+    found = checkpoint.transformer
+    return versions.presets(checkpoint.version, found.config.layers if found else checkpoint.version.layers)
+
+
+def describe(checkpoint: Checkpoint) -> list[str]:
+    """Version, components, sizes, dtypes, config and licence."""
+    from ltxrt.export.ltxv import inspect
+
+    return inspect.describe(checkpoint)
+
+
+def notes(checkpoint: Checkpoint, names: Sequence[str], whole: bool) -> list[str]:
+    """The release, and what of it is not exported."""
+    from ltxrt.export.ltxv import inspect
+
+    return inspect.notes(checkpoint, names, whole)
