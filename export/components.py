@@ -110,6 +110,11 @@ def part_shapes(known: Mapping[str, Component], name: str, config: Any) -> Shape
     return {n: shape for shapes in made for n, shape in shapes.items()}
 
 
+def facts(checkpoint: Checkpoint) -> Any:
+    """What the runtime must know. Raises CheckpointError where parts do not belong together."""
+    return families.family(checkpoint.family).facts(checkpoint)
+
+
 def check(checkpoint: Checkpoint) -> None:
     """Refuse a checkpoint with a part whose tensors are not those that its networks are built with.
 

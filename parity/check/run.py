@@ -15,7 +15,7 @@ from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.errors import InputError, LtxrtError
 from ltxrt.engines.storage import integrity
 from ltxrt.engines.storage.files import atomic_write
-from ltxrt.export import components, families
+from ltxrt.export import components
 from ltxrt.export.ltxv.open import Checkpoint
 from ltxrt.parity.check import asked, compare, emulation, inputs
 from ltxrt.parity.check.compare import Ran, SessionRunner
@@ -156,7 +156,7 @@ def _components(order: Order) -> tuple[str, ...]:
 
 
 def _same_model(order: Order) -> None:
-    found, wanted = families.family(order.checkpoint.family).facts(order.checkpoint), order.bundle.facts
+    found, wanted = components.facts(order.checkpoint), order.bundle.facts
     for name in ("transformer", "vae", "text_encoder"):
         ours, theirs = getattr(wanted, name), getattr(found, name)
         if ours is not None and theirs is not None and ours != theirs:

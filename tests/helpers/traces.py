@@ -74,7 +74,7 @@ def closure(modules):
     return sorted(found)
 
 
-def key(build, contract, precision):
+def key(build, contract, precision, sizes):
     """What decides the graph, as a hash."""
     made_of = (
         build.func.__module__,
@@ -83,6 +83,7 @@ def key(build, contract, precision):
         build.keywords,
         contract,
         precision,
+        sorted(sizes.items()),
     )
     versions = [f"{name} {metadata.version(name)}" for name in PACKAGES]
     digest = hashlib.sha256(repr((made_of, platform.python_version(), versions)).encode())
@@ -128,11 +129,11 @@ def forget(place):
 def keep(patch, place):
     """Exports of this process take what is in `place`, and add to it."""
 
-    def kept(build, contract, precision):
-        path = place / f"{key(build, contract, precision)}.onnx"
+    def kept(build, contract, precision, sizes):
+        path = place / f"{key(build, contract, precision, sizes)}.onnx"
         with locked(path.with_suffix(".lock")):
             if not path.exists():
-                traced = tracing.trace(build, contract, precision)
+                traced = tracing.trace(build, contract, precision, sizes)
                 store(traced, path)
                 forget(place)
                 return traced
