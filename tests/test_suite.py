@@ -10,7 +10,8 @@ from ltxrt.engines import contract as contracts
 from ltxrt.export import write
 from ltxrt.export.graph import trace as tracing
 from ltxrt.export.graph.layers import Linear
-from ltxrt.export.ltxv import components
+from ltxrt.export.ltxv.components import COMPONENTS
+from ltxrt.export.ltxv.family import TRACE_SIZES, facts
 from ltxrt.export.ltxv.open import open_checkpoint
 
 
@@ -19,9 +20,9 @@ def text_encoder(tiny_checkpoint):
     """What an export of the tiny text encoder gives to `trace`."""
     folder = tiny_checkpoint("0.9.5")
     checkpoint = open_checkpoint(folder / "model.safetensors", text_encoder=folder / "t5", version="0.9.5")
-    component = components.COMPONENTS["text_encoder"]
+    component = COMPONENTS["text_encoder"]
     build = functools.partial(component.module, checkpoint.text_encoder.config)
-    return build, contracts.derive("text_encoder", components.facts(checkpoint)), "fp32"
+    return build, contracts.derive("text_encoder", facts(checkpoint)), "fp32", TRACE_SIZES
 
 
 def text_of(traced):
@@ -43,9 +44,9 @@ def test_a_kept_graph_is_the_traced_one(text_encoder, tmp_path, monkeypatch):
 
 
 def test_the_key_is_of_all_that_decides_a_graph(text_encoder, tmp_path, monkeypatch):
-    build, contract, _ = text_encoder
-    keys = {traces.key(*text_encoder), traces.key(build, contract, "fp16")}
-    keys.add(traces.key(functools.partial(Linear, *build.args), contract, "fp32"))
+    build, contract, _, sizes = text_encoder
+    keys = {traces.key(*text_encoder), traces.key(build, contract, "fp16", sizes)}
+    keys.add(traces.key(functools.partial(Linear, *build.args), contract, "fp32", sizes))
     monkeypatch.setattr(traces, "PACKAGES", traces.PACKAGES[1:])
     keys.add(traces.key(*text_encoder))
     monkeypatch.setattr(traces, "ROOT", tmp_path)

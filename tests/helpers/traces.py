@@ -13,6 +13,7 @@ import functools
 import hashlib
 import os
 import platform
+import sys
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -58,8 +59,11 @@ def imports(file):
 
 
 def source(module):
-    """The file of a module of ltxrt, None for what is none."""
+    """The file of a module of ltxrt, or of the tests once it is imported; None for others."""
     first, *rest = module.split(".")
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if first != "ltxrt" and file is not None and Path(file).is_relative_to(ROOT / "tests"):
+        return Path(file)
     place = ROOT.joinpath(*rest)
     candidates = (place.with_suffix(".py"), place / "__init__.py") if first == "ltxrt" and rest else ()
     return next((f for f in candidates if f.is_file()), None)
