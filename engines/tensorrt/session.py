@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -216,6 +216,28 @@ def locate(bundle: Bundle, backend: str, component: str, precision: str, device:
 def needs_graph(path: Path) -> bool:
     """Whether the engine at `path` is stripped, so that its weights are read from the graph's files."""
     return bool(cache.read_record(path).options.get("strip"))
+
+
+def describe(bundle: Bundle) -> Iterator[str]:
+    """A line of text for each engine in the bundle: what it fits, or why it would not load."""
+    installed = trt.installed()
+    for engine in cache.engines(bundle, installed):
+        place = engine.path.relative_to(bundle.root)
+        yield f"{place}: {engine.problem or _fits(engine, installed)}"
+
+
+def _fits(engine: cache.Found, installed: Mapping[str, str | None]) -> str:
+    """What an engine without a known problem fits; nothing is known of a package that is not installed."""
+    if engine.record is None:
+        return "has no record"
+    backend = engine.record.backend
+    version = installed.get(backend)
+    if version is not None:
+        return f"fits the bundle and the installed {backend} {version}"
+    wanted = f"fits the bundle; it takes {backend} {engine.record.backend_version}"
+    if backend not in trt.FLAVOURS:
+        return f"{wanted}, which this ltxrt does not know"
+    return f"{wanted}, and no {backend} is installed: pip install 'ltxrt[{trt.FLAVOURS[backend].extra}]'"
 
 
 def target(backend: str, device: int = 0) -> str:
