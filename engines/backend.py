@@ -36,7 +36,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from ltxrt.engines.bundle import Bundle, adding
+from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.contract import DTYPES, Contract
 from ltxrt.engines.errors import EngineError, InputError, LtxrtError, setting
 from ltxrt.engines.parsing.graph_check import check_graph
@@ -251,7 +251,7 @@ def choose(bundle: Bundle, component: str, backend: str, wanted: str | None = No
     if chosen in order:
         return chosen
     others = " or ".join(name for name in BACKENDS if chosen in preferred(name))
-    add = f"another precision, which {adding(bundle.root, component, order[0])} adds"
+    add = f"another precision, which {bundle.adding(component, order[0])} adds"
     way = f"{setting('precision')} {component}={here[0]}" if here else add
     raise InputError(
         f"{component} in {chosen}: {backend} does not run {chosen}; take {way}, or "

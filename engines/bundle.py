@@ -10,46 +10,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from ltxrt.engines import contract as contracts
+from ltxrt.engines import families
 from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import BundleError, InputError, setting
-from ltxrt.engines.families.ltxv.facts import Facts, Preset, from_json, to_json
+from ltxrt.engines.family import PRECISIONS, Family
 from ltxrt.engines.parsing import json_input
-from ltxrt.engines.parsing.schema import Most, Within
+from ltxrt.engines.parsing.schema import Most, Within, from_json, to_json
 from ltxrt.engines.storage import integrity, locks
 from ltxrt.engines.storage.files import atomic_write, inside, sha256
 
 SCHEMA = 1
-FAMILY = "ltx-video"
 MANIFEST = "bundle.json"
 MANIFEST_LIMIT = 4 << 20  # bytes; a real one has some tens of kilobytes
-LARGEST_TABLE = 1 << 28  # elements: a preset's tokens times the transformer's width; a release has 2**26
-LARGEST_VIDEO = 1 << 31  # pixels of all frames of a preset; a release has 2**27
-AGAIN = "run ltx-export onnx again"
-
-PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "fp8-fp16")
-QUANTISED = ("transformer",)  # what there is in fp8
-
-_PURPOSE = {
-    "text_encoder": "which reads the prompt",
-    "transformer": "which denoises",
-    "vae_encoder": "which image conditioning needs",
-    "vae_decoder": "which makes pixels of latents",
-    "latent_upsampler": "which the second of two passes needs",
-    "temporal_upsampler": "which doubles the frames",
-}
-# What an export of a component is told beside the checkpoint.
-_GIVEN = {
-    "text_encoder": "--text-encoder DIR ",
-    "latent_upsampler": "--upsampler FILE ",
-    "temporal_upsampler": "--upsampler FILE ",
-}
+RE_EXPORT = "run ltx-export onnx again"
 
 
 @dataclass(frozen=True)
@@ -92,7 +71,10 @@ class Graph:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `bundle.json` says, field for field. `components` is component → precision → graph."""
+    """What `bundle.json` says, field for field. `components` is component → precision → graph.
+
+    `facts` and `presets` are of the classes of the family (`ltxrt.engines.families`).
+    """
 
     schema: int
     family: str
@@ -100,10 +82,15 @@ class Manifest:
     licence: Annotated[str, Most(2000)]
     produced_by: dict[str, str]
     source: dict[str, str]
-    facts: Facts
-    presets: dict[str, Preset]
+    facts: Any
+    presets: dict[str, Any]
     tokenizer: FileRecord | None
     components: dict[str, dict[str, Graph]]
+
+    @property
+    def model(self) -> Family:
+        """The family that the bundle is of."""
+        return families.named(self.family)
 
     def files(self) -> Iterator[FileRecord]:
         """Every recorded file."""
@@ -126,7 +113,7 @@ class Bundle(Manifest):
 
     def contract(self, component: str) -> Contract:
         """The component's contract, derived from the facts."""
-        return contracts.derive(component, self.facts)
+        return self.model.contract(component, self.facts)
 
     def precision(
         self, component: str, wanted: str | None = None, prefer: Sequence[str] = ("fp32", "fp16")
@@ -135,21 +122,19 @@ class Bundle(Manifest):
 
         Raises InputError that says what the bundle has and how to add what it lacks.
         """
-        if component not in contracts.COMPONENTS:
-            known = ", ".join(contracts.COMPONENTS)
-            raise InputError(f"no component is named {component!r:.60}; they are {known}")
+        row = self.model.component(component)
         has = self.components.get(component, {})
         if not has:
-            single = component == "latent_upsampler" and "single-pass" in self.presets
-            way = f"; or run one pass: {setting('preset')} single-pass" if single else ""
+            preset, instead = row.dispensable or ("", "")
+            way = f"; or {instead}: {setting('preset')} {preset}" if preset in self.presets else ""
             raise InputError(
-                f"{self.root}: the bundle has no {component}, {_PURPOSE[component]}; add it with: "
-                f"{adding(self.root, component)}{way}"
+                f"{self.root}: the bundle has no {component}, {row.purpose}; add it with: "
+                f"{self.adding(component)}{way}"
             )
         if wanted is not None and wanted not in has:
             raise InputError(
                 f"{self.root}: the bundle has {component} in {', '.join(has)}, not in {wanted}; "
-                f"{_way_to(self.root, component, wanted)}"
+                f"{self._way_to(component, wanted)}"
             )
         if wanted is not None or len(has) == 1:
             return wanted or next(iter(has))
@@ -165,23 +150,23 @@ class Bundle(Manifest):
         chosen = self.precision(component, precision, prefer)
         return self.components[component][chosen]
 
+    def adding(self, component: str, precision: str | None = None) -> str:
+        """The command that adds a component to this bundle."""
+        scales = " --scales FILE" * (precision is not None and precision.startswith("fp8"))
+        chosen = f" --precision {precision}{scales}" if precision is not None else ""
+        option = self.model.component(component).option
+        given = f"{option} " * bool(option)
+        return f"ltx-export onnx CHECKPOINT {given}--component {component}{chosen} --output {self.root}"
 
-def adding(root: Path, component: str, precision: str | None = None) -> str:
-    """The command that adds a component to the bundle at `root`."""
-    scales = " --scales FILE" * (precision is not None and precision.startswith("fp8"))
-    chosen = f" --precision {precision}{scales}" if precision is not None else ""
-    given = _GIVEN.get(component, "")
-    return f"ltx-export onnx CHECKPOINT {given}--component {component}{chosen} --output {root}"
-
-
-def _way_to(root: Path, component: str, precision: str) -> str:
-    """How a bundle gets a component in a precision, where that can be."""
-    if precision not in PRECISIONS:
-        return f"precisions are {', '.join(PRECISIONS)}"
-    if precision.startswith("fp8") and component not in QUANTISED:
-        only = ", ".join(QUANTISED)
-        return f"only the {only} is quantised: give {setting('precision')} {QUANTISED[0]}={precision}"
-    return f"add it with: {adding(root, component, precision)}"
+    def _way_to(self, component: str, precision: str) -> str:
+        """How the bundle gets a component in a precision, where that can be."""
+        if precision not in PRECISIONS:
+            return f"precisions are {', '.join(PRECISIONS)}"
+        if precision not in self.model.component(component).precisions:
+            able = self.model.quantised()
+            way = f"{setting('precision')} {able[0]}={precision}"
+            return f"only the {', '.join(able)} is quantised: give {way}"
+        return f"add it with: {self.adding(component, precision)}"
 
 
 def read_bundle(folder: Path | str) -> Bundle:
@@ -205,13 +190,13 @@ def read_manifest(root: Path) -> Manifest:
     data = _read_json(root)
     schema = data.get("schema") if isinstance(data, dict) else None
     if type(schema) is not int or schema < 1:
-        raise BundleError(f"{root / MANIFEST}: no schema number; it is not a bundle's manifest, {AGAIN}")
+        raise BundleError(f"{root / MANIFEST}: no schema number; it is not a bundle's manifest, {RE_EXPORT}")
     if schema > SCHEMA:
         raise BundleError(
             f"{root}: made by a newer ltxrt (bundle schema {schema}, this one reads {SCHEMA}); "
             "upgrade with: pip install --upgrade ltxrt"
         )
-    return from_json(Manifest, data, str(root / MANIFEST))
+    return _decoded(data, str(root / MANIFEST))
 
 
 def verify(bundle: Bundle) -> None:
@@ -255,7 +240,7 @@ def merge(root: Path, old: Manifest, new: Manifest) -> Manifest:
             raise _other_model(root, field, getattr(old, field), getattr(new, field))
     components = {
         name: {**old.components.get(name, {}), **new.components.get(name, {})}
-        for name in contracts.COMPONENTS
+        for name in new.model.components
         if name in old.components or name in new.components
     }
     return dataclasses.replace(
@@ -271,7 +256,19 @@ def merge(root: Path, old: Manifest, new: Manifest) -> Manifest:
 
 def check_fields(manifest: Manifest) -> Manifest:
     """The manifest, or BundleError where it could be written and not be read again."""
-    return from_json(Manifest, to_json(_manifest(manifest)), MANIFEST)
+    return _decoded(to_json(_manifest(manifest)), MANIFEST)
+
+
+def _decoded(data: Any, where: str) -> Manifest:
+    """The manifest in parsed JSON: facts and presets as the family's that it names."""
+    name = data.get("family")
+    if not isinstance(name, str):
+        return from_json(Manifest, data, where)  # which says what is wrong
+    try:
+        family = families.named(name)
+    except InputError as error:
+        raise BundleError(f"{where}: {error}") from error
+    return from_json(Manifest, data, where, {"facts": family.facts, "presets": dict[str, family.preset]})  # type: ignore[name-defined]
 
 
 def record(root: Path, path: Path) -> FileRecord:
@@ -287,15 +284,15 @@ def _manifest(manifest: Manifest) -> Manifest:
     return Manifest(**{f.name: getattr(manifest, f.name) for f in fields})
 
 
-def _merge_facts(root: Path, old: Facts, new: Facts) -> Facts:
+def _merge_facts(root: Path, old: Any, new: Any) -> Any:
     merged = {}
-    for part in (f.name for f in dataclasses.fields(Facts)):
+    for part in (f.name for f in dataclasses.fields(new)):
         before, after = getattr(old, part), getattr(new, part)
         if before is not None and after is not None and before != after:
             name = next(k for k, v in vars(before).items() if v != vars(after)[k])
             raise _other_model(root, f"facts.{part}.{name}", vars(before)[name], vars(after)[name])
         merged[part] = before if after is None else after
-    return Facts(**merged)
+    return type(new)(**merged)
 
 
 def _other_model(root: Path, field: str, old: Any, new: Any) -> BundleError:
@@ -312,56 +309,39 @@ def _read_json(root: Path) -> Any:
     if not root.is_dir():
         raise BundleError(f"bundle {root}: not a folder; give the folder that holds {MANIFEST}")
     if not path.is_file():
-        raise BundleError(f"{root} has no {MANIFEST}: it is half-written or not a bundle; {AGAIN}")
+        raise BundleError(f"{root} has no {MANIFEST}: it is half-written or not a bundle; {RE_EXPORT}")
     if path.stat().st_size > MANIFEST_LIMIT:
-        raise BundleError(f"{path}: larger than {MANIFEST_LIMIT >> 20} MB, which no manifest is; {AGAIN}")
+        raise BundleError(f"{path}: larger than {MANIFEST_LIMIT >> 20} MB, which no manifest is; {RE_EXPORT}")
     try:
         return json_input.read(path, MANIFEST_LIMIT)
     except ValueError as error:
-        raise BundleError(f"{path}: not valid JSON ({error}); {AGAIN}") from error
+        raise BundleError(f"{path}: not valid JSON ({error}); {RE_EXPORT}") from error
 
 
 def _checked(root: Path, manifest: Manifest) -> Bundle:
     """`manifest` as the bundle of `root`, or BundleError for the first thing that does not hold."""
-    if manifest.family != FAMILY:
-        raise BundleError(f"{root}: model family {manifest.family!r}; this ltxrt runs {FAMILY}")
     if "default" not in manifest.presets:
-        raise BundleError(f"{root / MANIFEST}: presets has no 'default'; {AGAIN}")
+        raise BundleError(f"{root / MANIFEST}: presets has no 'default'; {RE_EXPORT}")
     for name, preset in manifest.presets.items():
-        _check_preset(f"{root / MANIFEST}: presets.{name}", preset, manifest.facts)
-    _check_contracts(root, manifest.facts, manifest.components)
+        if problem := manifest.model.preset_problem(preset, manifest.facts):
+            raise BundleError(f"{root / MANIFEST}: presets.{name}: {problem}; {RE_EXPORT}")
+    _check_contracts(root, manifest)
     for file in manifest.files():
         _check_file(root, file)
     return Bundle(**vars(_manifest(manifest)), root=root)
 
 
-def _check_preset(where: str, preset: Preset, facts: Facts) -> None:
-    """A preset runs without anybody having typed its size: it must be one that memory is there for."""
-    pixels = preset.height * preset.width * preset.num_frames
-    elements = 0
-    if facts.transformer and facts.vae:
-        cells = (preset.height // facts.vae.spatial_compression) * (
-            preset.width // facts.vae.spatial_compression
-        )
-        elements = cells * (preset.num_frames // facts.vae.temporal_compression + 1) * facts.transformer.width
-    if pixels > LARGEST_VIDEO or elements > LARGEST_TABLE:
-        raise BundleError(
-            f"{where}: {preset.height}x{preset.width} of {preset.num_frames} frames is larger than any "
-            f"release's preset; {AGAIN}"
-        )
-
-
-def _check_contracts(root: Path, facts: Facts, components: Mapping[str, Mapping[str, Graph]]) -> None:
-    for component, graphs in components.items():
+def _check_contracts(root: Path, manifest: Manifest) -> None:
+    for component, graphs in manifest.components.items():
         try:
-            wanted = contracts.derive(component, facts).to_json()
+            wanted = manifest.model.contract(component, manifest.facts).to_json()
         except InputError as error:
             raise BundleError(f"{root / MANIFEST}: {error}") from error
         for precision, graph in graphs.items():
             if graph.contract != wanted:
                 raise BundleError(
                     f"{root}: {component} {precision} was exported for another contract than the facts give; "
-                    f"it was made by another version of ltxrt: {AGAIN} with this one"
+                    f"it was made by another version of ltxrt: {RE_EXPORT} with this one"
                 )
 
 
@@ -369,13 +349,13 @@ def _check_file(root: Path, record: FileRecord) -> None:
     path = inside(root, record.path)
     if not re.fullmatch("[0-9a-f]{64}", record.sha256) or record.bytes < 0:
         raise BundleError(
-            f"{root / MANIFEST}: the record of {record.path} has no valid size and SHA-256; {AGAIN}"
+            f"{root / MANIFEST}: the record of {record.path} has no valid size and SHA-256; {RE_EXPORT}"
         )
     if not path.is_file():
-        raise BundleError(f"{root}: {record.path} is missing; copy the whole bundle again or {AGAIN}")
+        raise BundleError(f"{root}: {record.path} is missing; copy the whole bundle again or {RE_EXPORT}")
     size = path.stat().st_size
     if size != record.bytes:
         raise BundleError(
             f"{root}: {record.path} has {size} bytes, bundle.json says {record.bytes}; "
-            f"the copy is incomplete or the file was changed: copy the bundle again or {AGAIN}"
+            f"the copy is incomplete or the file was changed: copy the bundle again or {RE_EXPORT}"
         )

@@ -241,15 +241,11 @@ def _targets(flavour: Any, backend: str, target: str | None) -> list[str]:
 def _profiles(bundle: Bundle, texts: tuple[str, ...], max_tokens: int, extra: int) -> tuple[Profile, ...]:
     from ltxrt.engines.tensorrt import profiles
 
-    if bundle.facts.vae is None:
-        raise InputError(
-            f"{bundle.root}: says nothing of its VAE, which profiles are measured by; export it too"
-        )
     for name, value, least in (("--max-tokens", max_tokens, 2), ("--extra-frames", extra, 0)):
         if value < least:
             raise InputError(f"{name} {value}: must be {least} or more")
     unique = dict.fromkeys(texts)
-    return tuple(profiles.parse(text, bundle.facts.vae, max_tokens, extra) for text in unique)
+    return tuple(profiles.parse(text, bundle.facts, max_tokens, extra) for text in unique)
 
 
 def _components(bundle: Bundle, chosen: tuple[str, ...]) -> tuple[str, ...]:

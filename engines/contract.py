@@ -5,31 +5,22 @@ symbol (`"8*f-7"`: pixel frames of `f` latent frames). Symbols are bound across 
 inputs that disagree are refused. Dynamic axes, sample feeds and checks are derived from here; the traced
 modules' argument names are these names, and so are the runtime's keywords.
 
-Symbols: B batch, N video tokens, K distinct timesteps, T text tokens, f/h/w latent frames/height/width.
+What a component's tensors are is said by its model family (`ltxrt.engines.families`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from ltxrt.engines.errors import InputError
-from ltxrt.engines.families.ltxv.facts import Facts, TextEncoderFacts, TransformerFacts, VaeFacts
 
 Dim = int | str
 DTYPES: dict[str, type[np.generic]] = {"f32": np.float32, "i64": np.int64, "bool": np.bool_}
-COMPONENTS = (
-    "text_encoder",
-    "transformer",
-    "vae_encoder",
-    "vae_decoder",
-    "latent_upsampler",
-    "temporal_upsampler",
-)
 
 _AFFINE = re.compile(r"(?:(?P<factor>[1-9]\d*)\*)?(?P<symbol>[A-Za-z]\w*)(?P<offset>[+-]\d+)?")
 
@@ -77,11 +68,22 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Contract:
-    """A component's inputs and outputs."""
+    """A component's inputs and outputs, and what its callers promise of the symbols' values.
+
+    `padding`: symbol → a step to which inputs may be padded with zeros along it, as the padding is masked and
+    what is computed of the rest does not change. `tiles`: symbol → the smallest value that a call has where
+    the host cuts what is too large into tiles, so that such a component's memory is bounded. `fixed`: symbol
+    → the one value that calls have. `tokens`: the symbols that count what attends to one another. These are
+    for whoever builds and runs engines, and not part of what a bundle says.
+    """
 
     component: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    padding: Mapping[str, int] = field(default_factory=dict, hash=False)
+    tiles: Mapping[str, int] = field(default_factory=dict, hash=False)
+    fixed: Mapping[str, int] = field(default_factory=dict, hash=False)
+    tokens: tuple[str, ...] = ()
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -160,93 +162,3 @@ def _sample(tensor: Tensor, shape: tuple[int, ...], rng: np.random.Generator) ->
     if tensor.dtype == "f32":
         return rng.standard_normal(shape, dtype=np.float32)
     return np.full(shape, tensor.dtype == "bool", DTYPES[tensor.dtype])
-
-
-def text_encoder(facts: TextEncoderFacts) -> Contract:
-    """Token ids to the hidden states that condition the transformer."""
-    return Contract(
-        "text_encoder",
-        (Tensor("input_ids", "i64", ("B", "T")), Tensor("attention_mask", "i64", ("B", "T"))),
-        (Tensor("hidden_states", "f32", ("B", "T", facts.width)),),
-    )
-
-
-def transformer(facts: TransformerFacts) -> Contract:
-    """Latent tokens at given timesteps to their velocity (noise − x0).
-
-    `timesteps` are the distinct sigmas of a call (0..1) and `timestep_index` says which one each token has.
-    `perturbation_mask[l, m, b]` False turns block l of sample b into the perturbed one of mode m:
-    0 attention values, 1 attention skip, 2 whole block skipped.
-    """
-    half = facts.width // 2
-    return Contract(
-        "transformer",
-        (
-            Tensor("latents", "f32", ("B", "N", facts.in_channels)),
-            Tensor("timesteps", "f32", ("B", "K")),
-            Tensor("timestep_index", "i64", ("B", "N")),
-            Tensor("context", "f32", ("B", "T", facts.caption_channels)),
-            Tensor("context_mask", "bool", ("B", "T")),
-            Tensor("rope_cos", "f32", (1, "N", half)),
-            Tensor("rope_sin", "f32", (1, "N", half)),
-            Tensor("perturbation_mask", "bool", (facts.layers, 3, "B")),
-        ),
-        (Tensor("velocity", "f32", ("B", "N", facts.out_channels)),),
-    )
-
-
-def _pixels(facts: VaeFacts) -> Tensor:
-    time, space = facts.temporal_compression, facts.spatial_compression
-    return Tensor("pixels", "f32", ("B", 3, f"{time}*f{1 - time:+d}", f"{space}*h", f"{space}*w"))
-
-
-def _latents(facts: VaeFacts) -> Tensor:
-    return Tensor("latents", "f32", ("B", facts.latent_channels, "f", "h", "w"))
-
-
-def vae_encoder(facts: VaeFacts) -> Contract:
-    """Pixels in −1..1 to the normalised mean of the posterior."""
-    return Contract("vae_encoder", (_pixels(facts),), (_latents(facts),))
-
-
-def vae_decoder(facts: VaeFacts) -> Contract:
-    """Normalised latents to pixels in −1..1, with the timestep and noise maps some versions have."""
-    extra = [Tensor("timestep", "f32", ("B",))] if facts.timestep_conditioning else []
-    maps = [
-        Tensor(f"noise_{m.scale}x", "f32", (m.count, f"{m.scale}*h", f"{m.scale}*w"))
-        for m in facts.noise_maps
-    ]
-    return Contract("vae_decoder", (_latents(facts), *extra, *maps), (_pixels(facts),))
-
-
-def latent_upsampler(facts: VaeFacts) -> Contract:
-    """Normalised latents to those of twice the height and width."""
-    larger = Tensor("upsampled", "f32", ("B", facts.latent_channels, "f", "2*h", "2*w"))
-    return Contract("latent_upsampler", (_latents(facts),), (larger,))
-
-
-def temporal_upsampler(facts: VaeFacts) -> Contract:
-    """Normalised latents to those of a video of twice the frames, less one."""
-    longer = Tensor("upsampled", "f32", ("B", facts.latent_channels, "2*f-1", "h", "w"))
-    return Contract("temporal_upsampler", (_latents(facts),), (longer,))
-
-
-def derive(component: str, facts: Facts) -> Contract:
-    """The contract of `component` for a model with these facts.
-
-    Raises InputError for an unknown component, or where the facts it needs are missing.
-    """
-    makers: dict[str, tuple[Callable[[Any], Contract], str]] = {
-        "text_encoder": (text_encoder, "text_encoder"),
-        "transformer": (transformer, "transformer"),
-        "vae_encoder": (vae_encoder, "vae"),
-        "vae_decoder": (vae_decoder, "vae"),
-        "latent_upsampler": (latent_upsampler, "vae"),
-        "temporal_upsampler": (temporal_upsampler, "vae"),
-    }
-    if component not in makers:
-        raise InputError(f"no component is named {component!r:.60}; they are {', '.join(makers)}")
-    make, part = makers[component]
-    if getattr(facts, part) is None:
-        raise InputError(f"{component} needs facts.{part}, which is missing")
-    return make(getattr(facts, part))

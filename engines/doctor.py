@@ -39,10 +39,12 @@ def _state(name: str) -> str:
 def _bundle(path: Path) -> Iterator[str]:
     opened = read_bundle(path)
     graphs = ", ".join(f"{name} ({', '.join(g)})" for name, g in opened.components.items())
-    yield f"{path}: LTX-Video {opened.version}; graphs: {graphs}"
+    yield f"{path}: {opened.model.title} {opened.version}; graphs: {graphs}"
     yield from _engines(opened)
 
 
 def _engines(bundle: Bundle) -> Iterator[str]:
     lines = [line for describe in backend.descriptions() for line in describe(bundle)]
-    yield from lines or ["no engines: ltx-export build-engines --bundle … --profile 512x768x97"]
+    yield from lines or [
+        f"no engines: ltx-export build-engines --bundle … --profile {bundle.model.profile.examples[0]}"
+    ]

@@ -39,9 +39,6 @@ OLDEST = {"onnxruntime": (1, 24), "onnxruntime_cuda": (1, 25)}
 # with it and 0.3 s without; it saved 1 s of a step of 8 to 16 s (docs/full-size.md), so it pays off from this
 # number of calls on.
 PREPACK_FROM = 25
-# The arena grows by doubling and never shrinks: a decode within 1 GiB of activations took 2.1 GiB with it and
-# 1.2 GiB without (parity/proofs/tiled_memory.py). It is off for the autoencoder, whose memory tiles bound.
-WITHOUT_ARENA = ("vae_encoder", "vae_decoder")
 
 _TYPES = {"f32": "tensor(float)", "i64": "tensor(int64)", "bool": "tensor(bool)"}
 _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")
@@ -128,7 +125,7 @@ def load(path: Path, options: Options) -> OrtSession:
     _refuse_other_encodings(path)
     try:
         session = onnxruntime.InferenceSession(
-            str(path), _session_options(component, options.threads, options.calls), providers=chosen
+            str(path), session_options(options.contract, options.threads, options.calls), providers=chosen
         )
     except Exception as error:  # as above
         raise _failure(component, "load", error) from error
@@ -159,12 +156,15 @@ def _providers(onnxruntime: Any, device: str, index: int) -> list[Any]:
     return [("CUDAExecutionProvider", {**CUDA, "device_id": str(index)}), "CPUExecutionProvider"]
 
 
-def _session_options(component: str, threads: int | None, calls: int) -> Any:
+def session_options(contract: Contract, threads: int | None, calls: int) -> Any:
+    """The options of a session that is called about so many times."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0  # 0: one per physical core
-    options.enable_cpu_mem_arena = component not in WITHOUT_ARENA
+    # The arena grows by doubling and never shrinks: a decode within 1 GiB of activations took 2.1 GiB
+    # with it and 1.2 GiB without (parity/proofs/tiled_memory.py). Where tiles bound memory it is left out.
+    options.enable_cpu_mem_arena = not contract.tiles
     options.enable_mem_pattern = False  # they plan one block per shape: 1.5 times the memory, and no faster
     options.log_severity_level = 4  # errors are exceptions; level 3 would print them again
     # Threads spin for work inside a run, but not between runs, when others need the cores.

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import onnx
 import onnx_ir as ir
 
-from ltxrt.engines import contract as contracts
 from ltxrt.engines.bundle import (
     MANIFEST,
     SCHEMA,
@@ -30,7 +29,9 @@ from ltxrt.engines.bundle import (
     record,
     write_bundle,
 )
+from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import InputError, LtxrtError, setting
+from ltxrt.engines.families import derive
 from ltxrt.engines.parsing.graph_check import check_file
 from ltxrt.engines.parsing.wire import WireError
 from ltxrt.engines.storage import locks
@@ -151,7 +152,7 @@ def _forget_damaged(plan: Plan, facts: Any) -> None:
     def stays(name: str, precision: str, graph: Graph) -> bool:
         if plan.precisions.get(name) != precision:
             return True
-        same = graph.contract == contracts.derive(name, facts).to_json()
+        same = graph.contract == derive(name, facts).to_json()
         return same and all(_is_there(plan.folder, file) for file in graph.files)
 
     kept = {n: {p: g for p, g in graphs.items() if stays(n, p, g)} for n, graphs in old.components.items()}
@@ -206,7 +207,7 @@ def _component(plan: Plan, manifest: Manifest, name: str, listener: Listener) ->
     precision = plan.precisions[name]
     component, config = components.row(plan.checkpoint, name), components.part(plan.checkpoint, name).config
     form = component.form(precision)
-    contract = contracts.derive(name, manifest.facts)
+    contract = derive(name, manifest.facts)
     listener.stage(f"{name} {precision}: tracing")
     sizes = families.family(plan.checkpoint.family).TRACE_SIZES
     base = BASE.get(precision, precision)
@@ -240,13 +241,11 @@ def _component(plan: Plan, manifest: Manifest, name: str, listener: Listener) ->
         data=(FileRecord(relative, written.bytes, written.sha256),),
         weights_map=record(plan.folder, weights_json),
         contract=contract.to_json(),
-        memory=_memory(traced.model) if component.tiled else None,
+        memory=_memory(traced.model) if contract.tiles else None,
     )
 
 
-def _check_readable(
-    graph: Path, contract: contracts.Contract, precision: str, data: Mapping[Path, int]
-) -> None:
+def _check_readable(graph: Path, contract: Contract, precision: str, data: Mapping[Path, int]) -> None:
     """The runtime refuses what is not in its table: a graph that is must not be recorded."""
     try:
         check_file(graph, contract, data)

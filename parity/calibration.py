@@ -20,7 +20,7 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from ltxrt.engines.backend import Engine
-from ltxrt.engines.bundle import Bundle, Graph, adding
+from ltxrt.engines.bundle import Bundle, Graph
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.families.ltxv.facts import TransformerFacts
 from ltxrt.engines.storage.files import atomic_write
@@ -168,7 +168,7 @@ def _graph(bundle: Bundle) -> Graph:
     raise InputError(
         f"{bundle.root}: has transformer in {', '.join(there) or 'no precision'}, and calibration runs "
         f"{' or '.join(CALIBRATED)}, on the CPU; add it with: "
-        f"{adding(bundle.root, 'transformer', CALIBRATED[0])}"
+        f"{bundle.adding('transformer', CALIBRATED[0])}"
     )
 
 

@@ -85,7 +85,7 @@ def _before_doctor(context: click.Context) -> Path | None:
 
 def _generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:
     from ltxrt.engines.bundle import read_bundle
-    from ltxrt.engines.contract import COMPONENTS
+    from ltxrt.engines.families import component_names
     from ltxrt.runtime.ltxv.pipeline import Pipeline
     from ltxrt.runtime.media import conditions
     from ltxrt.runtime.media.write import check_not_read, check_output
@@ -94,7 +94,7 @@ def _generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:
 
     check_output(output)
     where = {key: options.pop(key) for key in ("backend", "device", "threads", "keep_loaded")}
-    precision = precisions(options.pop("precision"), COMPONENTS)
+    precision = precisions(options.pop("precision"), component_names())
     pipeline = Pipeline(read_bundle(bundle), precision=precision, **where)
     request, first = _request(options)
     check_not_read(output, conditions.files(request))

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import traces
 
-from ltxrt.engines import contract as contracts
+from ltxrt.engines import families
 from ltxrt.export import write
 from ltxrt.export.graph import trace as tracing
 from ltxrt.export.graph.layers import Linear
@@ -22,7 +22,7 @@ def text_encoder(tiny_checkpoint):
     checkpoint = open_checkpoint(folder / "model.safetensors", text_encoder=folder / "t5", version="0.9.5")
     component = COMPONENTS["text_encoder"]
     build = functools.partial(component.module, checkpoint.text_encoder.config)
-    return build, contracts.derive("text_encoder", facts(checkpoint)), "fp32", TRACE_SIZES
+    return build, families.derive("text_encoder", facts(checkpoint)), "fp32", TRACE_SIZES
 
 
 def text_of(traced):

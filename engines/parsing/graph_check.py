@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ltxrt.engines.bundle import AGAIN, Bundle
+from ltxrt.engines.bundle import RE_EXPORT, Bundle
 from ltxrt.engines.contract import Contract, Tensor
 from ltxrt.engines.errors import BundleError
 from ltxrt.engines.parsing.wire import Fields, Reader, Shape, Value, WireError, integers, number, text, view
@@ -71,7 +71,7 @@ def check_graph(bundle: Bundle, component: str, precision: str) -> None:
     except WireError as error:
         raise BundleError(
             f"{component}: {path.name} is not a graph that ltxrt exports ({error}); "
-            f"copy the bundle again or {AGAIN}"
+            f"copy the bundle again or {RE_EXPORT}"
         ) from error
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error

@@ -11,6 +11,7 @@ import dataclasses
 import sys
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, TypeVar
@@ -67,8 +68,13 @@ def to_json(value: Any) -> Any:
     return dataclasses.asdict(value)
 
 
-def from_json(cls: type[T], data: Any, where: str) -> T:
-    """Build `cls` from parsed JSON; `where` names the place in the file for error messages."""
+def from_json(cls: type[T], data: Any, where: str, types: Mapping[str, Any] | None = None) -> T:
+    """Build `cls` from parsed JSON; `where` names the place in the file for error messages.
+
+    `types` are of fields of `cls` that it declares as Any, and that something else in the file decides.
+    """
+    if types:
+        return typing.cast(T, _decode_dataclass(cls, data, where, types))
     return typing.cast(T, _decode(cls, data, where))
 
 
@@ -143,10 +149,10 @@ def _decode_dict(kind: Any, data: Any, where: str) -> dict[str, Any]:
     return {key: _decode(kind, value, f"{where}.{key}") for key, value in data.items()}
 
 
-def _decode_dataclass(cls: type, data: Any, where: str) -> Any:
+def _decode_dataclass(cls: type, data: Any, where: str, types: Mapping[str, Any] | None = None) -> Any:
     if not isinstance(data, dict):
         raise BundleError(f"{where}: expected an object, got {_shown(data)}")
-    hints = _hints(cls)
+    hints = {**_hints(cls), **(types or {})}
     for problem, names in (("unknown", data.keys() - hints.keys()), ("missing", hints.keys() - data.keys())):
         if names:
             shown = ", ".join(name if name.isprintable() else repr(name) for name in sorted(map(str, names)))

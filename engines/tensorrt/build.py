@@ -136,7 +136,7 @@ def build(
             raise EngineError(
                 f"{contract.component}: {backend} does not read {graph.name}: {_parser_errors(parser)}"
             )
-        fewest = min((profile.ranges["N"][0] for profile in profiles if "N" in contract.symbols), default=0)
+        fewest = min((p.ranges[symbol][0] for p in profiles for symbol in contract.tokens), default=0)
         # Constants must live as long as the build, because a network does not copy them.
         built, constants = _settle_attention(trt, network, fewest)
         config = builder.create_builder_config()

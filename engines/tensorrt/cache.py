@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from ltxrt.engines.bundle import Bundle
-from ltxrt.engines.contract import COMPONENTS
 from ltxrt.engines.errors import BundleError, EngineError, InputError, setting
-from ltxrt.engines.families.ltxv.facts import from_json
 from ltxrt.engines.parsing import json_input
 from ltxrt.engines.parsing.graph_check import check_graph
+from ltxrt.engines.parsing.schema import from_json
 from ltxrt.engines.storage import integrity, locks
 from ltxrt.engines.storage.files import atomic_write, make_folder, read_small, sha256
 from ltxrt.engines.tensorrt import build as trt
@@ -37,10 +36,6 @@ _CHANGED = "its content is not what was built; delete it and build it again"
 RECORD_LIMIT = 1 << 20  # bytes
 FOLDER = "engines"
 TIMINGS = "timing.cache"  # kernel timings of one target; TensorRT checks that they fit
-_NAME = re.compile(
-    rf"(?P<temporary>\.)?({'|'.join(COMPONENTS)})\.[a-z0-9-]+\.[0-9a-f]{{16}}"
-    r"(?(temporary)\.[0-9a-f]{8})\.(engine|json|runtime)"
-)
 _DECISIVE = (
     "schema", "component", "precision", "backend", "backend_version", "target", "graph", "data", "profiles",
     "options",
@@ -216,14 +211,23 @@ def prune(bundle: Bundle, found: Sequence[Found]) -> list[Path]:
     """
     with locks.writing(bundle.root):
         bad = {f.path for f in found if f.problem}
-        gone = [path for path in _files(bundle) if _is_left_over(path, bad)]
+        names = _names(bundle)
+        gone = [path for path in _files(bundle) if _is_left_over(path, bad, names)]
         for path in gone:
             path.unlink()
     return gone
 
 
-def _is_left_over(path: Path, bad: Collection[Path]) -> bool:
-    name = _NAME.fullmatch(path.name)
+def _names(bundle: Bundle) -> re.Pattern[str]:
+    """The names that `build` gives, and `atomic_write` until a file is whole."""
+    return re.compile(
+        rf"(?P<temporary>\.)?({'|'.join(bundle.model.components)})\.[a-z0-9-]+\.[0-9a-f]{{16}}"
+        r"(?(temporary)\.[0-9a-f]{8})\.(engine|json|runtime)"
+    )
+
+
+def _is_left_over(path: Path, bad: Collection[Path], names: re.Pattern[str]) -> bool:
+    name = names.fullmatch(path.name)
     if name is None:
         return False
     engine = path.with_suffix(".engine")

@@ -35,7 +35,7 @@ def describe(bundle: Bundle, found: Found) -> Iterator[str]:
     graph = bundle.components.get(record.component, {}).get(record.precision)
     per_cell = graph.memory.bytes_per_cell if graph is not None and graph.memory is not None else None
     for data in record.profiles:
-        profile = from_json(data)
+        profile = from_json(data, contract)
         yield f"{profile.text}: {_memory(profile, contract, per_cell)}"
     if not found.problem:
         yield from _built(found, record)
@@ -88,7 +88,7 @@ def _memory(profile: Profile, contract: Contract, bytes_per_cell: float | None) 
     text = f"inputs and outputs {size / 1e6:.1f} MB"
     if bytes_per_cell is None:
         return text
-    cells = math.prod(largest[s] for s in ("f", "h", "w"))
+    cells = math.prod(largest[s] for s in contract.tiles)
     return f"{text}, activations at most {bytes_per_cell * cells / 1e9:.2f} GB (less in tiles)"
 
 

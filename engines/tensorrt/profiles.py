@@ -2,7 +2,7 @@
 
 An engine is built for ranges of its symbols (`ltxrt.engines.contract`), each with a smallest, a usual and a
 largest value; tactics are chosen for the usual one. Several narrow profiles in one engine beat one wide
-profile.
+profile. What sizes mean for a model's symbols is said by its family (`ltxrt.engines.family.ProfileForm`).
 """
 
 from __future__ import annotations
@@ -13,39 +13,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from ltxrt.engines import families
 from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import BundleError, InputError, setting
-from ltxrt.engines.families.ltxv.facts import VaeFacts
+from ltxrt.engines.family import Range
 from ltxrt.engines.parsing import schema as strict
 from ltxrt.engines.parsing.text import quoted
 
-Range = tuple[int, int, int]  # smallest, usual, largest
 Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 # Elements of a tensor; beyond it the 32-bit indices of kernels overflow without an error of the builder.
 LARGEST_TENSOR = 2**31 - 1
-MIN_TILE = 4  # the smallest tile side of the autoencoder, in latent cells
-BATCH = (1, 2, 3)  # negative, positive and perturbed samples of a request, which change from step to step
-TIMESTEPS = (1, 1, 8)  # distinct timesteps in a call: one, and one more per strength of conditioning
-SYMBOLS = ("B", "N", "K", "T", "f", "h", "w")  # that a profile gives a range for
 Size = Annotated[int, strict.Within(1, LARGEST_TENSOR)]
 _AXIS = re.compile(r"([0-9]{1,9})(?:\.\.([0-9]{1,9}))?(?:\.\.([0-9]{1,9}))?")
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A profile's text, and the range of each of the contract's symbols.
-
-    N covers the video's tokens and `extra_frames` more latent frames of conditioning tokens.
-    """
+    """A profile's text, and the range of each symbol of the family's contracts."""
 
     text: str
     ranges: Mapping[str, Range]
 
     def ranges_of(self, contract: Contract) -> Mapping[str, Range]:
-        """The ranges of a component's symbols; the autoencoder's begin at the size of a tile."""
-        tiled = contract.component.startswith("vae")
-        return {**self.ranges, **_tiles(self.ranges)} if tiled else self.ranges
+        """The ranges for a component: down to a tile along what is tiled, one value for what is fixed."""
+        found = dict(self.ranges)
+        for symbol, least in contract.tiles.items():
+            low, usual, high = found[symbol]
+            found[symbol] = min(least, low), usual, high
+        return {**found, **{symbol: (value, value, value) for symbol, value in contract.fixed.items()}}
 
     def shapes(self, contract: Contract) -> dict[str, Shapes]:
         """Per input: its shape at the smallest, the usual and the largest size."""
@@ -65,27 +61,23 @@ class Profile:
         return all(ranges[s][0] <= sizes[s] <= ranges[s][2] for s in contract.symbols)
 
 
-def parse(text: str, vae: VaeFacts, max_tokens: int = 256, extra_frames: int = 4) -> Profile:
-    """HEIGHTxWIDTHxFRAMES; each a number, SMALLEST..LARGEST, or SMALLEST..USUAL..LARGEST, in pixels.
+def parse(text: str, facts: Any, max_tokens: int = 256, extra_frames: int = 4) -> Profile:
+    """The sizes of the family's profiles, as HEIGHTxWIDTHxFRAMES; each a number, SMALLEST..LARGEST, or
+    SMALLEST..USUAL..LARGEST.
 
-    The usual value is the largest unless given. Raises InputError for text of another form, sizes that are
-    not whole numbers of latent cells (the nearest are named), and ranges that do not rise.
+    The usual value is the largest unless given. Raises InputError for text of another form, sizes that the
+    model cannot have, and ranges that do not rise.
     """
+    form = families.of(facts).profile
     parts = text.lower().split("x")
-    if len(parts) != 3 or not all(map(_AXIS.fullmatch, parts)):
-        raise InputError(
-            f"{setting('profile')} {quoted(text)}: must be HEIGHTxWIDTHxFRAMES, as in 512x768x97 or "
-            "256..704x256..1216x9..161"
-        )
-    height, width, frames = (_range(text, part) for part in parts)
-    space, time = vae.spatial_compression, vae.temporal_compression
-    h = _cells(text, "height", height, space, 0)
-    w = _cells(text, "width", width, space, 0)
-    f = _cells(text, "frames", frames, time, 1)
-    low, usual, high = (f[i] * h[i] * w[i] for i in range(3))
-    tokens = (low, usual, high + extra_frames * h[2] * w[2])
-    context = (1, max_tokens, max_tokens)
-    return Profile(text, {"B": BATCH, "N": tokens, "K": TIMESTEPS, "T": context, "f": f, "h": h, "w": w})
+    if len(parts) != len(form.axes) or not all(map(_AXIS.fullmatch, parts)):
+        wanted, examples = "x".join(axis.upper() for axis in form.axes), " or ".join(form.examples)
+        raise InputError(f"{setting('profile')} {quoted(text)}: must be {wanted}, as in {examples}")
+    sizes = {axis: _range(text, part) for axis, part in zip(form.axes, parts, strict=True)}
+    try:
+        return Profile(text, form.ranges(sizes, facts, max_tokens, extra_frames))
+    except InputError as error:
+        raise InputError(f"{setting('profile')} {text!r}: {error}") from error
 
 
 def _range(text: str, part: str) -> Range:
@@ -97,32 +89,11 @@ def _range(text: str, part: str) -> Range:
     return low, usual, high
 
 
-def _cells(text: str, name: str, pixels: Range, factor: int, offset: int) -> Range:
-    """Pixels along an axis as latent cells: factor·k, or factor·(k − 1) + 1 for frames."""
-    for value in pixels:
-        if value < 1 or (value - offset) % factor:
-            below = max((value - offset) // factor * factor + offset, offset or factor)
-            rule = f"{factor}k+{offset}" if offset else f"a multiple of {factor}"
-            raise InputError(
-                f"{setting('profile')} {text!r}: {name} {value} must be {rule}; "
-                f"nearest are {below} and {below + factor}"
-            )
-    low, usual, high = ((value - offset) // factor + offset for value in pixels)
-    return low, usual, high
-
-
-def _tiles(ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """The autoencoder's inputs are one video, whole or in tiles, or a single image."""
-    least = {"f": 1, "h": MIN_TILE, "w": MIN_TILE}
-    smaller = {s: (min(least[s], ranges[s][0]), *ranges[s][1:]) for s in least}
-    return {**smaller, "B": (1, 1, 1)}
-
-
 def check(profile: Profile, contract: Contract, elements_per_cell: int | None = None) -> None:
     """Raise InputError for a profile with tensors of 2³¹ elements, inside the graph too: kernels fail."""
     largest = {t: math.prod(shapes[2]) for t, shapes in profile.shapes(contract).items()}
     if elements_per_cell is not None:
-        cells = math.prod(profile.ranges[s][2] for s in ("f", "h", "w"))
+        cells = math.prod(profile.ranges[s][2] for s in contract.tiles)
         largest["a tensor inside"] = elements_per_cell * cells
     name, elements = max(largest.items(), key=lambda item: item[1])
     if elements > LARGEST_TENSOR:
@@ -141,7 +112,7 @@ def pick(profiles: Sequence[Profile], contract: Contract, sizes: Mapping[str, in
         there = ", ".join(p.text for p in profiles) or "none"
         raise InputError(
             f"{contract.component}: no profile of the engine holds {wanted} (there are: {there}); build one "
-            "that does with ltx-export build-engines --profile HEIGHTxWIDTHxFRAMES"
+            "that does with ltx-export build-engines --profile"
         )
     return min(fitting, key=lambda i: _volume(profiles[i], contract))
 
@@ -162,15 +133,18 @@ class _Written:
     ranges: dict[str, tuple[Size, Size, Size]]
 
     def problem(self) -> str:
-        missing = [symbol for symbol in SYMBOLS if symbol not in self.ranges]
         falling = [s for s, (low, usual, high) in self.ranges.items() if not low <= usual <= high]
-        return f"ranges of {', '.join(missing + falling):.80}" if missing or falling else ""
+        return f"ranges of {', '.join(falling):.80}" if falling else ""
 
 
-def from_json(data: Mapping[str, Any]) -> Profile:
-    """The profile that `to_json` wrote. Raises BundleError for anything else."""
+def from_json(data: Mapping[str, Any], contract: Contract) -> Profile:
+    """What `to_json` wrote, for an engine with this contract. Raises BundleError for anything else."""
     try:
-        return Profile(**vars(strict.from_json(_Written, data, "a profile")))
+        profile = Profile(**vars(strict.from_json(_Written, data, "a profile")))
+        needed = dict.fromkeys((*contract.symbols, *contract.tiles, *contract.fixed))
+        if missing := [symbol for symbol in needed if symbol not in profile.ranges]:
+            raise BundleError(f"a profile: ranges of {', '.join(missing):.80}")
+        return profile
     except BundleError as error:
         raise BundleError(
             f"the engine's record holds no profile where one belongs ({error}); build it again"

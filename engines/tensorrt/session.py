@@ -44,8 +44,6 @@ PACKAGES = {
     ),
 }
 GRAPHS = "LTXRT_CUDA_GRAPHS"  # environment variable: 1 repeats equal calls as CUDA graphs
-TEXT = "T"  # text tokens, the one symbol whose padding a mask hides
-TEXT_STEP = 64
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,9 @@ class TrtSession:
     `Uploaded`.
 
     Of several engines for different sizes, the first call determines which is loaded; a later call that does
-    not fit loads another one instead. Text is padded to multiples of 64 tokens, so that kernels compiled for
-    one prompt serve the next; masked tokens have a weight of exactly zero.
+    not fit loads another one instead. Inputs are padded along the contract's `padding` (text, to multiples of
+    64 tokens), so that kernels compiled for one prompt serve the next; masked tokens have a weight of exactly
+    zero.
     """
 
     def __init__(self, machine: Machine, contract: Contract, choices: Sequence[Choice]) -> None:
@@ -106,7 +105,7 @@ class TrtSession:
                 raise EngineError(f"{self._contract.component}: the engine is closed")
             self._check_interrupted()
             given = self._sizes({name: tuple(value.shape) for name, value in feeds.items()})
-            sizes = {**given, **({TEXT: self._text(given[TEXT])} if TEXT in given else {})}
+            sizes = {symbol: self._padded_size(symbol, value) for symbol, value in given.items()}
             outputs = self._run(feeds, sizes)
             self._check_interrupted()
             shapes = {tensor.name: tensor.resolve(given) for tensor in self._contract.outputs}
@@ -131,7 +130,7 @@ class TrtSession:
             self._machine.leave(self)
 
     def _run(self, feeds: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
-        """The outputs of a call with padded text."""
+        """The outputs of a call at padded sizes."""
         device = self._machine.device
         loaded, profile = self._holding(sizes)
         outputs = {t.name: np.empty(t.resolve(sizes), DTYPES[t.dtype]) for t in self._contract.outputs}
@@ -161,18 +160,21 @@ class TrtSession:
             self._contract.bind(tensor, empty, sizes)
         return sizes
 
-    def _text(self, length: int) -> int:
-        """The next multiple of 64, or the largest length that all profiles accept which accept `length`."""
-        most = [p.ranges[TEXT][2] for choice in self._choices for p in choice.profiles]
-        larger = [m for m in most if m >= length]
-        return min(-(-length // TEXT_STEP) * TEXT_STEP, *larger) if larger else length
+    def _padded_size(self, symbol: str, size: int) -> int:
+        """The next multiple of the symbol's step, at most the largest that the profiles for `size` accept."""
+        step = self._contract.padding.get(symbol)
+        if step is None:
+            return size
+        most = [p.ranges[symbol][2] for choice in self._choices for p in choice.profiles]
+        larger = [m for m in most if m >= size]
+        return min(-(-size // step) * step, *larger) if larger else size
 
     def _padded(self, name: str, array: np.ndarray) -> np.ndarray:
-        """Append zeros to the text: T5's padding token, False and 0 in the masks."""
+        """Append zeros along each axis that is padded."""
         shape = self._contract.input(name).shape
-        if TEXT not in shape:
-            return array
-        more = [(0, self._text(n) - n if d == TEXT else 0) for d, n in zip(shape, array.shape)]
+        more = [
+            (0, self._padded_size(d, n) - n if isinstance(d, str) else 0) for d, n in zip(shape, array.shape)
+        ]
         return np.pad(array, more) if any(after for _, after in more) else array
 
     def _place(self, name: str, size: int) -> int:
@@ -262,6 +264,6 @@ def load(path: Path, options: Options) -> TrtSession:
     graphs = os.environ.get(GRAPHS) == "1"
     choices = []
     for one in (path, *options.others):
-        profiles = tuple(map(from_json, cache.read_record(one).profiles))
+        profiles = tuple(from_json(p, options.contract) for p in cache.read_record(one).profiles)
         choices.append(Choice(profiles, partial(open_engine, machine, one, options, profiles, graphs)))
     return TrtSession(machine, options.contract, choices)

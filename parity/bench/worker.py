@@ -198,7 +198,7 @@ def profile(work: Work, steps: int) -> dict[str, float]:
     bundle = read_bundle(work.bundle)
     feed = component_feed(bundle.facts, work)
     with tempfile.TemporaryDirectory() as folder:
-        options = ort._session_options("transformer", work.threads, work.calls)
+        options = ort.session_options(bundle.contract("transformer"), work.threads, work.calls)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         graph = str(bundle.path(bundle.graph("transformer").file))

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from ltxrt.engines.backend import BACKENDS, preferred
-from ltxrt.engines.bundle import PRECISIONS
 from ltxrt.engines.errors import InputError
+from ltxrt.engines.family import PRECISIONS
 from ltxrt.parity.check import emulation
 from ltxrt.parity.check.results import SKIPPED, Check, EndToEnd
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ltxrt.engines import verification
 from ltxrt.engines.errors import BundleError
-from ltxrt.engines.families.ltxv.facts import from_json
 from ltxrt.engines.parsing import json_input
+from ltxrt.engines.parsing.schema import from_json
 from ltxrt.engines.storage.files import atomic_write
 
 SCHEMA = 1

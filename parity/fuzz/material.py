@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ltxrt.engines import contract as contracts
-from ltxrt.engines.bundle import FAMILY, SCHEMA, Bundle, Graph, Manifest, Memory, record, write_bundle
+from ltxrt.engines import families
+from ltxrt.engines.bundle import SCHEMA, Bundle, Graph, Manifest, Memory, record, write_bundle
 from ltxrt.engines.families.ltxv.facts import Facts, VaeFacts
 from ltxrt.engines.tensorrt import cache
 from ltxrt.engines.tensorrt.build import BuildOptions
@@ -68,13 +68,13 @@ def bundle(folder: Path) -> Bundle:
     for name in COMPONENTS:
         path = folder / "onnx" / f"{name}.fp32.onnx"
         path.write_bytes(b"no graph")
-        contract = contracts.derive(name, known).to_json()
+        contract = families.derive(name, known).to_json()
         memory = Memory(1 << 20, 1 << 16, 1 << 12) if name.startswith("vae") else None
         graphs[name] = {"fp32": Graph(record(folder, path), (), None, contract, memory)}
     row = versions.version(VERSION)
     manifest = Manifest(
         schema=SCHEMA,
-        family=FAMILY,
+        family=families.of(known).name,
         version=VERSION,
         licence="none",
         produced_by={"ltxrt": "0"},

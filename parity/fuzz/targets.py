@@ -110,7 +110,8 @@ def records(folder: Path) -> Attempt:
         if found.record is None:
             raise InputError(found.problem)
         list(inspection.describe(whole, found))
-        [profiles.from_json(p) for p in found.record.profiles]
+        contract = whole.contract(found.record.component)
+        [profiles.from_json(p, contract) for p in found.record.profiles]
 
     return attempt
 
@@ -222,11 +223,10 @@ SECOND = (
 def option_texts(folder: Path) -> Attempt:
     """Texts of --condition, --profile, --vae-memory, --second-pass, --precision, and lists of numbers."""
     whole = material.bundle(folder)
-    vae, contract = whole.facts.vae, whole.contract("transformer")
+    vae, contract = whole.facts.vae, whole.contract("vae_decoder")
 
     def profile(text: str) -> None:
-        if vae is not None:
-            profiles.check(profiles.parse(text, vae), contract, 1 << 12)
+        profiles.check(profiles.parse(text, whole.facts), contract, 1 << 12)
 
     def second(text: str) -> None:
         request = Request(PROMPT, second_pass=options.second_pass([text]))

@@ -87,7 +87,7 @@ def _built(package: Any, bundle: Bundle, component: str, precision: str, target:
     """The engine's build, and what the package says of its first bytes on this machine."""
     if bundle.facts.vae is None:
         raise LtxrtError(f"{bundle.root}: says nothing of its VAE")
-    profile = profiles.parse(SMALL_PROFILE if place.cpu else PROFILE, bundle.facts.vae)
+    profile = profiles.parse(SMALL_PROFILE if place.cpu else PROFILE, bundle.facts)
     start = time.monotonic()
     found = cache.build(
         bundle, cache.Order(component, precision, BACKEND, target, (profile,), trt.BuildOptions())

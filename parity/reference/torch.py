@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from ltxrt.engines.backend import Session
-from ltxrt.engines.contract import Contract, derive
+from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import InputError
+from ltxrt.engines.families import derive
 from ltxrt.export import components
 from ltxrt.export.graph.trace import load_module
 from ltxrt.export.graph.weights import read

@@ -14,9 +14,9 @@ import onnx
 import pytest
 import tensorrt_rtx
 
-from ltxrt.engines import contract as contracts
+from ltxrt.engines import families
 from ltxrt.engines.backend import Engine
-from ltxrt.engines.bundle import FAMILY, SCHEMA, Bundle, Graph, Manifest, record, write_bundle
+from ltxrt.engines.bundle import SCHEMA, Bundle, Graph, Manifest, record, write_bundle
 from ltxrt.engines.errors import EngineError
 from ltxrt.engines.families.ltxv.facts import (
     Facts,
@@ -110,7 +110,7 @@ def manifest(facts) -> Manifest:
     )
     return Manifest(
         schema=SCHEMA,
-        family=FAMILY,
+        family="ltx-video",
         version="tiny",
         licence="none",
         produced_by={"ltxrt": "0"},
@@ -139,7 +139,7 @@ def put_graph(facts):
             model, path, save_as_external_data=True, location=path.with_suffix(".data").name, size_threshold=0
         )
         data = record(root, path.with_suffix(".data"))
-        contract = contracts.derive(component, facts).to_json()
+        contract = families.derive(component, facts).to_json()
         return Graph(record(root, path), (data,), None, contract, None)
 
     return put
@@ -160,7 +160,7 @@ def bundle(tmp_path, manifest, put_graph) -> Bundle:
 def feed(facts) -> dict[str, np.ndarray]:
     """A valid feed of the transformer: B=2, N=6, K=2, T=5."""
     sizes = {"B": 2, "N": 6, "K": 2, "T": 5}
-    return contracts.derive("transformer", facts).sample(sizes, np.random.default_rng(0))
+    return families.derive("transformer", facts).sample(sizes, np.random.default_rng(0))
 
 
 class FakeDevice:
@@ -329,12 +329,12 @@ PROFILES = ("64x96x9", "64..128x96..192x9..33")
 
 @pytest.fixture
 def parsed(facts):
-    return tuple(profiles.parse(text, facts.vae) for text in PROFILES)
+    return tuple(profiles.parse(text, facts) for text in PROFILES)
 
 
 @pytest.fixture
 def transformer(facts):
-    return contracts.derive("transformer", facts)
+    return families.derive("transformer", facts)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from ltxrt.engines.bundle import (
     write_bundle,
 )
 from ltxrt.engines.errors import BundleError, InputError
-from ltxrt.engines.families.ltxv.facts import to_json
+from ltxrt.engines.parsing.schema import to_json
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ltxrt.engines.contract import COMPONENTS, Affine, derive
+from ltxrt.engines.contract import Affine
 from ltxrt.engines.errors import InputError
+from ltxrt.engines.families import component_names, derive
 from ltxrt.engines.families.ltxv.facts import NoiseMaps
 
 SIZES = {"B": 2, "N": 6, "K": 3, "T": 5, "f": 2, "h": 3, "w": 4}
@@ -33,7 +34,7 @@ def test_what_is_no_affine_term(text):
         Affine.parse(text)
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", component_names())
 def test_a_sample_fits_its_own_contract(component, facts):
     contract = derive(component, facts)
     feed = contract.sample(SIZES, np.random.default_rng(0))

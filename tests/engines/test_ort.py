@@ -10,9 +10,10 @@ import onnx
 import onnxruntime
 import pytest
 
-from ltxrt.engines import ort
+from ltxrt.engines import families, ort
 from ltxrt.engines.backend import Options, load_engine
 from ltxrt.engines.bundle import read_bundle
+from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import EngineError, InputError, MissingPackageError
 
 IDS = np.arange(6, dtype=np.int64).reshape(2, 3)
@@ -168,8 +169,17 @@ def test_an_old_onnxruntime_is_refused(bundle, monkeypatch, backend, version, me
 
 
 def test_threads_are_passed_on():
-    assert ort._session_options("transformer", 3, 1).intra_op_num_threads == 3
-    assert ort._session_options("vae_decoder", None, 1).intra_op_num_threads == 0
+    contract = Contract("one", (), ())
+    assert ort.session_options(contract, 3, 1).intra_op_num_threads == 3
+    assert ort.session_options(contract, None, 1).intra_op_num_threads == 0
+
+
+def test_there_is_no_arena_where_tiles_bound_the_memory(facts):
+    arena = {
+        name: ort.session_options(families.derive(name, facts), 1, 1).enable_cpu_mem_arena
+        for name in families.component_names()
+    }
+    assert [name for name in arena if not arena[name]] == ["vae_encoder", "vae_decoder"]
 
 
 def test_uploaded_inputs_are_not_copied_again(bundle, monkeypatch):
@@ -239,8 +249,8 @@ def test_a_gpu_that_cannot_be_meant_is_refused(bundle, backend, number):
 def test_matrices_are_rearranged_where_calls_win_the_time_back(bundle, monkeypatch, calls, prepacked):
     """Told to the session, and the outputs are the same."""
     told = []
-    real = ort._session_options
-    monkeypatch.setattr(ort, "_session_options", lambda *given: told.append(real(*given)) or told[-1])
+    real = ort.session_options
+    monkeypatch.setattr(ort, "session_options", lambda *given: told.append(real(*given)) or told[-1])
     with load_engine(bundle, "text_encoder", calls=calls) as engine:
         hidden = engine(input_ids=IDS, attention_mask=np.ones_like(IDS))["hidden_states"]
     assert told[0].get_session_config_entry("session.disable_prepacking") == str(int(not prepacked))

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from ltxrt.engines.parsing.schema import Most, OneOf, Within, from_json, to_json
+from ltxrt.engines.parsing.schema import Most, OneOf, Within
 
 __all__ = [
     "Facts", "NoiseMaps", "Pass", "Preset", "SchedulerFacts", "TextEncoderFacts", "TransformerFacts",
-    "VaeFacts", "from_json", "to_json",
+    "VaeFacts",
 ]  # fmt: skip
 
 Layers = Annotated[int, Within(1, 512)]

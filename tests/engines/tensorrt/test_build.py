@@ -14,7 +14,7 @@ from ltxrt.engines.tensorrt.profiles import Profile
 HEADS, SIZE = 2, 64
 SHAPE = ("B", HEADS, "N", SIZE)
 CONTRACT = Contract(
-    "transformer", tuple(Tensor(x, "f32", SHAPE) for x in "qkv"), (Tensor("y", "f32", SHAPE),)
+    "transformer", tuple(Tensor(x, "f32", SHAPE) for x in "qkv"), (Tensor("y", "f32", SHAPE),), tokens=("N",)
 )
 
 

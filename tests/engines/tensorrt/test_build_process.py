@@ -7,7 +7,7 @@ import types
 import pytest
 import tensorrt_rtx
 
-from ltxrt.engines import contract as contracts
+from ltxrt.engines import families
 from ltxrt.engines.errors import EngineError, InputError
 from ltxrt.engines.tensorrt import build as trt
 from ltxrt.engines.tensorrt import build_process, profiles
@@ -22,10 +22,10 @@ def build(bundle, facts, tmp_path):
     def run(**options):
         trt.build(
             bundle.path(bundle.graph("text_encoder").file),
-            contracts.derive("text_encoder", facts),
+            families.derive("text_encoder", facts),
             "tensorrt_rtx",
             "sm89",
-            (profiles.parse("64x96x9", facts.vae),),
+            (profiles.parse("64x96x9", facts),),
             trt.BuildOptions(**options),
             output,
         )

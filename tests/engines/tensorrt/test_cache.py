@@ -32,7 +32,7 @@ def bundle(two_pass_bundle, tmp_path):
 
 
 def order(bundle, component="latent_upsampler", target="sm89", texts=TEXTS, options=trt.BuildOptions()):  # noqa: B008
-    parsed = tuple(profiles.parse(text, bundle.facts.vae) for text in texts)
+    parsed = tuple(profiles.parse(text, bundle.facts) for text in texts)
     return cache.Order(component, "fp32", "tensorrt_rtx", target, parsed, options)
 
 
@@ -241,7 +241,7 @@ def test_calls_are_tensorrt_s(monkeypatch):
 def test_a_graph_that_the_parser_refuses_is_one_sentence(bundle, tmp_path):
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"not a graph")
-    parsed = [profiles.parse("64x96x9", bundle.facts.vae)]
+    parsed = [profiles.parse("64x96x9", bundle.facts)]
     contract = bundle.contract("latent_upsampler")
     with pytest.raises(EngineError, match=r"latent_upsampler: tensorrt_rtx does not read broken\.onnx: \S+"):
         trt.build(broken, contract, "tensorrt_rtx", "sm89", parsed, trt.BuildOptions(), tmp_path / "e")

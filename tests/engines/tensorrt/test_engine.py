@@ -139,8 +139,7 @@ def test_of_several_engines_the_one_that_holds_the_call_is_loaded(loading, trans
     """And no other one: loading takes long, and both may not fit."""
     machine, made = loading()
     paths = [
-        write_engine(tmp_path, profiles.parse(text, facts.vae), name=text)
-        for text in ("64x96x9", "512x768x97")
+        write_engine(tmp_path, profiles.parse(text, facts), name=text) for text in ("64x96x9", "512x768x97")
     ]
     session = trt_session.load(paths[0], Options(transformer, others=(paths[1],)))
     engine = Engine(transformer, session)

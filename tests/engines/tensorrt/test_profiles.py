@@ -1,6 +1,6 @@
 import pytest
 
-from ltxrt.engines import contract as contracts
+from ltxrt.engines import families
 from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.families.ltxv.facts import Facts, TextEncoderFacts, TransformerFacts, VaeFacts
 from ltxrt.engines.tensorrt import profiles
@@ -11,26 +11,26 @@ FACTS = Facts(DIT, VAE, TextEncoderFacts(4096, 32128, 24), None)
 
 
 def contract(component):
-    return contracts.derive(component, FACTS)
+    return families.derive(component, FACTS)
 
 
 def test_one_size_is_its_tokens_and_those_of_conditions():
-    profile = profiles.parse("512x768x97", VAE)
+    profile = profiles.parse("512x768x97", FACTS)
     assert {s: profile.ranges[s] for s in "fhw"} == {"f": (13,) * 3, "h": (16,) * 3, "w": (24,) * 3}
     assert profile.ranges["N"] == (4992, 4992, 4992 + 4 * 16 * 24)
-    assert profiles.parse("512x768x97", VAE, extra_frames=0).ranges["N"] == (4992,) * 3
+    assert profiles.parse("512x768x97", FACTS, extra_frames=0).ranges["N"] == (4992,) * 3
     assert profile.ranges["B"] == (1, 2, 3) and profile.ranges["T"] == (1, 256, 256)
 
 
 def test_ranges_have_a_usual_size_of_their_own():
-    profile = profiles.parse("256..704x256..768..1216x9..161", VAE)
+    profile = profiles.parse("256..704x256..768..1216x9..161", FACTS)
     assert profile.ranges["f"] == (2, 21, 21)
     assert profile.ranges["w"] == (8, 24, 38)
     assert profile.ranges["N"][:2] == (2 * 8 * 8, 21 * 22 * 24)
 
 
 def test_shapes_are_the_contract_s():
-    shapes = profiles.parse("512x768x97", VAE).shapes(contract("transformer"))
+    shapes = profiles.parse("512x768x97", FACTS).shapes(contract("transformer"))
     assert shapes["latents"] == ((1, 4992, 128), (2, 4992, 128), (3, 6528, 128))
     assert shapes["perturbation_mask"] == ((28, 3, 1), (28, 3, 2), (28, 3, 3))
     assert set(shapes) == {t.name for t in contract("transformer").inputs}
@@ -38,7 +38,7 @@ def test_shapes_are_the_contract_s():
 
 @pytest.mark.parametrize("component", ["vae_encoder", "vae_decoder"])
 def test_the_autoencoder_takes_tiles_and_single_images(component):
-    profile = profiles.parse("512x768x97", VAE)
+    profile = profiles.parse("512x768x97", FACTS)
     sizes = {"B": 1, "f": 1, "h": 16, "w": 24}
     assert profile.holds(contract(component), sizes)
     assert profile.holds(contract(component), {**sizes, "f": 6, "h": 8, "w": 8})
@@ -61,14 +61,14 @@ def test_the_autoencoder_takes_tiles_and_single_images(component):
 )
 def test_wrong_profiles_get_one_sentence(text, message):
     with pytest.raises(InputError, match=message):
-        profiles.parse(text, VAE)
+        profiles.parse(text, FACTS)
 
 
 def test_tensors_beyond_32_bits_are_refused_before_a_build():
-    huge = profiles.parse("4096x4096x4097", VAE)
+    huge = profiles.parse("4096x4096x4097", FACTS)
     with pytest.raises(InputError, match=r"vae_encoder would have pixels of .* elements, more than 2.15e"):
         profiles.check(huge, contract("vae_encoder"))
-    inside = profiles.parse("704x1216x257", VAE)
+    inside = profiles.parse("704x1216x257", FACTS)
     profiles.check(inside, contract("vae_decoder"))
     with pytest.raises(
         InputError, match=r"a tensor inside of .*; build a smaller profile and decode in tiles"
@@ -77,7 +77,7 @@ def test_tensors_beyond_32_bits_are_refused_before_a_build():
 
 
 def test_the_narrowest_profile_that_holds_a_call_is_picked():
-    wide, narrow = profiles.parse("256..704x256..1216x9..161", VAE), profiles.parse("512x768x97", VAE)
+    wide, narrow = profiles.parse("256..704x256..1216x9..161", FACTS), profiles.parse("512x768x97", FACTS)
     dit = contract("transformer")
     sizes = {"B": 2, "N": 4992, "K": 1, "T": 128}
     assert profiles.pick([wide, narrow], dit, sizes) == 1
@@ -99,10 +99,10 @@ def test_the_narrowest_profile_that_holds_a_call_is_picked():
     ],
 )
 def test_a_record_s_profile_is_read_strictly(change, message):
-    written = profiles.to_json(profiles.parse("512x768x97", VAE))
-    assert profiles.from_json(written) == profiles.parse("512x768x97", VAE)
+    written = profiles.to_json(profiles.parse("512x768x97", FACTS))
+    assert profiles.from_json(written, contract("transformer")) == profiles.parse("512x768x97", FACTS)
     with pytest.raises(BundleError, match="the engine's record holds no profile .*" + message):
-        profiles.from_json({**written, "ranges": {**written["ranges"], **change}})
+        profiles.from_json({**written, "ranges": {**written["ranges"], **change}}, contract("transformer"))
     without = {name: r for name, r in written["ranges"].items() if name != "N"}
     with pytest.raises(BundleError, match="ranges of N"):
-        profiles.from_json({**written, "ranges": without})
+        profiles.from_json({**written, "ranges": without}, contract("transformer"))

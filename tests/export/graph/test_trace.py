@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from ltxrt.engines.bundle import read_bundle, verify
-from ltxrt.engines.contract import COMPONENTS
+from ltxrt.engines.families import component_names
 from ltxrt.export import components
 from ltxrt.export.graph import trace
 from ltxrt.export.ltxv.open import open_checkpoint
@@ -24,7 +24,7 @@ OPERATORS = {
     "temporal_upsampler": {"Conv", "GroupNormalization"},
 }
 UPSAMPLERS = ("latent_upsampler", "temporal_upsampler")
-CASES = [(v, c) for v in GRAPHS for c in COMPONENTS if c not in UPSAMPLERS or v == "0.9.5"]
+CASES = [(v, c) for v in GRAPHS for c in component_names() if c not in UPSAMPLERS or v == "0.9.5"]
 
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)

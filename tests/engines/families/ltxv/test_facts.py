@@ -5,7 +5,8 @@ import json
 import pytest
 
 from ltxrt.engines.errors import BundleError
-from ltxrt.engines.families.ltxv.facts import Facts, from_json, to_json
+from ltxrt.engines.families.ltxv.facts import Facts
+from ltxrt.engines.parsing.schema import from_json, to_json
 
 
 @pytest.fixture
