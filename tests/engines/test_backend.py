@@ -273,7 +273,7 @@ def test_a_backend_is_a_module_and_a_row(bundle, feed, toy):
     assert backend.why_not(bundle, "transformer", "toy", "fp32") == "no toy processor is plugged in"
     half = replace(bundle, components={"transformer": {"fp16": bundle.graph("transformer")}})
     assert backend.why_not(half, "transformer", "toy", "fp16") == "toy does not run fp16"
-    with pytest.raises(InputError, match=r"toy does not run fp16; take .* or --backend onnxruntime or"):
+    with pytest.raises(InputError, match=r"toy does not run fp16; take .* or backend onnxruntime or"):
         load_engine(half, "transformer", backend="toy")
 
 

@@ -323,7 +323,7 @@ def test_a_gpu_that_nothing_is_built_for_is_named(bundle, monkeypatch):
     """And no target is advised that build-engines then refuses."""
     monkeypatch.setattr(trt, "gpu_name", lambda backend, device: "nvidia-h200-sm90")
     with pytest.raises(InputError, match=r"this GPU is nvidia-h200-sm90, and tensorrt_rtx builds for sm80, .*"
-                       "only; use --backend tensorrt$"):  # fmt: skip
+                       "only; use backend tensorrt$"):  # fmt: skip
         load_engine(bundle, "transformer", backend="tensorrt_rtx")
     monkeypatch.setattr(cache.trt, "version", lambda backend: "11.0")
     with pytest.raises(InputError, match=r"build one with ltx-export build-engines --backend tensorrt$"):
