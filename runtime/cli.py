@@ -1,4 +1,4 @@
-"""`ltx-run`: a bundle and a prompt to a video file. Heavy packages load after the options are read."""
+"""The command `ltx-run`: makes a video file. Heavy packages are imported after the options are parsed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PATH = click.Path(path_type=Path)
 
-WAITING = 16  # decoded frames that wait for the encoder, each at most some megabytes
+WAITING = 16  # decoded frames in the encoder's queue, each of at most some megabytes
 
 
 @ltxrt_command(
@@ -31,13 +31,17 @@ WAITING = 16  # decoded frames that wait for the encoder, each at most some mega
 )
 @click.option("--bundle", type=PATH, metavar="DIR", help="Folder made by ltx-export onnx.  [required]")
 @click.option("--output", type=PATH, metavar="FILE", help=".mp4, .webm, .gif, or a name for a folder of PNG.")
-@click.option("--config", type=PATH, metavar="FILE", help="Settings in YAML; official files are read too.")
-@click.option("--precision", metavar="P | COMPONENT=P,…", help="Which of the bundle's precisions to run.")
-@click.option("--backend", default="onnxruntime", show_default=True, help="What runs the engines.")
+@click.option("--config", type=PATH, metavar="FILE", help="YAML file with settings; official files work too.")
+@click.option(
+    "--precision",
+    metavar="P | COMPONENT=P,…",
+    help="Precisions of the bundle to run.  [default: the backend's preference]",
+)
+@click.option("--backend", default="onnxruntime", show_default=True, help="Backend that runs the engines.")
 @click.option("--device", type=int, default=0, show_default=True, help="Number of the GPU.")
 @click.option("--threads", type=int, help="CPU threads. [default: all cores]")
 @click.option("--keep-loaded", is_flag=True, help="Keep engines between passes; uses more memory.")
-@click.option("--list-presets", is_flag=True, help="Show the bundle's presets and stop.")
+@click.option("--list-presets", is_flag=True, help="Show the bundle's presets and exit.")
 @setting_options
 @click.version_option(package_name="ltxrt")
 @click.pass_context
@@ -60,10 +64,10 @@ def main(
 
 
 @main.command("doctor")
-@click.option("--bundle", type=PATH, metavar="DIR", help="Also look at a bundle's engines.")
+@click.option("--bundle", type=PATH, metavar="DIR", help="Report on this bundle's engines too.")
 @click.pass_context
 def doctor_command(context: click.Context, /, bundle: Path | None) -> None:
-    """Say what this machine can run, and how to get what is missing."""
+    """Report what this machine can run, and how to install what is missing."""
     from ltxrt.engines.doctor import report
 
     for line in report(bundle or _before_doctor(context)):
@@ -71,7 +75,7 @@ def doctor_command(context: click.Context, /, bundle: Path | None) -> None:
 
 
 def _before_doctor(context: click.Context) -> Path | None:
-    """The --bundle given before the subcommand's name; what is of no use to doctor is refused there."""
+    """The --bundle given before the subcommand's name; other options there are refused."""
     above = context.parent
     if above is None:
         return None
@@ -121,9 +125,9 @@ def _generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:
 
 
 def _notes(pipeline: Pipeline, stream: Stream, first: list[str]) -> list[str]:
-    """Lines for people on what was asked for and has less effect than it may seem.
+    """Notes on options that have less effect than expected.
 
-    `first` are the options given that the first of two passes alone follows.
+    `first` are the given options that only apply to the first of two passes.
     """
     from ltxrt.runtime.sampling.guidance_plan import unperturbed
 
@@ -143,9 +147,9 @@ def _notes(pipeline: Pipeline, stream: Stream, first: list[str]) -> list[str]:
 
 
 def _request(options: dict[str, Any]) -> tuple[Request, list[str]]:
-    """The options as a request; what a settings file says holds where no option says otherwise.
+    """The options as a request, with a settings file's values where no option was given.
 
-    And those of the options that the first of two passes alone follows.
+    Also returns the options that only apply to the first of two passes.
     """
     from ltxrt.runtime.request import options as settings
     from ltxrt.runtime.request import yaml_file
@@ -166,7 +170,7 @@ def _request(options: dict[str, Any]) -> tuple[Request, list[str]]:
 
 
 def _presets(bundle: Bundle) -> str:
-    """The presets as text, a field a line."""
+    """The presets as text, one field per line."""
     lines = [f"LTX-Video {bundle.version}"]
     for name, preset in bundle.presets.items():
         lines.append(f"{name}:")
@@ -182,7 +186,7 @@ def _key(name: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as its option is written."""
+    """A value in the syntax of its option."""
     if not isinstance(value, tuple):
         return str(value)
     parts = (
@@ -194,7 +198,7 @@ def _shown(value: Any) -> str:
 
 
 def _write(stream: Stream, output: Path, metadata: dict[str, str]) -> int:
-    """The frames as they come; how many there were."""
+    """Write the frames as they are decoded; returns their number."""
     from ltxrt.runtime.media.overlap import behind
     from ltxrt.runtime.media.write import VideoWriter
 

@@ -32,7 +32,7 @@ from ltxrt.runtime.request.kinds import (
 
 
 class Scope(Enum):
-    """What a setting holds for."""
+    """What a setting applies to."""
 
     REQUEST = "the request"
     PASS = "the first pass; the second has its own"
@@ -43,11 +43,11 @@ class Scope(Enum):
 class Setting:
     """A row of the table.
 
-    bounds: inclusive, of each number in it, far beyond what the models can do: they catch slips of the
-    finger; default: the request's; None leaves it open, by default to the preset; shown: the default as help
-    texts say it, where that is another; option: where it is not made of the name; older: what the option was
-    called, which still works; keys: what files call it beside its name; repeated: the option may be given
-    several times; recorded: its value is among the settings in a video's metadata.
+    bounds: inclusive, of each number in it, far beyond what the models can do: they catch typing errors;
+    default: the request's; None leaves it to the preset or another default; shown: the default in help texts,
+    if that is another; option: its name, if it does not follow from the setting's; older: former names of the
+    option, which still work; keys: other names in files; repeated: the option may be given several times;
+    recorded: its value is among the settings in a video's metadata.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Setting:
     recorded: bool = False
 
     def check(self, value: Any, name: str | None = None) -> None:
-        """InputError unless Python's `value` is one of this setting, which messages call `name`."""
+        """Raise InputError unless `value` is valid for this setting, which messages call `name`."""
         label = setting(name or self.name)
         if not self.kind.valid(value):
             raise InputError(f"{label} {quoted(value)}: must be {self.kind.what}")
@@ -81,7 +81,7 @@ class Setting:
 
 
 def _check_text(label: str, text: str) -> None:
-    """Refuse bytes of another encoding than UTF-8, as Python keeps them from a command line."""
+    """Raise InputError for bytes that are not UTF-8, which Python keeps from a command line."""
     if len(text) > kinds.LONGEST_TEXT:
         raise InputError(f"{label} has {len(text)} characters; give up to {kinds.LONGEST_TEXT}")
     try:
@@ -91,8 +91,8 @@ def _check_text(label: str, text: str) -> None:
         raise InputError(f"{label} is no UTF-8 text at {given}; give it in UTF-8") from error
 
 
-# Bytes of activations; fixed, so that one seed gives one video on every machine: where tiles meet, they are
-# blended.
+# Bytes of activations; the same on every machine, because tiles are blended and a seed must give the same
+# video.
 VAE_MEMORY = 8 * 2**30
 PASS, BOTH = Scope.PASS, Scope.BOTH
 UNIT = (0, 1)
@@ -103,112 +103,116 @@ _STG_MODES = choice(
 )
 _SAMPLERS = choice("uniform", "linear_quadratic", also={"from_checkpoint": None})
 
-# By the headings of `ltx-run --help`.
+# Heading in `ltx-run --help` → its settings.
 # fmt: off
 GROUPS: Mapping[str, tuple[Setting, ...]] = {
     "Video": (
         Setting("prompt", TEXT, "What the video shows.", shown=""),
-        Setting("negative_prompt", TEXT, "What it must not show."),
+        Setting("negative_prompt", TEXT, "What the video must not show."),
         Setting("preset", TEXT, "One of the bundle's presets.", default="default"),
-        Setting("height", WHOLE, "Pixels, a multiple of 32.", (1, 8192), recorded=True),
-        Setting("width", WHOLE, "Pixels, a multiple of 32.", (1, 8192), recorded=True),
-        Setting("num_frames", WHOLE, "Frames, 8k+1.", (1, 4097), recorded=True),
+        Setting("height", WHOLE, "Height in pixels, a multiple of 32.", (1, 8192), recorded=True),
+        Setting("width", WHOLE, "Width in pixels, a multiple of 32.", (1, 8192), recorded=True),
+        Setting("num_frames", WHOLE, "Number of frames, 8k+1.", (1, 4097), recorded=True),
         Setting("frame_rate", NUMBER, "Frames per second.", (1, 240), recorded=True),
         Setting("reference", choice("official", "diffusers", "diffusers-condition"),
                 "Implementation to reproduce: official, diffusers or diffusers-condition.",
                 default="official", option="--compat", older=("--reference",), keys=("compat",)),
     ),
-    "Images and videos given": (
+    "Images and videos": (
         Setting("image", FILE, "First frame; cropped and scaled to the video's size.", shown="",
                 metavar="FILE"),
-        Setting("image_strength", NUMBER, "0 ignores the image.", UNIT, default=1.0),
+        Setting("image_strength", NUMBER, "Strength of --image, from 0, ignored, to 1.", UNIT, default=1.0),
         Setting("conditions", CONDITIONS,
-                "An image or video that is part of the video, from a frame on; may be repeated.",
+                "An image or video as part of the video, beginning at a frame; may be repeated.",
                 default=(), option="--condition", metavar="MEDIA[@FRAME[:STRENGTH]]", repeated=True),
         Setting("input_video", FILE, "Source video (video-to-video).", shown="", metavar="FILE"),
-        Setting("denoise_strength", NUMBER, "Share of the steps that --input-video goes through.", UNIT,
+        Setting("denoise_strength", NUMBER, "Share of the steps that are applied to --input-video.", UNIT,
                 shown="", recorded=True),
-        Setting("preparation", TEXT, "How images fit: official, plain, none, or steps: crop,blur,codec.",
+        Setting("preparation", TEXT,
+                "Preprocessing of images: official, plain, none, or steps: crop,blur,codec.",
                 shown="--compat's", recorded=True),
-        Setting("image_noise_scale", NUMBER, "Noise on the given image, times sigma squared.", UNIT,
+        Setting("image_noise_scale", NUMBER, "Noise added to conditioning images, times sigma squared.", UNIT,
                 keys=("image_cond_noise_scale",), recorded=True),
     ),
     "Steps": (
-        Setting("steps", WHOLE, "Steps of the schedule; those skipped are among them.", (1, 1000),
+        Setting("steps", WHOLE, "Steps of the schedule, skipped ones included.", (1, 1000),
                 scope=PASS, keys=("num_inference_steps",)),
         Setting("timesteps", NUMBERS, "Explicit sigmas instead of steps: 1,0.9875,0.725", scope=PASS),
-        Setting("skip_initial", WHOLE, "Steps left out at the beginning; needs --input-video.", (0, 1000),
+        Setting("skip_initial", WHOLE, "Steps skipped at the beginning; needs --input-video.", (0, 1000),
                 scope=PASS, keys=("skip_initial_inference_steps",)),
-        Setting("skip_final", WHOLE, "Steps left out at the end; the last one kept goes to 0.", (0, 1000),
+        Setting("skip_final", WHOLE, "Steps skipped at the end; the last remaining one goes to 0.", (0, 1000),
                 scope=PASS, keys=("skip_final_inference_steps",)),
         Setting("sampler", _SAMPLERS, "uniform or linear_quadratic, unshifted.", shown="the checkpoint's",
                 recorded=True),
         Setting("stochastic", SWITCH,
-                "Predict the clean video and noise it afresh in each step, of all passes.",
+                "Predict the clean video and add new noise in each step, in all passes.",
                 scope=BOTH, keys=("stochastic_sampling",)),
     ),
     "Guidance": (
-        Setting("guidance_scale", NUMBERS, "1 is off; with commas, one for each of --guidance-timesteps.",
+        Setting("guidance_scale", NUMBERS,
+                "Classifier-free guidance; 1 is off; a list has an entry for each of --guidance-timesteps.",
                 (0, 100), scope=PASS),
-        Setting("stg_scale", NUMBERS, "Spatiotemporal guidance, of --skip-block-list; 0 is off.", (0, 100),
+        Setting("stg_scale", NUMBERS, "Spatiotemporal guidance by --skip-block-list; 0 is off.", (0, 100),
                 scope=PASS),
-        Setting("rescaling_scale", NUMBERS, "Rescaling where spatiotemporal guidance runs; 1 is off.", UNIT,
+        Setting("rescaling_scale", NUMBERS, "Rescaling with spatiotemporal guidance; 1 is off.", UNIT,
                 scope=PASS),
-        Setting("guidance_timesteps", NUMBERS, "Sigmas from which each entry of those lists holds.", UNIT,
+        Setting("guidance_timesteps", NUMBERS, "Sigmas at which the entries of such lists begin.", UNIT,
                 scope=PASS),
         Setting("skip_block_list", BLOCKS, "Blocks that spatiotemporal guidance perturbs; with ; a list for "
                 "each timestep: ;11,25;28 begins with an empty one.", scope=PASS),
         Setting("stg_mode", _STG_MODES, "attention_values, attention_skip or transformer_block.",
                 scope=PASS),
-        Setting("cfg_star", SWITCH, "Project the negative velocity on the positive one.", scope=PASS,
+        Setting("cfg_star", SWITCH, "Project the negative velocity onto the positive one.", scope=PASS,
                 keys=("cfg_star_rescale",)),
         Setting("guidance_rescale", NUMBER, "diffusers' rescaling of guidance; 0 is off.", UNIT,
                 default=0.0, recorded=True),
     ),
     "Two passes": (
-        Setting("two_passes", SWITCH, "A small first pass, upsampled for a second one; or one to the end.",
+        Setting("two_passes", SWITCH, "A small first pass, upsampled for a second one; or a single pass.",
                 option="--two-passes/--one-pass"),
         Setting("second_pass", GROUP, "A setting of the second pass; may be repeated. KEY is {keys}.",
                 default={}, metavar="KEY=VALUE", repeated=True),
-        Setting("downscale_factor", NUMBER, "Size of the first of two passes.", (0.1, 1), recorded=True),
-        Setting("adain_factor", NUMBER, "How far upsampled latents take the first pass's statistics.", UNIT,
+        Setting("downscale_factor", NUMBER, "Relative size of the first of two passes.", (0.1, 1),
+                recorded=True),
+        Setting("adain_factor", NUMBER, "Share of the first pass's statistics in upsampled latents.", UNIT,
                 recorded=True),
     ),
     "Random numbers": (
         Setting("seed", WHOLE, "Same seed, same video.", (0, 2**64 - 1), default=0),
-        Setting("generator", choice("cpu", "cuda"), "Seeds reproduce torch's random numbers: cpu or cuda.",
+        Setting("generator", choice("cpu", "cuda"), "Generator of torch that seeds reproduce: cpu or cuda.",
                 default="cpu", recorded=True),
         Setting("gpu", TEXT, "The GPU of --generator cuda, such as H100 or 'RTX 4090'.", shown="",
                 recorded=True),
         Setting("noise_layout", choice("official", "diffusers"),
-                "Order of the noise: official or diffusers.", shown="--compat's", option="--noise",
+                "Order in which noise is drawn: official or diffusers.", shown="--compat's", option="--noise",
                 recorded=True),
         Setting("noise_dtype", choice("f32", "bf16"), "f32, or bf16 as the official pipeline on a GPU.",
                 default="f32", recorded=True),
-        Setting("noise", FILE, "The initial noise itself, a .npy array.", shown="", option="--noise-file",
+        Setting("noise", FILE, "The initial noise as a .npy array.", shown="", option="--noise-file",
                 metavar="FILE"),
     ),
     "Prompt and decoding": (
-        Setting("max_tokens", WHOLE, "Length at which a prompt is cut.", (2, 512), recorded=True),
+        Setting("max_tokens", WHOLE, "Number of tokens at which a prompt is truncated.", (2, 512),
+                recorded=True),
         Setting("tone_map", NUMBER, "Compression of the latents before decoding; 0 is off.", UNIT,
                 scope=BOTH, keys=("tone_map_compression_ratio",), recorded=True),
-        Setting("decode_timestep", NUMBER, "What the decoder is told of its input's noise.", UNIT,
+        Setting("decode_timestep", NUMBER, "Noise level that the decoder assumes in its input.", UNIT,
                 recorded=True),
-        Setting("decode_noise_scale", NUMBER, "Noise mixed in for the decoder to remove.", UNIT,
+        Setting("decode_noise_scale", NUMBER, "Noise added before decoding, for the decoder to remove.", UNIT,
                 recorded=True),
         Setting("vae_memory", MEMORY,
-                "Memory for the autoencoder's activations; it works in blended tiles where it needs more.",
+                "Memory for the autoencoder's activations; it works in blended tiles if it needs more.",
                 (1, 2**63), default=VAE_MEMORY, shown="8GiB", metavar="SIZE", recorded=True),
     ),
 }
 # fmt: on
 SETTINGS = {row.name: row for rows in GROUPS.values() for row in rows}
-# What the second pass may have of its own; as in official files, how latents are compressed after it as well.
+# What the second pass may set by itself, as in official files including the tone mapping after it.
 OF_A_PASS = {name: row for name, row in SETTINGS.items() if row.scope is not Scope.REQUEST}
 
 
 def check(values: Mapping[str, Any]) -> None:
-    """Refuse what no request may hold: `values` are those of its fields. InputError is about the setting."""
+    """Raise InputError, which names the setting, for invalid `values` of a request's fields."""
     for name, row in SETTINGS.items():
         if values[name] is not None or row.default is not None:
             row.check(values[name])
@@ -223,7 +227,7 @@ def check(values: Mapping[str, Any]) -> None:
 
 
 def why_unknown(key: object, known: Iterable[str], also: Iterable[str] = ()) -> str:
-    """That none of the `known` settings is called `key`, and which of them, or of `also`, may be meant."""
+    """The message for an unknown setting `key`, with the nearest name in `known` or `also`."""
     names = list(known)
     near = difflib.get_close_matches(str(key).replace("-", "_"), [*names, *also], 1)
     hint = f"the nearest known one is {near[0]}" if near else f"known here are {', '.join(names)}"
