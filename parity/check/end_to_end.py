@@ -19,8 +19,7 @@ from ltxrt.parity.check.results import FAILED, PASSED, SKIPPED, EndToEnd
 from ltxrt.parity.check.run import Order, Tell
 from ltxrt.parity.check.tolerances import END_TO_END
 from ltxrt.runtime.ltxv.pipeline import Event, Pipeline
-from ltxrt.runtime.media.images import save_strip
-from ltxrt.runtime.media.write import VideoWriter
+from ltxrt.runtime.media.write import VideoWriter, save_strip
 
 COMPONENTS = ("text_encoder", "transformer", "vae_decoder")
 _WINDOW = 8  # pixels a side, for SSIM

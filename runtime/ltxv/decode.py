@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ltxrt.engines.errors import NumericsError
 from ltxrt.engines.families.ltxv.facts import VaeFacts
-from ltxrt.runtime.ltxv.upscale import resize, tone_map
+from ltxrt.runtime.ltxv.upscale import tone_map
+from ltxrt.runtime.media.resize import resize
 from ltxrt.runtime.media.write import to_uint8
 from ltxrt.runtime.noise.cpu import Generator
 from ltxrt.runtime.request.request import Settings

@@ -1,5 +1,4 @@
-"""Between two passes: the first pass's size, the statistics of upsampled latents, tone mapping, scaling of
-pixels.
+"""Between two passes: the first pass's size, the statistics of upsampled latents, tone mapping.
 
 Reference: official `LTXMultiScalePipeline`, `adain_filter_latent` and `tone_map_latents`; diffusers
 `pipeline_ltx_latent_upsample.py`.
@@ -53,25 +52,6 @@ def tone_map(latents: Array, ratio: float) -> Array:
 def renoise(latents: Array, noise: Array, sigma: float) -> Array:
     """sigma·noise + (1 − sigma)·latents: where a denoising from `sigma` starts."""
     return np.float32(sigma) * noise + np.float32(1 - sigma) * latents
-
-
-def resize(frames: Array, height: int, width: int) -> Array:
-    """Frames (…,H,W) scaled bilinearly, corners not aligned, without antialiasing (torch's `interpolate`)."""
-    return _along(_along(frames, height, -2), width, -1)
-
-
-def _along(frames: Array, size: int, axis: int) -> Array:
-    old = frames.shape[axis]
-    if old == size:
-        return frames
-    scale = np.float32(old / size)
-    place = np.maximum((np.arange(size, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5), 0)
-    low = place.astype(np.int64)
-    high = np.minimum(low + 1, old - 1)
-    weight = (place - low).astype(np.float32)
-    weight = weight[:, None] if axis == -2 else weight
-    below, above = np.take(frames, low, axis), np.take(frames, high, axis)
-    return below + weight * (above - below)
 
 
 def _statistics(latents: Array) -> tuple[Array, Array]:

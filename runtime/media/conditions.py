@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.families.ltxv.facts import VaeFacts
-from ltxrt.runtime.ltxv.upscale import resize
 from ltxrt.runtime.media import read as media
 from ltxrt.runtime.media.preprocess import Fit, Preparation, preparation_named
 from ltxrt.runtime.media.read import Condition
+from ltxrt.runtime.media.resize import resize
 from ltxrt.runtime.request.request import Request, Settings
 from ltxrt.runtime.sampling import conditioning_items
 from ltxrt.runtime.sampling.conditioning_items import Item

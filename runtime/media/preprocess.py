@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ltxrt.engines.errors import InputError, LtxrtError, setting
-from ltxrt.runtime.ltxv.upscale import resize
+from ltxrt.runtime.media.resize import resize
 
 Array = NDArray[np.float32]
 Picture = NDArray[np.uint8]

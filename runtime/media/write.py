@@ -29,7 +29,7 @@ from PIL import Image
 
 from ltxrt.engines.errors import InputError, LtxrtError, setting
 from ltxrt.engines.parsing.text import quoted
-from ltxrt.engines.storage.files import temporary_for
+from ltxrt.engines.storage.files import atomic_write, temporary_for
 from ltxrt.runtime.media.readers import check_regular, damaged, open_video
 
 Frame = NDArray[np.uint8]  # (H, W, 3)
@@ -71,6 +71,13 @@ def to_uint8(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
     """
     scaled = (pixels * np.float32(0.5) + np.float32(0.5)).clip(0, 1) * np.float32(255)
     return np.ascontiguousarray(np.rint(scaled).astype(np.uint8).transpose(1, 2, 3, 0))
+
+
+def save_strip(frames: NDArray[np.uint8], path: Path, count: int = 8) -> None:
+    """Write `count` frames of (F, H, W, 3), evenly spaced in time, side by side as one PNG."""
+    chosen = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
+    with atomic_write(path) as temporary:
+        Image.fromarray(np.concatenate(list(frames[chosen]), axis=1)).save(temporary, "PNG")
 
 
 def check_output(path: Path) -> None:

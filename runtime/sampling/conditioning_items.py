@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.families.ltxv.facts import VaeFacts
+from ltxrt.engines.parsing.sizes import nearest_sizes
 from ltxrt.runtime.noise.cpu import Noise
 from ltxrt.runtime.sampling.conditioning import lerp
-from ltxrt.runtime.sampling.latents import LatentShape, nearest_sizes, pack
+from ltxrt.runtime.sampling.latents import LatentShape, pack
 from ltxrt.runtime.sampling.rope import coordinates
 
 Array = NDArray[np.float32]

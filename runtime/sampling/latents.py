@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ltxrt.engines.errors import InputError, setting
+from ltxrt.engines.errors import InputError
 from ltxrt.engines.families.ltxv.facts import VaeFacts
+from ltxrt.engines.parsing.sizes import check_size
 
 
 @dataclass(frozen=True)
@@ -57,26 +58,6 @@ class VideoShape:
         check_size("num_frames", self.num_frames, vae.temporal_compression, 1)
         check_size("height", self.height, vae.spatial_compression, 0)
         check_size("width", self.width, vae.spatial_compression, 0)
-
-
-def nearest_sizes(value: int, factor: int, offset: int) -> tuple[int, ...]:
-    """The positive sizes of the form `factor * k + offset` next to `value`, or `value` alone."""
-    below = (value - offset) // factor * factor + offset
-    candidates = (below,) if below == value else (below, below + factor)
-    valid = tuple(size for size in candidates if size > 0)
-    return valid or (offset or factor,)
-
-
-def check_size(name: str, value: int, factor: int, offset: int) -> None:
-    """Raise InputError unless `value` is positive and of the form `factor * k + offset` (offset 0 or 1)."""
-    nearest = nearest_sizes(value, factor, offset)
-    if value in nearest:
-        return
-    rule = f"{factor}k+{offset}" if offset else f"a multiple of {factor}"
-    joined = " and ".join(map(str, nearest))
-    raise InputError(
-        f"{setting(name)} {value}: must be {rule}; nearest {'is' if len(nearest) == 1 else 'are'} {joined}"
-    )
 
 
 def pack(latents: NDArray[np.float32]) -> NDArray[np.float32]:

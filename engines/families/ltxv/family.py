@@ -8,6 +8,7 @@ from ltxrt.engines.errors import InputError
 from ltxrt.engines.families.ltxv import contracts
 from ltxrt.engines.families.ltxv.facts import Facts, Preset
 from ltxrt.engines.family import PRECISIONS, Component, Family, ProfileForm, Range
+from ltxrt.engines.parsing.sizes import check_size
 
 BATCH = (1, 2, 3)  # negative, positive and perturbed samples of one request; it changes from step to step
 TIMESTEPS = (1, 1, 8)  # distinct ones in a call: one, and one more per strength of conditioning
@@ -53,10 +54,7 @@ def profile_ranges(
 def _cells(name: str, pixels: Range, factor: int, offset: int) -> Range:
     """Pixels along an axis as latent cells: factor·k, or factor·(k − 1) + 1 for frames."""
     for value in pixels:
-        if value < 1 or (value - offset) % factor:
-            below = max((value - offset) // factor * factor + offset, offset or factor)
-            rule = f"{factor}k+{offset}" if offset else f"a multiple of {factor}"
-            raise InputError(f"{name} {value} must be {rule}; nearest are {below} and {below + factor}")
+        check_size(name, value, factor, offset)
     low, usual, high = ((value - offset) // factor + offset for value in pixels)
     return low, usual, high
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import LTXLatentUpsamplePipeline
-from torch.nn import functional
 
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.families.ltxv.facts import VaeFacts
@@ -60,10 +59,3 @@ def test_renoising_goes_from_latents_to_noise():
     np.testing.assert_array_equal(upscale.renoise(one, noise, 0.0), one)
     np.testing.assert_array_equal(upscale.renoise(one, noise, 1.0), noise)
     np.testing.assert_allclose(upscale.renoise(one, noise, 0.25), 0.25 * noise + 0.75 * one, rtol=1e-6)
-
-
-@pytest.mark.parametrize("size", [(64, 96), (40, 61), (128, 33), (7, 200)])
-def test_resizing_is_torch_s_bilinear(size):
-    frames = latents(3, 3, 2, 64, 96)
-    wanted = functional.interpolate(torch.from_numpy(frames), size, mode="bilinear", align_corners=False)
-    np.testing.assert_allclose(upscale.resize(frames, *size), wanted.numpy(), atol=3e-5)

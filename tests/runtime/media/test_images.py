@@ -7,8 +7,9 @@ from PIL import Image
 
 from ltxrt.engines.errors import InputError
 from ltxrt.runtime.media import readers
-from ltxrt.runtime.media.images import read_image, save_strip
 from ltxrt.runtime.media.preprocess import PREPARATIONS, Fit, prepare
+from ltxrt.runtime.media.read import read_image
+from ltxrt.runtime.media.write import save_strip
 
 
 def load_image(path, height, width):

@@ -14,8 +14,7 @@ from PIL import EpsImagePlugin, GifImagePlugin, Image, PngImagePlugin
 from ltxrt.engines.errors import InputError
 from ltxrt.runtime.media import read as media
 from ltxrt.runtime.media import readers
-from ltxrt.runtime.media.images import read_image
-from ltxrt.runtime.media.read import Condition
+from ltxrt.runtime.media.read import Condition, read_image
 from ltxrt.runtime.media.write import VideoWriter, read_metadata, read_video
 from ltxrt.runtime.noise.file import load
 

@@ -8,7 +8,6 @@ from ltxrt.engines.families.ltxv.facts import VaeFacts
 from ltxrt.runtime.sampling.latents import (
     LatentShape,
     VideoShape,
-    nearest_sizes,
     normalise,
     pack,
     unnormalise,
@@ -55,15 +54,6 @@ def test_compressions_come_from_the_facts():
 def test_a_wrong_size_names_the_nearest_valid_ones(video, message):
     with pytest.raises(InputError, match=message):
         VideoShape(*video).check(VAE)
-
-
-def test_nearest_sizes_are_valid_and_enclose_the_value():
-    for value in range(1, 200):
-        for factor, offset in ((8, 1), (32, 0)):
-            nearest = nearest_sizes(value, factor, offset)
-            assert all(size > 0 and (size - offset) % factor == 0 for size in nearest)
-            assert min(abs(size - value) for size in nearest) < factor
-            assert (value in nearest) == ((value - offset) % factor == 0)
 
 
 def test_pack_is_the_references_order_and_unpack_its_inverse():
