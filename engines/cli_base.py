@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from ltxrt.engines.errors import LtxrtError
+from ltxrt.engines.errors import LtxrtError, worded
 from ltxrt.engines.parsing import text
 
 _DEBUG = "ltxrt.debug"
@@ -116,8 +116,13 @@ class LtxrtGroup(LtxrtCommand, click.Group):
 
 
 def say(line: str, err: bool = False) -> None:
-    """Print a line that holds names from outside: what a terminal would obey is written as escapes."""
-    click.echo("\n".join(map(text.printable, line.split("\n"))), err=err)
+    """Print a line that may hold names from outside, and names of settings (`errors.setting`).
+
+    What a terminal would obey is written as escapes; settings are the running command's options.
+    """
+    ctx = click.get_current_context(silent=True)
+    known = worded(line, (lambda name: called(ctx, name)) if ctx else str)
+    click.echo("\n".join(map(text.printable, known.split("\n"))), err=err)
 
 
 def name_settings(names: Mapping[str, str]) -> None:

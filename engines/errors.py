@@ -15,8 +15,13 @@ _SETTING = re.compile("\x0e([a-z0-9_.]+)\x0f")
 
 
 def setting(name: str) -> str:
-    """A setting's name, for messages: "height", "second_pass.steps". `LtxrtError.worded` replaces it."""
+    """A setting's name, for messages: "height", "second_pass.steps". `worded` replaces it."""
     return f"\x0e{name}\x0f"
+
+
+def worded(message: str, name_of: Callable[[str], str]) -> str:
+    """A message with `name_of(field)` for each setting that it names."""
+    return _SETTING.sub(lambda found: name_of(found[1]), message)
 
 
 class LtxrtError(Exception):
@@ -32,7 +37,7 @@ class LtxrtError(Exception):
 
     def worded(self, name_of: Callable[[str], str]) -> str:
         """The message with `name_of(field)` for each setting that it names."""
-        return _SETTING.sub(lambda found: name_of(found[1]), super().__str__())
+        return worded(super().__str__(), name_of)
 
     def __str__(self) -> str:
         return self.worded(str)

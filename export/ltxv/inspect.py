@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from ltxrt.engines.errors import setting
 from ltxrt.engines.families.ltxv.facts import SchedulerFacts
 from ltxrt.export.checkpoint.safetensors import StoredTensor
 from ltxrt.export.ltxv.config import TextEncoderConfig, TransformerConfig, VaeConfig
@@ -26,7 +27,7 @@ def describe(checkpoint: Checkpoint) -> list[str]:
 def notes(checkpoint: Checkpoint, names: Sequence[str], whole: bool) -> list[str]:
     """The release, and what of it is not exported; `whole` where everything there is was asked for."""
     row = checkpoint.version
-    doubt = "" if row.certain else " (the file does not tell; --model-version says it)"
+    doubt = "" if row.certain else f" (the file does not tell; {setting('model_version')} says it)"
     lines = [f"LTX-Video {row.name}{doubt}; {row.licence}"]
     dit = checkpoint.transformer
     if dit is not None and "transformer" in names and is_fp8(dit.weights):
@@ -37,11 +38,11 @@ def notes(checkpoint: Checkpoint, names: Sequence[str], whole: bool) -> list[str
     if missing:
         lines.append(f"not exported: {', '.join(missing)}")
     if whole and "text_encoder" in missing:
-        lines.append("a video needs the text encoder: give --text-encoder DIR")
+        lines.append(f"a video needs the text encoder: give {setting('text_encoder')}")
     if whole and "latent_upsampler" in missing:
         lines.append(
             "the default preset of this release has two passes and needs the latent upsampler between them: "
-            "give --upsampler FILE, or run with --preset single-pass"
+            f"give {setting('upsampler')}, or run with ltx-run --preset single-pass"
         )
     return lines
 

@@ -89,9 +89,11 @@ def test_settings_are_named_by_the_options_of_the_command(message, line):
     @click.option("--height")
     def command(**_options):
         name_settings({"height": "a.yaml: height"})
+        say(f"note: {message}")
         raise InputError(message)
 
-    assert CliRunner().invoke(command, []).stderr == f"error: {line}\n"
+    result = CliRunner().invoke(command, [])
+    assert (result.stdout, result.stderr) == (f"note: {line}\n", f"error: {line}\n")
 
 
 @pytest.mark.parametrize(
