@@ -11,7 +11,7 @@ RUN := $(VENV)/bin/python -m
 READY := $(VENV)/.ready
 PIP := $(RUN) pip --disable-pip-version-check install --quiet --constraint constraints.txt
 CANDIDATES := python3 python3.13 python3.12 python3.11
-PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST_ARGS ?= -n 2 --dist worksteal
 
 # What fits is asked by running it: a name on the path can be a shim of a version that is not there, and Debian
 # ships python3 without the ensurepip that venv needs.
@@ -21,12 +21,15 @@ FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2
 .PHONY: help demo test lint measure types wheel clean
 
 help:  ## Show this
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(READY)  ## Make a random checkpoint, export it, run text-to-video and image-to-video; leaves demo/
 	$(RUN) ltxrt.parity.demo --output demo
 
-test: $(READY)  ## Run the tests
+test: $(READY)  ## Run the tests but the slow ones
+	OMP_NUM_THREADS=1 $(RUN) pytest -m 'not slow' $(PYTEST_ARGS)
+
+test-all: $(READY)  ## Run all tests
 	OMP_NUM_THREADS=1 $(RUN) pytest $(PYTEST_ARGS)
 
 lint: $(READY)  ## Check style and the limits on files and functions

@@ -9,33 +9,17 @@ import json
 import os
 import shutil
 import signal
+import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
-import torch
-import traces
 from click.testing import CliRunner
-from diffusers import FlowMatchEulerDiscreteScheduler, LTXPipeline
-from diffusers.loaders.single_file_utils import convert_ltx_transformer_checkpoint_to_diffusers
-from safetensors.torch import load_file
-from transformers import T5EncoderModel, T5TokenizerFast
 
 from ltxrt.engines.storage.files import sha256
-from ltxrt.export.cli import main as export
-from ltxrt.export.ltxv import versions
-from ltxrt.export.ltxv.config import UpsamplerConfig
-from ltxrt.parity.calibrate import main as calibrate
-from ltxrt.parity.reference.diffusers import (
-    t5_config,
-    to_diffusers_vae,
-    transformer,
-    transformer_config,
-    vae,
-    vae_config,
-)
-from ltxrt.parity.synthetic import checkpoint as synthetic
-from ltxrt.parity.synthetic import models as synthetic_models
+from ltxrt.export.cli import main as ltx_export
+
+# torch, diffusers and transformers take ten seconds to import: only what uses them does.
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -47,22 +31,10 @@ def interruptible():
 
 @pytest.fixture(scope="session")
 def reference():
-    return SimpleNamespace(
-        transformer_config=transformer_config,
-        vae_config=vae_config,
-        transformer=transformer,
-        vae=vae,
-        t5_config=t5_config,
-        to_diffusers_vae=to_diffusers_vae,
-    )
+    from ltxrt.parity.reference import diffusers
 
-
-LONGEST = ("test_compile.py", "test_check.py", "test_quantise.py", "test_build.py", "test_parity.py")
-
-
-def pytest_collection_modifyitems(items):
-    """The longest files first: files are handed to workers in order, and nobody should wait for the last."""
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    names = ("transformer_config", "vae_config", "transformer", "vae", "t5_config", "to_diffusers_vae")
+    return SimpleNamespace(**{name: getattr(diffusers, name) for name in names})
 
 
 @pytest.fixture(scope="session")
@@ -102,12 +74,20 @@ def made(shared_folder):
     return make
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def kept_traces(shared_folder):
-    """Exports in this process take graphs that were traced before, here or in an earlier run: `traces.py`."""
+    """Exports in this process take graphs that were traced before, here or in an earlier run."""
+    import traces
+
     with pytest.MonkeyPatch.context() as patch:
         traces.keep(patch, traces.folder(shared_folder))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traces_where_torch_is(request):
+    if "torch" in sys.modules:  # else nothing that was collected exports by itself
+        request.getfixturevalue("kept_traces")
 
 
 @pytest.fixture(scope="session")
@@ -116,6 +96,9 @@ def tiny_checkpoint(made):
 
     def make(version):
         def fill(work):
+            from ltxrt.parity.synthetic import checkpoint as synthetic
+            from ltxrt.parity.synthetic import models as synthetic_models
+
             models = synthetic_models.tiny(version)
             file = work / "model.safetensors"
             synthetic.write_official(file, models.transformer, models.vae, models.scheduler)
@@ -127,7 +110,7 @@ def tiny_checkpoint(made):
 
 
 @pytest.fixture(scope="session")
-def run_command():
+def run_command(kept_traces):
     """(click command, arguments) → its result, exit status 0: what users run, but torch is imported once."""
 
     def run(main, *arguments):
@@ -146,17 +129,14 @@ def tiny_bundle(made, run_command, tiny_checkpoint):
         def fill(work):
             checkpoint = tiny_checkpoint(version)
             options = ("--text-encoder", checkpoint / "t5", "--model-version", version, "--output", work)
-            run_command(export, "onnx", checkpoint / "model.safetensors", *options)
+            run_command(ltx_export, "onnx", checkpoint / "model.safetensors", *options)
 
         return made(f"bundle-{version.replace('.', '_')}", fill)
 
     return make
 
 
-UPSAMPLERS = {
-    "latent_upsampler": UpsamplerConfig(16, 64, 2, temporal=False),
-    "temporal_upsampler": UpsamplerConfig(16, 64, 2, temporal=True),
-}
+UPSAMPLERS = ("latent_upsampler", "temporal_upsampler")
 
 
 @pytest.fixture(scope="session")
@@ -165,7 +145,11 @@ def tiny_upsampler(made):
 
     def make(component):
         def fill(work):
-            synthetic.write_upsampler(work / "upsampler.safetensors", UPSAMPLERS[component])
+            from ltxrt.export.ltxv.config import UpsamplerConfig
+            from ltxrt.parity.synthetic.checkpoint import write_upsampler
+
+            config = UpsamplerConfig(16, 64, 2, temporal=component == "temporal_upsampler")
+            write_upsampler(work / "upsampler.safetensors", config)
 
         return made(f"checkpoint-{component}", fill) / "upsampler.safetensors"
 
@@ -181,7 +165,7 @@ def two_pass_bundle(made, run_command, tiny_bundle, tiny_checkpoint, tiny_upsamp
         options = ["--model-version", "0.9.5", "--output", work]
         for component in UPSAMPLERS:
             options += ["--upsampler", tiny_upsampler(component), "--component", component]
-        run_command(export, "onnx", tiny_checkpoint("0.9.5") / "model.safetensors", *options)
+        run_command(ltx_export, "onnx", tiny_checkpoint("0.9.5") / "model.safetensors", *options)
 
     return made("bundle-two-passes", fill)
 
@@ -194,6 +178,10 @@ def parity_case(made, run_command):
     """
 
     def fill(work):
+        from ltxrt.parity.calibrate import main as calibrate
+        from ltxrt.parity.synthetic import checkpoint as synthetic
+        from ltxrt.parity.synthetic import models as synthetic_models
+
         models = synthetic_models.tiny("0.9.5")
         dit = dataclasses.replace(models.transformer, layers=4)
         synthetic.write_official(work / "model.safetensors", dit, models.vae, models.scheduler)
@@ -201,13 +189,13 @@ def parity_case(made, run_command):
         (work / "prompts.txt").write_text("a lighthouse in fog\nwaves on a shore\n")
         onnx = ("onnx", work / "model.safetensors", "--model-version", "0.9.5", "--output", work / "bundle")
         for precision in ("fp32", "fp16", "bf16"):
-            run_command(export, *onnx, "--text-encoder", work / "t5", "--precision", precision)
+            run_command(ltx_export, *onnx, "--text-encoder", work / "t5", "--precision", precision)
         runs = ("--prompts", work / "prompts.txt", "--height", 64, "--width", 96, "--num-frames", 17)
         files = ("--bundle", work / "bundle", "--output", work / "scales.json")
         run_command(calibrate, *files, *runs, "--steps", 4)
         for precision in ("fp8", "fp8-fp16"):
             fp8 = ("--component", "transformer", "--scales", work / "scales.json", "--precision", precision)
-            run_command(export, *onnx, *fp8)
+            run_command(ltx_export, *onnx, *fp8)
 
     return made("parity", fill)
 
@@ -215,6 +203,15 @@ def parity_case(made, run_command):
 @pytest.fixture(scope="session")
 def diffusers_models(tiny_checkpoint):
     """version → diffusers' and transformers' own modules with the checkpoint's weights."""
+
+    import torch
+    from diffusers.loaders.single_file_utils import convert_ltx_transformer_checkpoint_to_diffusers
+    from safetensors.torch import load_file
+    from transformers import T5EncoderModel
+
+    from ltxrt.export.ltxv import versions
+    from ltxrt.parity.reference.diffusers import to_diffusers_vae, transformer, vae
+    from ltxrt.parity.synthetic import models as synthetic_models
 
     def make(version):
         folder, models = tiny_checkpoint(version), synthetic_models.tiny(version)
@@ -248,6 +245,10 @@ def record_again():
 
 def scheduler(version):
     """The scheduler that diffusers' folders of these releases carry."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    from ltxrt.export.ltxv import versions
+
     if versions.version(version).scheduler.shift is None:
         return FlowMatchEulerDiscreteScheduler(shift=1.0)
     return FlowMatchEulerDiscreteScheduler(
@@ -266,6 +267,9 @@ def diffusers_folder(made, tiny_checkpoint, diffusers_models):
 
     def make(version):
         def fill(work):
+            from diffusers import LTXPipeline
+            from transformers import T5TokenizerFast
+
             models = diffusers_models(version)
             tokenizer_file = tiny_checkpoint(version) / "t5" / "tokenizer" / "tokenizer.json"
             tokenizer = T5TokenizerFast(tokenizer_file=str(tokenizer_file), extra_ids=0)

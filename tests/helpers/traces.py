@@ -1,6 +1,6 @@
 """Traced graphs, kept for all workers and from run to run: tracing is most of what an export of a test takes.
 
-A graph is a function of the module's class, its config, the contract, the precision, the sources that these
+A graph is a function of the module's class, its config, the contract, the precision, the code that these
 lead to and the versions of what traces; the key is a hash of all of them. The weights are never kept.
 
 The folder is `ltxrt/tests` below XDG_CACHE_HOME, or the one in LTXRT_TEST_CACHE, which may be removed at any
@@ -20,11 +20,14 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from ltxrt.engines.contract import Affine
 from ltxrt.export import write
 from ltxrt.export.graph import trace as tracing
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxscript", "sympy", "torch")
+EXPORT = "ltxrt.export."
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 ABSENT = "weights that are streamed later"
 KEPT = 200  # graphs of about 100 kB; the least recently used go
 
@@ -48,7 +51,7 @@ def folder(session):
 
 @functools.cache
 def imports(file):
-    """The files of ltxrt that a file of it names in its imports."""
+    """The files of export/ that a file of it names in its imports."""
     names = []
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -58,24 +61,41 @@ def imports(file):
     return frozenset(f for name in names if (f := source(name)))
 
 
+@functools.cache
+def code(file):
+    """What a file of Python does, whatever it says in docstrings, comments and spaces."""
+    tree = ast.parse(file.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
 def source(module):
-    """The file of a module of ltxrt, or of the tests once it is imported; None for others."""
-    first, *rest = module.split(".")
+    """The file of a module of ltxrt.export, or of the tests once it is imported; None for others."""
     file = getattr(sys.modules.get(module), "__file__", None)
-    if first != "ltxrt" and file is not None and Path(file).is_relative_to(ROOT / "tests"):
+    if not module.startswith("ltxrt.") and file is not None and Path(file).is_relative_to(ROOT / "tests"):
         return Path(file)
-    place = ROOT.joinpath(*rest)
-    candidates = (place.with_suffix(".py"), place / "__init__.py") if first == "ltxrt" and rest else ()
+    place = ROOT.joinpath(*module.split(".")[1:])
+    candidates = (place.with_suffix(".py"), place / "__init__.py") if module.startswith(EXPORT) else ()
     return next((f for f in candidates if f.is_file()), None)
 
 
 def closure(modules):
-    """Every file of ltxrt that these modules lead to, themselves included."""
+    """Every file of export/ that these modules lead to, themselves included."""
     found, new = set(), {source(m) for m in modules}
     while new:
         found |= new
         new = {other for file in new for other in imports(file)} - found
     return sorted(found)
+
+
+def said(contract, sizes):
+    """All that a trace takes of a contract: of engines/ it uses nothing else but an error's class."""
+    axes = contract.dynamic_axes()
+    terms = sorted({term for named in axes.values() for term in named.values()})
+    resolved = [tensor.resolve(sizes) for tensor in contract.inputs]
+    return contract, contract.symbols, axes, [Affine.parse(term) for term in terms], resolved
 
 
 def key(build, contract, precision, sizes):
@@ -85,14 +105,14 @@ def key(build, contract, precision, sizes):
         build.func.__qualname__,
         build.args,
         build.keywords,
-        contract,
+        said(contract, sizes),
         precision,
         sorted(sizes.items()),
     )
     versions = [f"{name} {metadata.version(name)}" for name in PACKAGES]
     digest = hashlib.sha256(repr((made_of, platform.python_version(), versions)).encode())
     for file in closure((tracing.__name__, build.func.__module__)):
-        digest.update(f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}".encode())
+        digest.update(f"{file.relative_to(ROOT)}\n{code(file)}\n".encode())
     return digest.hexdigest()
 
 

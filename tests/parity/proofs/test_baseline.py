@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ltxrt.engines.errors import LtxrtError
+from ltxrt.export.cli import main as export
 from ltxrt.parity.proofs import baseline
 
 WANTED = json.loads(Path(__file__).with_name("baseline.json").read_text())
@@ -23,10 +24,12 @@ RUNS = (
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """The folder of a bundle in fp32, and the hashes of its graphs and weights."""
+def exported(tmp_path_factory, run_command):
+    """The folder of a bundle in fp32, and the hashes of its graphs and weights; exported in this process."""
     work = tmp_path_factory.mktemp("baseline")
-    return work, baseline.graphs(work, [VERSION], ["fp32"], [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baseline, "call", lambda command: run_command(export, *command[3:]))  # python -m name …
+        return work, baseline.graphs(work, [VERSION], ["fp32"], [])
 
 
 def test_graphs_and_weights_are_what_they_were(exported):

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from ltxrt.parity.proofs.kills import STAGES, Moment, moments
 
 CHOSEN = (
@@ -11,8 +13,12 @@ CHOSEN = (
 )
 
 
+@pytest.mark.slow
 def test_killed_exports_leave_a_whole_bundle_and_what_they_leave_is_swept():
-    """A process of its own, since it forks; every moment must be reached, or the command fails."""
+    """A process of its own, since it forks; every moment must be reached, or the command fails.
+
+    tests/export/test_write.py interrupts exports at the same moments within a process.
+    """
     assert set(CHOSEN) <= set(moments())
     command = [sys.executable, "-m", "ltxrt.parity.proofs.kills", "--runs", "0"]
     for moment in CHOSEN:
