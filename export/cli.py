@@ -22,6 +22,18 @@ PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "fp8-fp16")
 PATH = click.Path(path_type=Path)
 
 
+class ComponentName(click.ParamType):
+    """A component of any family, as the registry has them when the command runs."""
+
+    name = "component"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return f"[{'|'.join(families.component_names())}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return click.Choice(families.component_names()).convert(value, param, ctx)
+
+
 def source_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds an option for everything that can be given beside a checkpoint of some family."""
     for source in reversed(families.sources()):
@@ -40,7 +52,7 @@ def _sources(family: families.Family, options: Mapping[str, Any]) -> dict[str, A
     """What was given beside the checkpoint, for a family that takes it."""
     taken = {source.name: options[source.name] for source in family.SOURCES}
     for source in families.sources():
-        if source.name not in taken and options[source.name]:
+        if source.name not in taken and options.get(source.name):
             raise InputError(f"{source.option} is not for this model; leave it out")
     return taken
 
@@ -67,7 +79,7 @@ def inspect_command(checkpoint: Path) -> None:
 @click.option(
     "--component",
     "chosen",
-    type=click.Choice(families.component_names()),
+    type=ComponentName(),
     multiple=True,
     help="Export only this; repeatable. Default: everything the checkpoint has.",
 )
