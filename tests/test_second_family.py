@@ -80,8 +80,8 @@ def test_engines_give_the_outputs_of_torch_by_name(file, bundle, component):
     expected = session.run(inputs)
     assert list(outputs) == [tensor.name for tensor in contract.outputs]
     for name, values in outputs.items():
-        np.testing.assert_allclose(values, expected[name], rtol=1e-4, atol=1e-5)
-        assert values.std() > 0.01
+        assert values.dtype == np.float32 and values.shape == expected[name].shape
+        assert np.linalg.norm(values - expected[name]) < 1e-4 * np.linalg.norm(expected[name])
 
 
 def test_each_row_of_the_mask_is_for_its_stream(bundle):
