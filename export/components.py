@@ -45,7 +45,6 @@ class Component:
     constants: the buffers that no checkpoint holds.
     forms: per precision, in which other form the same function is computed where the plain one would not do.
     fp8: which of its products may be FP8; None for a component that is not quantised.
-    tiled: whether its bounds on memory are recorded, by which a video is cut into tiles.
     tokenizer: writes the tokenizer.json that goes with it: (checkpoint, target).
     given: what a user adds where a checkpoint lacks the part.
     """
@@ -56,7 +55,6 @@ class Component:
     constants: Callable[[Any], dict[str, Tensor]] = _nothing
     forms: Mapping[str, Form] | None = None
     fp8: Layout | None = None
-    tiled: bool = False
     tokenizer: Callable[[Any, Path], None] | None = None
     given: str = "another checkpoint"
 

@@ -54,6 +54,16 @@ def feed(contract, **sizes):
     return inputs
 
 
+@pytest.mark.parametrize("name", ["ltx-video", NAME])
+def test_a_family_has_the_same_components_in_all_its_tables(name):
+    """The names that help shows, without loading NumPy; how each is made; how each is called."""
+    exported = export_families.family(name)
+    assert list(exported.COMPONENTS) == list(exported.components())
+    assert list(exported.COMPONENTS) == list(engine_families.named(name).components)
+    quantised = [component for component, row in exported.components().items() if row.fp8 is not None]
+    assert tuple(quantised) == engine_families.named(name).quantised()
+
+
 def test_a_checkpoint_is_recognised_and_described(file):
     assert describe(file) == "model.safetensors: two streams 1.0"
 

@@ -27,8 +27,8 @@ COMPONENTS: dict[str, Component] = {
     "transformer": Component(
         "transformer", transformer.Transformer, constants=transformer.constants, fp8=LAYOUT, given=_VAE
     ),
-    "vae_encoder": Component("vae", vae.VaeEncoder, ("encoder.", _STATISTICS), tiled=True, given=_VAE),
-    "vae_decoder": Component("vae", vae.VaeDecoder, ("decoder.", _STATISTICS), tiled=True, given=_VAE),
+    "vae_encoder": Component("vae", vae.VaeEncoder, ("encoder.", _STATISTICS), given=_VAE),
+    "vae_decoder": Component("vae", vae.VaeDecoder, ("decoder.", _STATISTICS), given=_VAE),
     "latent_upsampler": Component(
         "latent_upsampler", upsampler.LatentUpsampler, given=f"{setting('upsampler')}, a spatial one"
     ),
