@@ -150,7 +150,7 @@ def test_its_components_are_called_by_their_own_names(bundle):
     with pytest.raises(
         InputError,
         match=r"has no speech, which speaks; add it with: .* --voice FILE --component speech --output .*; "
-        "or hush: preset mute",
+        "or be silent: preset mute",
     ):
         load_engine(bundle, "speech")
     assert DUET.quantised() == ("core",) and "speech" in families.component_names()
