@@ -274,7 +274,7 @@ def test_messages_name_the_pass_that_the_user_named(two_pass_bundle, tmp_path):
 
 def test_the_help_says_which_pass_an_option_is_for():
     text = " ".join(run("--help").output.split())
-    assert "Steps of the schedule; skipped ones included. [of the first pass; default" in text
+    assert "Steps of the schedule, skipped ones included. [of the first pass; default" in text
     assert "Project the negative velocity onto the positive one. [of the first pass; default" in text
     assert "add new noise in each step, in all passes. [default: the preset's]" in text
     assert "KEY is steps, timesteps," in text and "cfg-star, tone-map." in text
