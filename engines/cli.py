@@ -17,17 +17,21 @@ if TYPE_CHECKING:
     from ltxrt.engines.tensorrt.profiles import Profile
 
 BUNDLE = click.option(
-    "--bundle", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Made by ltx-export onnx."
+    "--bundle",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="The bundle's folder, made by ltx-export onnx.",
 )
 
 
 @ltxrt_command("build-engines")
 @BUNDLE
-@click.option("--backend", default="tensorrt", show_default=True, help="tensorrt, or tensorrt_rtx.")
+@click.option("--backend", default="tensorrt", show_default=True, help="tensorrt or tensorrt_rtx.")
 @click.option(
     "--target",
     metavar="SM,…",
-    help="For tensorrt_rtx: sm80, sm86, sm89, sm120, sm121. tensorrt takes this machine's GPU.",
+    help="For tensorrt_rtx: sm80, sm86, sm89, sm120, sm121. tensorrt builds for this machine's GPU.",
 )
 @click.option(
     "--profile",
@@ -38,16 +42,22 @@ BUNDLE = click.option(
     help="512x768x97, or ranges 256..704x256..1216x9..161; repeatable, narrow ones are faster.",
 )
 @click.option("--component", "chosen", multiple=True, help="Build only this; repeatable. Default: all.")
-@click.option("--precision", metavar="P | COMPONENT=P,…", help="Where the bundle has several.")
 @click.option(
-    "--extra-frames", type=int, default=4, show_default=True, help="Latent frames of conditioning tokens."
+    "--precision", metavar="P | COMPONENT=P,…", help="The precision to build, if the bundle has several."
 )
-@click.option("--max-tokens", type=int, default=256, show_default=True, help="Longest prompt.")
-@click.option("--optimisation-level", type=click.IntRange(0, 5), help="tensorrt only: time spent on kernels.")
+@click.option(
+    "--extra-frames",
+    type=int,
+    default=4,
+    show_default=True,
+    help="Latent frames of conditions, for their tokens.",
+)
+@click.option("--max-tokens", type=int, default=256, show_default=True, help="Tokens of the longest prompt.")
+@click.option(
+    "--optimisation-level", type=click.IntRange(0, 5), help="tensorrt only: effort spent on kernels."
+)
 @click.option("--weight-streaming", is_flag=True, help="Let the runtime keep weights in host memory.")
-@click.option(
-    "--strip", is_flag=True, help="tensorrt only: leave the weights out; loading takes the graph's."
-)
+@click.option("--strip", is_flag=True, help="tensorrt only: omit the weights; loading reads the graph's.")
 def build_command(
     bundle: Path,
     backend: str,
@@ -145,7 +155,7 @@ def verify_command(bundle: Path) -> None:
 
 @engines_group.command("inspect")
 @BUNDLE
-@click.option("--component", "chosen", multiple=True, help="Only this; repeatable. Default: all.")
+@click.option("--component", "chosen", multiple=True, help="Describe only this; repeatable. Default: all.")
 def inspect_command(bundle: Path, chosen: tuple[str, ...]) -> None:
     """Describe engines: layers by type and precision, fused attention, memory per profile.
 

@@ -66,7 +66,7 @@ def main() -> None:
 @main.command("inspect")
 @click.argument("checkpoint", type=PATH)
 def inspect_command(checkpoint: Path) -> None:
-    """Say what a checkpoint is: version, components, sizes, dtypes, licence. Works without torch."""
+    """Describe a checkpoint: version, components, sizes, dtypes, licence. Works without torch."""
     from ltxrt.export.inspect import describe
 
     say(describe(checkpoint))
@@ -81,19 +81,19 @@ def inspect_command(checkpoint: Path) -> None:
     "chosen",
     type=ComponentName(),
     multiple=True,
-    help="Export only this; repeatable. Default: everything the checkpoint has.",
+    help="Export only this component; repeatable. Default: all that the checkpoint has.",
 )
 @click.option(
     "--precision",
     default="fp32",
     show_default=True,
     metavar="P | COMPONENT=P,…",
-    help=f"One of {', '.join(PRECISIONS)} for all components, or a list for single ones.",
+    help=f"One of {', '.join(PRECISIONS)} for all components, or a list of components.",
 )
-@click.option("--scales", type=PATH, metavar="FILE", help="For fp8: made by ltx-parity calibrate.")
-@click.option("--fp8-attention", is_flag=True, help="For fp8: self-attention's inputs as well.")
-@click.option("--uncalibrated", is_flag=True, help="fp8 without --scales: for trying what compiles.")
-@click.option("--model-version", metavar="NAME", help="Release, where the file does not tell.")
+@click.option("--scales", type=PATH, metavar="FILE", help="For fp8: scales made by ltx-parity calibrate.")
+@click.option("--fp8-attention", is_flag=True, help="For fp8: quantise self-attention too.")
+@click.option("--uncalibrated", is_flag=True, help="For fp8: no scales, only to try what compiles.")
+@click.option("--model-version", metavar="NAME", help="Release, if the file does not tell.")
 def onnx_command(checkpoint: Path, chosen: tuple[str, ...], **options: Any) -> None:
     """Export CHECKPOINT (a .safetensors file or a diffusers folder) to ONNX graphs in BUNDLE.
 
