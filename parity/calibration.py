@@ -29,7 +29,8 @@ from ltxrt.export.ltxv.fp8 import LAYOUT
 from ltxrt.parity.check.emulation import beside
 from ltxrt.parity.check.sessions import HostSession
 from ltxrt.runtime.engine_pool import EnginePool
-from ltxrt.runtime.ltxv.pipeline import Event, Pipeline, Watch
+from ltxrt.runtime.ltxv.pipeline import Pipeline
+from ltxrt.runtime.ltxv.results import Event, Watch
 from ltxrt.runtime.request.request import Request
 
 AMAX = "calibration_amax"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ltxrt.runtime.engine_pool import EnginePool
-    from ltxrt.runtime.ltxv.pipeline import Event, Pipeline, Stream, Video
+    from ltxrt.runtime.ltxv.pipeline import Pipeline
+    from ltxrt.runtime.ltxv.results import Event, Stream, Video
     from ltxrt.runtime.media.read import Condition
     from ltxrt.runtime.request.request import Request
 
@@ -19,11 +20,11 @@ __all__ = ["Condition", "EnginePool", "Event", "Pipeline", "Request", "Stream", 
 _HOME = {
     "Condition": "media.read",
     "EnginePool": "engine_pool",
-    "Event": "ltxv.pipeline",
+    "Event": "ltxv.results",
     "Pipeline": "ltxv.pipeline",
     "Request": "request.request",
-    "Stream": "ltxv.pipeline",
-    "Video": "ltxv.pipeline",
+    "Stream": "ltxv.results",
+    "Video": "ltxv.results",
 }
 
 

@@ -15,7 +15,7 @@ from ltxrt.runtime.request.options import RequestGroup, setting_options
 
 if TYPE_CHECKING:
     from ltxrt.engines.bundle import Bundle
-    from ltxrt.runtime.ltxv.pipeline import Event, Pipeline, Stream
+    from ltxrt.runtime.ltxv.results import Event, Stream
     from ltxrt.runtime.request.request import Request
 
 PATH = click.Path(path_type=Path)
@@ -106,7 +106,7 @@ def _generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:
     console = Console()
     inputs = provenance.given(request)
     stream = pipeline.stream(request, console)
-    for line in (*pipeline.unproved(stream.settings), *_notes(pipeline, stream, first)):
+    for line in (*pipeline.unproved(stream.plan), *_notes(stream, first)):
         say(line, err=True)
     if stream.truncated:
         over = f"{stream.truncated} tokens over {stream.settings.preset.max_tokens}"
@@ -115,7 +115,7 @@ def _generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:
         stream.settings,
         pipeline.bundle,
         backend=pipeline.engines.backend,
-        precisions=pipeline.precisions(stream.settings),
+        precisions=stream.plan.precisions,
         threads=pipeline.engines.threads,
         inputs=inputs,
     )
@@ -124,24 +124,23 @@ def _generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:
     say(f"{output}: {count} frames in {time.monotonic() - start:.1f} s")
 
 
-def _notes(pipeline: Pipeline, stream: Stream, first: list[str]) -> list[str]:
+def _notes(stream: Stream, first: list[str]) -> list[str]:
     """Notes on options that have less effect than expected.
 
     `first` are the given options that only apply to the first of two passes.
     """
-    from ltxrt.runtime.sampling.guidance_plan import unperturbed
+    from ltxrt.runtime.ltxv.guidance import unperturbed
 
-    lines, passes = [], len(stream.settings.preset.passes)
-    if first and passes > 1:
+    lines, passes = [], stream.plan.passes
+    if first and len(passes) > 1:
         context = click.get_current_context()
         flags = ", ".join(called(context, name) for name in first)
         lines.append(f"note: {flags} hold for the first pass; --second-pass KEY=VALUE sets the second's")
-    for number in range(passes):
-        plan = pipeline.plan(stream.settings, number)
-        if count := unperturbed(plan):
+    for number, one in enumerate(passes, 1):
+        if count := unperturbed(one.guidance):
             lines.append(
-                f"note: {count} of the {len(plan)} steps of pass {number + 1} have an stg-scale and no block "
-                "to perturb; it has no effect there (--skip-block-list names blocks)"
+                f"note: {count} of the {len(one.guidance)} steps of pass {number} have an stg-scale and no "
+                "block to perturb; it has no effect there (--skip-block-list names blocks)"
             )
     return lines
 

@@ -153,9 +153,9 @@ class Ltxrt:
         from ltxrt.runtime import Pipeline, Request
 
         pipeline = Pipeline(bundle, backend=self._backend, threads=work.threads, keep_loaded=work.keep_loaded)
-        options = video_options(work, pipeline.vae)
+        options = video_options(work, pipeline.model.vae)
         if work.kind == "i2v":
-            options["image"] = first_frame(work, pipeline.vae)
+            options["image"] = first_frame(work, pipeline.model.vae)
         options |= {"steps": work.steps, "seed": 7, "decode_timestep": 0.0, "decode_noise_scale": 0.0}
         request = Request(reference="diffusers", **options)
 
@@ -279,7 +279,7 @@ class Torch:
         pipeline.set_progress_bar_config(disable=True)
         if self._compiled:
             pipeline.transformer.compile()
-            pipeline.vae.decoder.compile()
+            pipeline.model.vae.decoder.compile()
         if work.kind == "i2v":
             options["image"] = torch.from_numpy(first_frame(work, vae))[None]
         seconds: dict[str, float] = defaultdict(float)
@@ -339,9 +339,9 @@ def _time_stages(pipeline: Any, kind: str, seconds: dict[str, float]) -> None:
 
     wrap(pipeline, "encode_prompt", "text encoder")
     if kind == "i2v":
-        wrap(pipeline.vae, "encode", "image encoder")
+        wrap(pipeline.model.vae, "encode", "image encoder")
     wrap(pipeline.transformer, "forward", "transformer")
-    wrap(pipeline.vae, "decode", "image decoder")
+    wrap(pipeline.model.vae, "decode", "image decoder")
 
 
 def matmul(library: str, work: Work) -> Runner:

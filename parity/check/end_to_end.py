@@ -18,7 +18,9 @@ from ltxrt.parity.check.inputs import CASES, ReferenceEngines
 from ltxrt.parity.check.results import FAILED, PASSED, SKIPPED, EndToEnd
 from ltxrt.parity.check.run import Order, Tell
 from ltxrt.parity.check.tolerances import END_TO_END
-from ltxrt.runtime.ltxv.pipeline import Event, Pipeline
+from ltxrt.runtime.ltxv.guidance import STREAM
+from ltxrt.runtime.ltxv.pipeline import Pipeline
+from ltxrt.runtime.ltxv.results import Event
 from ltxrt.runtime.media.write import VideoWriter, save_strip
 
 COMPONENTS = ("text_encoder", "transformer", "vae_decoder")
@@ -151,7 +153,7 @@ def _sample(pipeline: Pipeline, order: Order) -> Sampled:
 
     def watch(event: Event) -> None:
         if event.step is not None:
-            latents.append(event.step.latents.copy())
+            latents.append(event.step.latents[STREAM].copy())
 
     case = CASES[1] if order.reference == "torch" else CASES[2]
     request = inputs.request(pipeline, order.plan, case, order.plan.sizes[0])

@@ -86,10 +86,8 @@ def manifests(folder: Path) -> Attempt:
         path.write_bytes(mutate.json_bytes(rng, whole))
         with Pipeline(read_bundle(folder)) as pipeline:
             for preset in list(pipeline.bundle.presets)[:4]:
-                settings = pipeline.settings(Request(PROMPT, preset=preset))
-                for number in range(len(settings.preset.passes)):
-                    pipeline.plan(settings, number)
-            pipeline.unproved(settings)
+                plan = pipeline.plan(Request(PROMPT, preset=preset))
+            pipeline.unproved(plan)
 
     return attempt
 
@@ -201,7 +199,7 @@ def tokenizers(folder: Path) -> Attempt:
         else:
             changed = mutate.json_bytes(rng, text)
         path.write_bytes(changed)
-        Tokenizer(path, 64).encode(PROMPT)
+        Tokenizer(path).encode(PROMPT, 64)
 
     return attempt
 

@@ -15,6 +15,7 @@ from ltxrt.engines import ort
 from ltxrt.engines.backend import BoundEngine, load_engine
 from ltxrt.parity.gpu import models
 from ltxrt.parity.gpu.parts import Place, Row, attempt, torch_on
+from ltxrt.runtime.sampling.conditioning import Strengths, TokenStream
 from ltxrt.runtime.sampling.denoise import denoise
 
 TOKENS, SMALL_TOKENS = 6144, 24
@@ -113,7 +114,9 @@ def _host(config: Any, tokens: int) -> Row:
     velocity = rng.standard_normal(latents.shape, np.float32)
     sigmas = np.linspace(1, 0.05, ROUNDS + 1, dtype=np.float32)
     start = time.perf_counter()
-    for _step in denoise(lambda *_: velocity, latents, sigmas, lambda shape: np.zeros(shape, np.float32)):
+    free = Strengths.of(np.zeros((1, tokens), np.float32))
+    streams = {"video": TokenStream(latents, np.zeros((3, tokens), np.float32), free, slice(None))}
+    for _step in denoise(lambda *_: {"video": velocity}, streams, sigmas, np.zeros):
         pass
     milliseconds = 1000 * (time.perf_counter() - start) / len(sigmas)
     return Row("host's own work in a step", None, {"ms": milliseconds, "tokens": tokens})

@@ -92,13 +92,7 @@ def _tiled(place: Place, bundle: Bundle, precision: str, providers: list[Any]) -
         raise ValueError("the bundle says nothing of its autoencoder's memory; export it again")
     latents = feed.pop("latents")
     budget = SMALL_BUDGET if place.cpu else BUDGET
-    tiles = tiling.choose(
-        LatentShape(*latents.shape[2:]),
-        budget,
-        round(memory.fixed_bytes * tiling.WORKSPACE),
-        memory.bytes_per_cell * tiling.WORKSPACE,
-        memory.elements_per_cell,
-    )
+    tiles = tiling.fitting(LatentShape(*latents.shape[2:]), budget, memory)
     session = _session(bundle, precision, providers)
     (whole,) = _session(bundle, precision, providers).run(None, {"latents": latents, **feed})
     before = models.taken_bytes(place)

@@ -71,17 +71,18 @@ def _decode(path: Path, size: dict[str, int], budget: int) -> None:
         raise LtxrtError(f"{path}: says nothing of its decoder's memory; export it again")
     pipeline = Pipeline(bundle)
     request = Request("-", vae_memory=budget, **size)  # type: ignore[arg-type]
-    settings = pipeline.settings(request, components=("vae_decoder",))
-    shape = pipeline.shape(settings, 0)
+    plan = pipeline.plan(request, components=("vae_decoder",))
+    vae, shape, tile = plan.model.vae, plan.passes[0].shape, plan.decoder_tile
+    if tile is None:
+        raise LtxrtError(f"{path}: has no decoder")
     generator = TorchCpuGenerator(0)
-    latents = generator.randn((1, pipeline.vae.latent_channels, shape.frames, shape.height, shape.width))
-    tile = pipeline.tile(settings, "vae_decoder", shape)
+    latents = generator.randn(shape.grid(vae.latent_channels))
     before, start = peak_memory(), time.monotonic()
-    pixels = pipeline.pixels(settings, latents, generator, lambda event: None)
-    frames = sum(len(chunk) for chunk in decode.frames(settings, pixels))
+    pixels = pipeline.pixels(plan, latents, generator)
+    frames = sum(len(chunk) for chunk in decode.frames(plan.settings, pixels))
     whole = memory.fixed_bytes + memory.bytes_per_cell * shape.tokens
     tiled = memory.fixed_bytes + memory.bytes_per_cell * tile.cells
-    held = 3 * 4 * size["height"] * size["width"] * pipeline.vae.temporal_compression * (tile.frames + 1)
+    held = 3 * 4 * size["height"] * size["width"] * vae.temporal_compression * (tile.frames + 1)
     seconds = time.monotonic() - start
     click.echo(
         f"{frames} frames of {size['height']}x{size['width']}, budget {budget // MIB} MiB: tiles of "

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from ltxrt.engines.backend import Engine
 from ltxrt.engines.errors import NumericsError
 from ltxrt.engines.families.ltxv.facts import VaeFacts
+from ltxrt.runtime.ltxv.plan import Plan
 from ltxrt.runtime.ltxv.upscale import tone_map
 from ltxrt.runtime.media.resize import resize
 from ltxrt.runtime.media.write import to_uint8
@@ -20,10 +22,25 @@ from ltxrt.runtime.noise.cpu import Generator
 from ltxrt.runtime.request.request import Settings
 from ltxrt.runtime.sampling.latents import LatentShape, normalise, unnormalise, unpack
 from ltxrt.runtime.sampling.numerics import ADVICE, check_finite
+from ltxrt.runtime.vae import tiling
+from ltxrt.runtime.vae.tiling import Tile
 
 Array = NDArray[np.float32]
 
 CLIPPED = (-1.0, 1.0)  # before frames are scaled
+
+
+def pixels(plan: Plan, latents: Array, generator: Generator, decoder: Engine) -> Iterator[Array]:
+    """Decoded pixels (3,n,H,W) in −1..1 of latents (1,C,f,h,w), a run of frames at a time."""
+    settings, vae = plan.settings, plan.model.vae
+    latents = prepare(settings, vae, latents, generator)
+    inputs = extra_inputs(settings, vae, latents, generator)
+
+    def call(tile: Array, rows: slice, columns: slice) -> Array:
+        return decoder(latents=tile, **tile_inputs(inputs, vae, rows, columns))["pixels"]
+
+    tile = Tile.whole(LatentShape(*latents.shape[2:])) if plan.decoder_tile is None else plan.decoder_tile
+    return tiling.decode(call, latents, tile, vae)
 
 
 def prepare(settings: Settings, vae: VaeFacts, latents: Array, generator: Generator) -> Array:
@@ -45,7 +62,7 @@ def extra_inputs(settings: Settings, vae: VaeFacts, latents: Array, generator: G
     return inputs
 
 
-def of_tile(inputs: dict[str, Array], vae: VaeFacts, rows: slice, columns: slice) -> dict[str, Array]:
+def tile_inputs(inputs: dict[str, Array], vae: VaeFacts, rows: slice, columns: slice) -> dict[str, Array]:
     """`extra_inputs` for a tile at these latent rows and columns."""
     scales = {f"noise_{maps.scale}x": maps.scale for maps in vae.noise_maps}
 
@@ -58,7 +75,6 @@ def of_tile(inputs: dict[str, Array], vae: VaeFacts, rows: slice, columns: slice
 
 def frames(settings: Settings, pixels: Iterable[Array]) -> Iterator[NDArray[np.uint8]]:
     """Decoded pixels, chunks (3,n,H,W) in −1..1, as single frames (1,H,W,3) of the size asked for.
-
 
     Raises NumericsError for NaN, Inf and constant chunks, and at the end where all frames are one flat
     colour.

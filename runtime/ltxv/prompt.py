@@ -1,8 +1,9 @@
-"""A prompt to the token ids of the T5 text encoder."""
+"""A prompt to the token ids of the T5 text encoder, and to its hidden states."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
+from ltxrt.engines.backend import Engine
 from ltxrt.engines.errors import BundleError, InputError, setting
 from ltxrt.engines.parsing import json_input, tokenizer_file
 from ltxrt.engines.parsing.tokenizer_file import no_panic
+from ltxrt.runtime.ltxv.plan import Plan
+from ltxrt.runtime.sampling.numerics import check_finite
 
 PAD_ID = 0
 EOS_ID = 1
@@ -27,26 +31,37 @@ class Tokens:
     truncated: int
 
 
+@dataclass(frozen=True)
+class Text:
+    """Hidden states (P,T,C) and mask (P,T) bool: of the negative prompt, if any, and the positive."""
+
+    context: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+
+    def rows(self, branches: Sequence[str]) -> list[int]:
+        """Which prompt each branch reads: the perturbed one reads the positive."""
+        return [0 if branch == "negative" else len(self.context) - 1 for branch in branches]
+
+
 class Tokenizer:
-    """T5's tokenizer from a bundle's tokenizer.json, padding and truncating to `max_tokens`.
+    """T5's tokenizer from a bundle's tokenizer.json. Threads may share one.
 
     `sha256` is what the bundle records of the file. Raises BundleError for a file that is another, or that
     holds what no T5 tokenizer does (`ltxrt.engines.parsing.tokenizer_file`).
     """
 
-    def __init__(self, path: Path, max_tokens: int, sha256: str | None = None) -> None:
+    def __init__(self, path: Path, sha256: str | None = None) -> None:
+        self._tokenizer = _load(path, sha256)
+
+    def encode(self, prompt: str, max_tokens: int, required: bool = True) -> Tokens:
+        """The prompt without surrounding whitespace, then the end token, cut and padded to `max_tokens`.
+
+        Raises InputError where `required` and nothing is left to encode (a negative prompt may be empty).
+        """
         if max_tokens < 2:
             raise InputError(
                 f"{setting('max_tokens')} {max_tokens}: must be at least 2, one for the end of the prompt"
             )
-        self.max_tokens = max_tokens
-        self._tokenizer = _load(path, sha256)
-
-    def encode(self, prompt: str, required: bool = True) -> Tokens:
-        """The prompt without surrounding whitespace, then the end token, then padding.
-
-        Raises InputError where `required` and nothing is left to encode (a negative prompt may be empty).
-        """
         text = prompt.strip()
         if required and not text:
             raise InputError(
@@ -60,11 +75,25 @@ class Tokenizer:
                 f"the bundle's tokenizer failed on the prompt ({error}); "
                 "copy the bundle again or export it again"
             ) from error
-        kept = [*ids[: self.max_tokens - 1], EOS_ID]
-        input_ids = np.full((1, self.max_tokens), PAD_ID, np.int64)
+        kept = [*ids[: max_tokens - 1], EOS_ID]
+        input_ids = np.full((1, max_tokens), PAD_ID, np.int64)
         input_ids[0, : len(kept)] = kept
-        attention_mask = (np.arange(self.max_tokens) < len(kept)).astype(np.int64)[None]
-        return Tokens(input_ids, attention_mask, max(0, len(ids) + 1 - self.max_tokens))
+        attention_mask = (np.arange(max_tokens) < len(kept)).astype(np.int64)[None]
+        return Tokens(input_ids, attention_mask, max(0, len(ids) + 1 - max_tokens))
+
+
+def encode(plan: Plan, tokens: Sequence[Tokens], encoder: Engine) -> Text:
+    """Hidden states of the prompts, cut to the longest one where the padding cannot be seen anyway."""
+    mask = np.concatenate([one.attention_mask for one in tokens])
+    ids = np.concatenate([one.input_ids for one in tokens])
+    masked = plan.settings.reference.encoder_mask
+    if masked:
+        longest = int(mask.sum(axis=1).max())
+        ids, mask = ids[:, :longest], mask[:, :longest]
+    outputs = encoder(input_ids=ids, attention_mask=mask if masked else np.ones_like(mask))
+    context = outputs["hidden_states"]
+    check_finite(context, "text_encoder", "the prompt")
+    return Text(context, mask.astype(np.bool_))
 
 
 def _load(path: Path, sha256: str | None) -> tokenizers.Tokenizer:

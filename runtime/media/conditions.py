@@ -1,6 +1,6 @@
 """A request's images and videos as pixels of a pass's size, and all checks of them before any work.
 
-A condition is a file or an array; the arithmetic on its latents is in `sampling/conditioning_items`.
+A condition is a file or an array; the arithmetic on its latents is in `sampling.conditioning`.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ from ltxrt.runtime.media.preprocess import Fit, Preparation, preparation_named
 from ltxrt.runtime.media.read import Condition
 from ltxrt.runtime.media.resize import resize
 from ltxrt.runtime.request.request import Request, Settings
-from ltxrt.runtime.sampling import conditioning_items
-from ltxrt.runtime.sampling.conditioning_items import Item
+from ltxrt.runtime.sampling import conditioning
+from ltxrt.runtime.sampling.conditioning import Item
 from ltxrt.runtime.sampling.latents import VideoShape
 
 Array = NDArray[np.float32]
 
 
-def check(settings: Settings, vae: VaeFacts) -> None:
-    """Raise InputError for conditions that do not fit, unreadable files, a source video without effect."""
+def items(settings: Settings, vae: VaeFacts) -> tuple[Item, ...]:
+    """Where the request's conditions go in the video, in their order.
+
+    Raises InputError for conditions that do not fit, unreadable files, a source video without effect.
+    """
     preparation(settings)
-    items = [_expected(condition, settings, vae) for condition in settings.conditions]
-    conditioning_items.check(items, settings.video.num_frames, vae)
+    found = tuple(_expected(condition, settings, vae) for condition in settings.conditions)
+    conditioning.check(found, settings.video.num_frames, vae.temporal_compression)
     video = settings.request.input_video
     cut = settings.request.denoise_strength is not None or settings.preset.passes[0].skip_initial > 0
     if video is None and cut:
@@ -44,6 +47,7 @@ def check(settings: Settings, vae: VaeFacts) -> None:
                 f"{setting('timesteps')} from below 1"
             )
         _check_whole(_whole(video), settings, vae)
+    return found
 
 
 def files(request: Request) -> list[Path]:

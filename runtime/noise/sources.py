@@ -10,7 +10,7 @@ from ltxrt.runtime.request.request import Request, Settings
 
 
 @dataclass(frozen=True)
-class Draws:
+class NoiseSources:
     """Where random numbers come from: for the start of a pass, for given images, and for everything else."""
 
     start: Noise
@@ -18,12 +18,12 @@ class Draws:
     later: Generator
 
 
-def draws(settings: Settings) -> Draws:
+def noise_sources(settings: Settings) -> NoiseSources:
     """The request's seed, at its beginning."""
     first = _generator(settings.request)
     later = first if settings.reference.one_generator else _generator(settings.request)
     dtype = settings.request.noise_dtype
-    return Draws(lambda shape: first.randn(shape, dtype), first.randn, later)
+    return NoiseSources(lambda shape: first.randn(shape, dtype), first.randn, later)
 
 
 def _generator(request: Request) -> Generator:

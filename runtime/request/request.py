@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from ltxrt.engines.errors import InputError, setting, within
 from ltxrt.engines.families.ltxv.facts import Pass, Preset, SchedulerFacts, VaeFacts
 from ltxrt.engines.parsing.text import quoted
+from ltxrt.runtime.ltxv import guidance
 from ltxrt.runtime.media.read import Condition
 from ltxrt.runtime.noise.cuda import GPUS
 from ltxrt.runtime.request.compat import BEHAVIOURS, Behaviour
 from ltxrt.runtime.request.fields import OF_A_PASS, VAE_MEMORY, Scope, check
 from ltxrt.runtime.request.kinds import NUMBERS, is_number
-from ltxrt.runtime.sampling import guidance_plan
 from ltxrt.runtime.sampling.latents import VideoShape
 
 PASS_GROUPS = ("", "second_pass")  # where a request has the settings of each pass
@@ -224,13 +224,13 @@ def overridden(one: Pass, values: Mapping[str, Any]) -> Pass:
         given.update(skip_initial=0, skip_final=0)
     changed = dataclasses.replace(one, **given)
     changed = replace(changed, steps=len(changed.timesteps) if changed.timesteps else changed.steps)
-    guidance_plan.check(guidance_lists(changed))
+    guidance.check(guidance_lists(changed))
     return changed
 
 
-def guidance_lists(one: Pass) -> guidance_plan.GuidanceLists:
+def guidance_lists(one: Pass) -> guidance.GuidanceLists:
     """The guidance part of a pass."""
-    return guidance_plan.GuidanceLists(
+    return guidance.GuidanceLists(
         one.guidance_scale,
         one.stg_scale,
         one.rescaling_scale,

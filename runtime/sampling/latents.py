@@ -1,19 +1,29 @@
 """Shapes of a video in pixels and in latents, tokens, and the latents' statistics.
 
-Every conversion takes its compressions from the bundle's VAE facts; no factor is written here.
+Every conversion takes its compressions from the autoencoder's facts; no factor is written here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines.errors import InputError
-from ltxrt.engines.families.ltxv.facts import VaeFacts
 from ltxrt.engines.parsing.sizes import check_size
+
+
+class Compression(Protocol):
+    """How many pixel frames, and pixels a side, one latent cell stands for."""
+
+    @property
+    def temporal_compression(self) -> int: ...
+
+    @property
+    def spatial_compression(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,7 @@ class LatentShape:
         """The shape (1, C, f, h, w) of this video's latents."""
         return 1, channels, self.frames, self.height, self.width
 
-    def video(self, vae: VaeFacts) -> VideoShape:
+    def video(self, vae: Compression) -> VideoShape:
         """The pixels this decodes to; the first latent frame is a single pixel frame."""
         time, space = vae.temporal_compression, vae.spatial_compression
         return VideoShape((self.frames - 1) * time + 1, self.height * space, self.width * space)
@@ -47,13 +57,13 @@ class VideoShape:
     height: int
     width: int
 
-    def latent(self, vae: VaeFacts) -> LatentShape:
+    def latent(self, vae: Compression) -> LatentShape:
         """The latent cells that hold this video; raises InputError where it is not a whole number of them."""
         self.check(vae)
         time, space = vae.temporal_compression, vae.spatial_compression
         return LatentShape((self.num_frames - 1) // time + 1, self.height // space, self.width // space)
 
-    def check(self, vae: VaeFacts) -> None:
+    def check(self, vae: Compression) -> None:
         """Refuse a size that the autoencoder cannot hold, naming the nearest that it can."""
         check_size("num_frames", self.num_frames, vae.temporal_compression, 1)
         check_size("height", self.height, vae.spatial_compression, 0)

@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines.errors import InputError, setting
-from ltxrt.engines.families.ltxv.facts import VaeFacts
-from ltxrt.runtime.sampling.latents import LatentShape
+from ltxrt.runtime.sampling.latents import Compression, LatentShape
 
 
 def coordinates(
-    shape: LatentShape, frame_rate: float, causal: bool, vae: VaeFacts, start_frame: int = 0
+    shape: LatentShape, frame_rate: float, causal: bool, vae: Compression, start_frame: int = 0
 ) -> NDArray[np.float32]:
     """Top-left corner of each latent cell, (3, N): seconds, pixels down, pixels right.
 

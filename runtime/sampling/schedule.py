@@ -10,18 +10,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines.errors import BundleError, InputError, setting
-from ltxrt.engines.families.ltxv.facts import SchedulerFacts
 from ltxrt.engines.parsing.text import LIMIT, clipped, quoted
 
 # The shift grows linearly with the number of tokens and passes through these two points; it is not clamped.
 SHIFT_TOKENS = (1024, 4096)
 SHIFT_VALUES = (0.95, 2.05)
 SAME_SIGMA = 1e-6  # sigmas closer than this are one sigma
+
+
+class SchedulerFacts(Protocol):
+    """A checkpoint's own schedule.
+
+    `shift` is "sd3" or None; a shifted schedule is stretched to end at `terminal`, where that is not None;
+    `allowed_steps` are the only sigmas that the checkpoint was trained on, None for any.
+    """
+
+    @property
+    def sampler(self) -> str: ...
+
+    @property
+    def shift(self) -> str | None: ...
+
+    @property
+    def terminal(self) -> float | None: ...
+
+    @property
+    def allowed_steps(self) -> tuple[float, ...] | None: ...
 
 
 def sigmas(facts: SchedulerFacts, steps: int, tokens: int) -> NDArray[np.float32]:

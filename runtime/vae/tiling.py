@@ -34,14 +34,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise, product
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines.errors import InputError, setting
-from ltxrt.engines.families.ltxv.facts import VaeFacts
 from ltxrt.engines.parsing.text import quoted
-from ltxrt.runtime.sampling.latents import LatentShape, VideoShape
+from ltxrt.runtime.sampling.latents import Compression, LatentShape, VideoShape
 
 Array = NDArray[np.float32]
 Decode = Callable[[Array, slice, slice], Array]
@@ -49,8 +49,8 @@ Encode = Callable[[Array], Array]
 
 OVERLAP_FRAMES = 3  # 17 pixel frames: 8 blended, 4 of halo on each side
 OVERLAP_SPACE = 4  # 128 pixels: 32 blended, 48 of halo on each side
-LEAST_FRAMES = 2 * OVERLAP_FRAMES  # below this more than half of the work is done twice
-LEAST_SPACE = 2 * OVERLAP_SPACE
+MIN_TILE_FRAMES = 2 * OVERLAP_FRAMES  # below this more than half of the work is done twice
+MIN_TILE_SIDE = 2 * OVERLAP_SPACE
 WORKSPACE = (
     1.3  # what ONNX Runtime's CPU takes of the activations computed; tests/export/graph/test_memory.py
 )
@@ -167,7 +167,7 @@ def _passed(at: NDArray[np.float64], seam: tuple[float, float]) -> NDArray[np.fl
     return np.clip((at - begin) / (end - begin), 0, 1)
 
 
-def decode(call: Decode, latents: Array, tiles: Tile, vae: VaeFacts) -> Iterator[Array]:
+def decode(call: Decode, latents: Array, tiles: Tile, vae: Compression) -> Iterator[Array]:
     """Pixels of normalised latents (1, C, f, h, w), as runs (3, n, H, W) of finished frames in order.
 
     `call(latents (1, C, f', h', w'), rows, columns)` decodes one tile to pixels (1, 3, F', H', W');
@@ -200,7 +200,7 @@ def _runs(
     latents: Array,
     spans: tuple[list[Span], list[Span], list[Span]],
     video: VideoShape,
-    vae: VaeFacts,
+    vae: Compression,
 ) -> Iterator[Array]:
     """One run per span of frames; the frames that the next span shares stay behind."""
     frames, rows, columns = spans
@@ -220,7 +220,7 @@ def _runs(
         del run  # while the next tile is decoded only the tail is held here
 
 
-def _weighted(pixels: Array, spans: tuple[Span, Span, Span], vae: VaeFacts) -> Array:
+def _weighted(pixels: Array, spans: tuple[Span, Span, Span], vae: Compression) -> Array:
     """A tile's pixels (3, F', H', W') without halo, times the weights of all three axes."""
     time, row, column = spans
     kept = pixels[
@@ -234,7 +234,7 @@ def _weighted(pixels: Array, spans: tuple[Span, Span, Span], vae: VaeFacts) -> A
     return weighted
 
 
-def encode(call: Encode, pixels: Array, tiles: Tile, vae: VaeFacts) -> Array:
+def encode(call: Encode, pixels: Array, tiles: Tile, vae: Compression) -> Array:
     """Latents (1, C, f, h, w) of pixels (1, 3, F, H, W) in −1..1.
 
     `call(pixels (1, 3, F', H', W'))` encodes one tile, itself a video of valid size. The module says what
@@ -245,16 +245,18 @@ def encode(call: Encode, pixels: Array, tiles: Tile, vae: VaeFacts) -> Array:
         raise InputError(f"pixels {pixels.shape}: encoding in tiles takes one video, (1, 3, F, H, W)")
     shape = VideoShape(*pixels.shape[2:]).latent(vae)
     time, *space = _axes(shape, tiles, vae, to_latents=True)
-    latents = np.zeros((1, vae.latent_channels, shape.frames, shape.height, shape.width), np.float32)
+    latents = np.zeros(shape.grid(0), np.float32)  # how many channels there are, the first tile shows
     for frames, row, column in product(time.past_only(), space[0].blended(), space[1].blended()):
         tile = call(np.ascontiguousarray(pixels[(..., *_pixel_slices((frames, row, column), vae))]))
+        if latents.shape[1] == 0:
+            latents = np.zeros(shape.grid(tile.shape[1]), np.float32)
         kept = tile[:, :, frames.of_tile(1), row.of_tile(1), column.of_tile(1)]
         weights = frames.weights[:, None, None] * (row.weights[:, None] * column.weights)
         latents[:, :, frames.outputs, row.outputs, column.outputs] += kept * weights
     return latents
 
 
-def _pixel_slices(spans: tuple[Span, Span, Span], vae: VaeFacts) -> tuple[slice, slice, slice]:
+def _pixel_slices(spans: tuple[Span, Span, Span], vae: Compression) -> tuple[slice, slice, slice]:
     """The frames, rows and columns that these cells are made of when the tile is a clip of its own."""
     frames, row, column = (span.cells for span in spans)
     time, space = vae.temporal_compression, vae.spatial_compression
@@ -266,7 +268,7 @@ def _pixel_slices(spans: tuple[Span, Span, Span], vae: VaeFacts) -> tuple[slice,
 
 
 def _axes(
-    shape: LatentShape, tiles: Tile, vae: VaeFacts, to_latents: bool = False
+    shape: LatentShape, tiles: Tile, vae: Compression, to_latents: bool = False
 ) -> tuple[Axis, Axis, Axis]:
     """Frames, rows and columns, counting outputs in pixels or in latents."""
     time, space = (1, 1) if to_latents else (vae.temporal_compression, vae.spatial_compression)
@@ -279,6 +281,29 @@ def _axes(
     )
 
 
+class Memory(Protocol):
+    """What a graph takes for a video of n latent cells: `fixed_bytes` + `bytes_per_cell` · n of activations,
+    and `elements_per_cell` · n elements in its largest tensor."""
+
+    @property
+    def fixed_bytes(self) -> int: ...
+
+    @property
+    def bytes_per_cell(self) -> int: ...
+
+    @property
+    def elements_per_cell(self) -> int: ...
+
+
+def fitting(shape: LatentShape, budget: int, memory: Memory | None) -> Tile:
+    """The largest tile for which a graph that takes `memory` stays within `budget` bytes; whole where nothing
+    is known of the graph. Raises InputError as `choose`."""
+    if memory is None:
+        return Tile.whole(shape)
+    fixed, per_cell = round(memory.fixed_bytes * WORKSPACE), memory.bytes_per_cell * WORKSPACE
+    return choose(shape, budget, fixed, per_cell, memory.elements_per_cell)
+
+
 def choose(
     shape: LatentShape, budget: int, fixed: int, per_cell: float, elements_per_cell: float | None = None
 ) -> Tile:
@@ -289,7 +314,7 @@ def choose(
     smallest sensible tile does not fit.
     """
     least = Tile(
-        min(shape.frames, LEAST_FRAMES), min(shape.height, LEAST_SPACE), min(shape.width, LEAST_SPACE)
+        min(shape.frames, MIN_TILE_FRAMES), min(shape.height, MIN_TILE_SIDE), min(shape.width, MIN_TILE_SIDE)
     )
     cells = math.floor((budget - fixed) / per_cell)
     if cells < least.cells:

@@ -66,7 +66,7 @@ def folder(request):
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_ids_are_those_of_the_references(folder, tmp_path, prompt):
     write_tokenizer_json(folder, tmp_path / "tokenizer.json", EMBEDDED)
-    ours = Tokenizer(tmp_path / "tokenizer.json", 40).encode(prompt, required=False)
+    ours = Tokenizer(tmp_path / "tokenizer.json").encode(prompt, 40, required=False)
     theirs = AutoTokenizer.from_pretrained(folder, tokenizer_type="t5")(
         prompt.strip(), padding="max_length", max_length=40, truncation=True, return_tensors="np"
     )

@@ -14,7 +14,7 @@ from ltxrt.runtime.ltxv.pipeline import Pipeline
 from ltxrt.runtime.media import conditions
 from ltxrt.runtime.media.read import Condition
 from ltxrt.runtime.request.request import Request
-from ltxrt.runtime.sampling import guidance_plan
+from ltxrt.runtime.sampling.guidance import perturbation_mask
 
 EIGHT = (1.0, 0.9937, 0.9875, 0.9812, 0.975, 0.9094, 0.725, 0.4219)
 SMALL = {"height": 64, "width": 96, "num_frames": 9}
@@ -77,18 +77,18 @@ def test_sigmas_reach_the_time_embedding_whole(tiny_bundle, calls):
 @pytest.mark.parametrize("name", ["0.9.7-distilled", "0.9.8-2b-distilled", "0.9.8-13b-distilled"])
 def test_distilled_sigmas_are_not_stretched_to_a_terminal_value(name, released):
     pipeline = released(name)
-    settings = pipeline.settings(Request("fog", preset="single-pass", timesteps=EIGHT))
-    np.testing.assert_array_equal(pipeline.sigmas(settings, 0), np.float32(EIGHT))
-    settings = pipeline.settings(Request("fog", preset="single-pass"))
-    np.testing.assert_allclose(pipeline.sigmas(settings, 0), EIGHT, atol=5.1e-5)
+    (one,) = pipeline.plan(Request("fog", preset="single-pass", timesteps=EIGHT)).passes
+    np.testing.assert_array_equal(one.schedule, np.float32(EIGHT))
+    (one,) = pipeline.plan(Request("fog", preset="single-pass")).passes
+    np.testing.assert_allclose(one.sigmas, EIGHT, atol=5.1e-5)
 
 
 def test_the_shift_of_the_first_versions_is_applied(released):
     """Golden: 6144 tokens, 8 steps."""
     pipeline = released("0.9.0")
-    settings = pipeline.settings(Request("fog", steps=8, height=512, width=768, num_frames=121))
+    (one,) = pipeline.plan(Request("fog", steps=8, height=512, width=768, num_frames=121)).passes
     golden = [1, 0.97391, 0.93983, 0.89342, 0.82651, 0.72165, 0.53381, 0.1]
-    np.testing.assert_allclose(pipeline.sigmas(settings, 0), golden, atol=6e-6)
+    np.testing.assert_allclose(one.sigmas, golden, atol=6e-6)
 
 
 def test_spatiotemporal_guidance_perturbs_attention_values_and_nothing_else(tiny_bundle, calls):
@@ -102,11 +102,11 @@ def test_spatiotemporal_guidance_perturbs_attention_values_and_nothing_else(tiny
 @pytest.mark.parametrize("name", ["0.9.7-dev", "0.9.8-13b-dev"])
 def test_guidance_of_the_13b_dev_models_peaks_where_its_lists_say(name, released):
     pipeline = released(name)
-    settings = pipeline.settings(Request("fog", preset="single-pass", skip_final=3))
-    plan = pipeline.plan(settings, 0)
-    assert [step.cfg for step in plan] == [1] * 3 + [6] * 2 + [8] * 5 + [6] * 4 + [1] * 13
-    assert [step.stg for step in plan] == [0] * 3 + [4] * 11 + [2] * 5 + [1] * 8
-    assert [len(guidance_plan.parts(step)) for step in plan] == [1] * 3 + [3] * 11 + [2] * 13
+    (one,) = pipeline.plan(Request("fog", preset="single-pass", skip_final=3)).passes
+    video = [step.streams["video"] for step in one.guidance]
+    assert [step.cfg for step in video] == [1] * 3 + [6] * 2 + [8] * 5 + [6] * 4 + [1] * 13
+    assert [step.stg for step in video] == [0] * 3 + [4] * 11 + [2] * 5 + [1] * 8
+    assert [len(step.branches) for step in one.guidance] == [1] * 3 + [3] * 11 + [2] * 13
 
 
 @pytest.mark.parametrize(("version", "timestep"), [("0.9.0", None), ("0.9.1", 0.05), ("0.9.5", 0.05)])
@@ -120,13 +120,11 @@ def test_the_decoder_is_told_its_timestep(version, timestep, tiny_bundle, calls)
 @pytest.mark.parametrize("number", [0, 1])
 def test_block_42_of_the_distilled_models_is_listed_and_not_skipped(name, number, released):
     pipeline = released(name)
-    settings = pipeline.settings(Request("fog"), components=())  # this bundle has no upsampler
-    one = settings.preset.passes[number]
-    assert one.skip_block_list == ((42,),)
-    for step in pipeline.plan(settings, number):
-        parts = guidance_plan.parts(step)
-        assert parts == ("positive",)
-        assert guidance_plan.perturbation_mask(pipeline.transformer.layers, parts, step, one.stg_mode).all()
+    plan = pipeline.plan(Request("fog"), components=())  # this bundle has no upsampler
+    assert plan.settings.preset.passes[number].skip_block_list == ((42,),)
+    for step in plan.passes[number].guidance:
+        assert step.branches == ("positive",)
+        assert perturbation_mask(step, plan.model.transformer.layers, 3).all()
 
 
 def test_images_are_cropped_by_one_rule(tiny_bundle, tmp_path):
@@ -137,11 +135,11 @@ def test_images_are_cropped_by_one_rule(tiny_bundle, tmp_path):
     pipeline = Pipeline(tiny_bundle("0.9.5"))
     path = tmp_path / "wide.png"
     request = Request("fog", image=path, conditions=(Condition(path, 8, 1.0),), **SMALL)
-    settings = pipeline.settings(request)
-    size = pipeline.size(settings, 0)
-    first, key = (conditions.read(c, settings, size, pipeline.vae) for c in settings.conditions)
+    plan = pipeline.plan(request)
+    settings, size, vae = plan.settings, plan.passes[0].size, plan.model.vae
+    first, key = (conditions.read(c, settings, size, vae) for c in settings.conditions)
     np.testing.assert_array_equal(first, key)
     double = dataclasses.replace(size, height=2 * size.height, width=2 * size.width)
-    larger = conditions.read(settings.conditions[0], settings, double, pipeline.vae)
+    larger = conditions.read(settings.conditions[0], settings, double, vae)
     rows = larger.reshape(3, 1, 64, 2, 96, 2).mean(axis=(3, 5))
     assert np.abs(rows - first).mean() < 0.05

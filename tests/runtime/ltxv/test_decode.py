@@ -91,7 +91,7 @@ def test_a_tile_has_its_part_of_the_noise_maps():
     assert {n: a.shape for n, a in inputs.items()} == {
         "timestep": (1,), "noise_2x": (3, 6, 8), "noise_8x": (2, 24, 32),
     }  # fmt: skip
-    part = decode.of_tile(inputs, VAE, slice(1, 3), slice(0, 2))
+    part = decode.tile_inputs(inputs, VAE, slice(1, 3), slice(0, 2))
     np.testing.assert_array_equal(part["noise_2x"], inputs["noise_2x"][:, 2:6, 0:4])
     np.testing.assert_array_equal(part["noise_8x"], inputs["noise_8x"][:, 8:24, 0:16])
     assert part["timestep"] is inputs["timestep"]

@@ -16,7 +16,7 @@ from ltxrt.runtime.engine_pool import EnginePool
 from ltxrt.runtime.ltxv.pipeline import Pipeline
 from ltxrt.runtime.noise.cpu import TorchCpuGenerator
 from ltxrt.runtime.noise.cuda import TorchCudaGenerator
-from ltxrt.runtime.noise.sources import draws
+from ltxrt.runtime.noise.sources import noise_sources
 from ltxrt.runtime.request.request import Request
 
 PROMPT = "a lighthouse in fog"
@@ -64,17 +64,17 @@ def test_videos_leave_nothing_open(pipeline, tmp_path):
 
 def test_image_becomes_the_first_frame_s_latents(pipeline):
     image = np.linspace(-1, 1, 3 * 64 * 96, dtype=np.float32).reshape(3, 64, 96)
-    settings = pipeline.settings(Request(PROMPT, image=image, **SMALL))
     noise = np.random.default_rng(0).standard_normal((1, 16, 2, 2, 3), dtype=np.float32)
+    plan = pipeline.plan(Request(PROMPT, image=image, noise=noise, **SMALL))
     events = []
-    conditioned = pipeline.condition(settings, 0, noise, draws(settings), events.append)
+    stream = pipeline.start(plan, 0, None, noise_sources(plan.settings), events.append)
     with load_engine(pipeline.bundle, "vae_encoder") as encoder:
         encoded = encoder(pixels=image[None, :, None])["latents"]
-    tokens = conditioned.tokens[0].T.reshape(16, 2, 2, 3)
+    tokens = stream.tokens[0].T.reshape(16, 2, 2, 3)
     np.testing.assert_array_equal(tokens[:, 0], encoded[0, :, 0])
     np.testing.assert_array_equal(tokens[:, 1], noise[0, :, 1])
-    np.testing.assert_array_equal(conditioned.mask[0], [1] * 6 + [0] * 6)
-    assert (conditioned.extra, [e.stage for e in events]) == (0, ["image encoder"])
+    np.testing.assert_array_equal(stream.strengths.tokens[0], [1] * 6 + [0] * 6)
+    assert (stream.own.start, [e.stage for e in events]) == (0, ["image encoder"])
 
 
 @pytest.mark.parametrize("image", [np.zeros((3, 64, 64), np.float32), np.zeros((3, 64, 96), np.uint8)])

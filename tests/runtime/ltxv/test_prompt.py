@@ -1,6 +1,7 @@
 import base64
 import hashlib
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def expect(reference, prompt, max_tokens=MAX_TOKENS):
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_ids_and_mask_are_those_of_transformers(file, reference, prompt):
-    tokens = Tokenizer(file, MAX_TOKENS).encode(prompt, required=False)
+    tokens = Tokenizer(file).encode(prompt, MAX_TOKENS, required=False)
     for ours, theirs in zip((tokens.input_ids, tokens.attention_mask), expect(reference, prompt)):
         assert ours.shape == (1, MAX_TOKENS) and ours.dtype == np.int64
         np.testing.assert_array_equal(ours, theirs)
@@ -70,7 +71,7 @@ def test_ids_and_mask_are_those_of_transformers(file, reference, prompt):
 @pytest.mark.parametrize("words", range(MAX_TOKENS - 3, MAX_TOKENS + 4))
 def test_truncation_keeps_the_end_token_and_is_reported(file, reference, words):
     prompt = " ".join(["waves"] * words)
-    tokens = Tokenizer(file, MAX_TOKENS).encode(prompt)
+    tokens = Tokenizer(file).encode(prompt, MAX_TOKENS)
     np.testing.assert_array_equal(tokens.input_ids, expect(reference, prompt)[0])
     np.testing.assert_array_equal(tokens.attention_mask, expect(reference, prompt)[1])
     assert tokens.truncated == max(0, words + 1 - MAX_TOKENS)
@@ -78,29 +79,29 @@ def test_truncation_keeps_the_end_token_and_is_reported(file, reference, words):
 
 
 def test_surrounding_whitespace_does_not_matter_and_case_does(file):
-    encode = Tokenizer(file, MAX_TOKENS).encode
+    encode = partial(Tokenizer(file).encode, max_tokens=MAX_TOKENS)
     np.testing.assert_array_equal(encode(" waves\n").input_ids, encode("waves").input_ids)
     assert (encode("Waves").input_ids != encode("waves").input_ids).any()
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n\t"])
 def test_an_empty_prompt_is_refused_but_an_empty_negative_prompt_is_not(file, prompt):
-    tokenizer = Tokenizer(file, MAX_TOKENS)
+    tokenizer = Tokenizer(file)
     with pytest.raises(InputError, match="the prompt is empty; describe the video"):
-        tokenizer.encode(prompt)
-    tokens = tokenizer.encode(prompt, required=False)
+        tokenizer.encode(prompt, MAX_TOKENS)
+    tokens = tokenizer.encode(prompt, MAX_TOKENS, required=False)
     assert tokens.input_ids.tolist() == [[1] + [0] * (MAX_TOKENS - 1)]
     assert tokens.attention_mask.sum() == 1 and tokens.truncated == 0
 
 
 def test_too_few_tokens(file):
     with pytest.raises(InputError, match="max_tokens 1: must be at least 2"):
-        Tokenizer(file, 1)
+        Tokenizer(file).encode("waves", 1)
 
 
 def test_a_missing_file(tmp_path):
     with pytest.raises(BundleError, match="no such tokenizer file"):
-        Tokenizer(tmp_path / "tokenizer.json", MAX_TOKENS)
+        Tokenizer(tmp_path / "tokenizer.json")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", json.dumps({"a": 1}).encode(), b"\xff\xfe\x00"])
@@ -108,28 +109,28 @@ def test_a_file_that_is_no_tokenizer(tmp_path, content):
     path = tmp_path / "tokenizer.json"
     path.write_bytes(content)
     with pytest.raises(BundleError, match=r"not a readable tokenizer\.json"):
-        Tokenizer(path, MAX_TOKENS)
+        Tokenizer(path)
 
 
 def test_a_tokenizer_of_another_model(tmp_path):
     with pytest.raises(BundleError, match="not a T5 tokenizer"):
-        Tokenizer(build(tmp_path / "tokenizer.json", eos="[SEP]"), MAX_TOKENS)
+        Tokenizer(build(tmp_path / "tokenizer.json", eos="[SEP]"))
 
 
 def test_a_file_that_is_too_large(monkeypatch, file):
     monkeypatch.setattr(tokenizer_file, "MAX_BYTES", 100)
     with pytest.raises(BundleError, match="larger than"):
-        Tokenizer(file, MAX_TOKENS)
+        Tokenizer(file)
 
 
 def test_another_file_than_the_recorded_one_is_not_parsed(file, tmp_path):
     content = file.read_bytes()
-    Tokenizer(file, MAX_TOKENS, hashlib.sha256(content).hexdigest())
+    Tokenizer(file, hashlib.sha256(content).hexdigest())
     changed = tmp_path / "tokenizer.json"
     changed.write_bytes(content.replace(b"rocky", b"rockx"))
-    Tokenizer(changed, MAX_TOKENS)
+    Tokenizer(changed)
     with pytest.raises(BundleError, match="it is not what the bundle records"):
-        Tokenizer(changed, MAX_TOKENS, hashlib.sha256(content).hexdigest())
+        Tokenizer(changed, hashlib.sha256(content).hexdigest())
 
 
 def replace(pattern, content=" "):
@@ -178,7 +179,7 @@ def test_what_no_t5_tokenizer_holds_is_refused_before_the_library_sees_it(
     path.write_text(json.dumps({**json.loads(file.read_text()), part: value}))
     monkeypatch.setattr(tokenizers.Tokenizer, "from_str", None, raising=False)
     with pytest.raises(BundleError, match=message):
-        Tokenizer(path, MAX_TOKENS)
+        Tokenizer(path)
 
 
 def test_a_damaged_character_map_is_an_error_and_no_panic(file, tmp_path):
@@ -190,7 +191,7 @@ def test_a_damaged_character_map_is_an_error_and_no_panic(file, tmp_path):
         data["normalizer"] = charsmap(len(trie).to_bytes(4, "little") + trie + texts)
         path.write_text(json.dumps(data))
         try:
-            Tokenizer(path, MAX_TOKENS).encode("waves break " + "".join(map(chr, range(32, 400))))
+            Tokenizer(path).encode("waves break " + "".join(map(chr, range(32, 400))), 64)
         except BundleError as error:
             assert len(str(error)) < 500
 
@@ -203,10 +204,10 @@ def test_a_panic_is_an_error(file, monkeypatch):
         def encode(self, *_, **__):
             raise Panic("index out of bounds")
 
-    tokenizer = Tokenizer(file, MAX_TOKENS)
+    tokenizer = Tokenizer(file)
     monkeypatch.setattr(tokenizer, "_tokenizer", Panics())
     with pytest.raises(BundleError, match=r"tokenizer failed on the prompt .index out of bounds"):
-        tokenizer.encode("waves")
+        tokenizer.encode("waves", MAX_TOKENS)
     monkeypatch.setattr(Panics, "encode", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        tokenizer.encode("waves")
+        tokenizer.encode("waves", MAX_TOKENS)

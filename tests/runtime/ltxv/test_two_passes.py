@@ -95,10 +95,10 @@ def test_every_preset_of_two_passes_makes_a_video(name, two_pass_bundle):
     )
     events = []
     request = Request(PROMPT, height=160, width=160, num_frames=9)
-    video = pipeline.generate(request, events.append)
-    assert video.frames.shape == (9, 160, 160, 3) and video.frames.std() > 5
-    settings = video.settings
-    assert [pipeline.size(settings, n).height for n in (0, 1)] == [96, 192]
+    stream = pipeline.stream(request, events.append)
+    frames = np.concatenate(list(stream.frames))
+    assert frames.shape == (9, 160, 160, 3) and frames.std() > 5
+    assert [one.size.height for one in stream.plan.passes] == [96, 192]
     stages = [event.stage for event in events if event.step is None]
     assert stages == ["text encoder", "transformer", "latent upsampler", "transformer", "image decoder"]
     assert sum(event.step is not None for event in events) == (27 + 13 if name.endswith("-dev") else 7 + 3)

@@ -104,11 +104,11 @@ def test_starts_that_cannot_be(pipeline, files, values, message):
 
 def test_what_fits_is_accepted(pipeline, files):
     conditions = (Condition(files / "long.mp4"), Condition(files / "i.png", 19, 0.4))
-    settings = pipeline.settings(Request("fog", conditions=conditions, **SMALL))
-    size = pipeline.size(settings, 0)
-    shapes = [given.read(c, settings, size, pipeline.vae).shape for c in settings.conditions]
+    plan = pipeline.plan(Request("fog", conditions=conditions, **SMALL))
+    settings, size, vae = plan.settings, plan.passes[0].size, plan.model.vae
+    shapes = [given.read(c, settings, size, vae).shape for c in settings.conditions]
     assert shapes == [(3, 25, 64, 96), (3, 1, 64, 96)]
     video = Request("fog", input_video=files / "long.mp4", denoise_strength=0.7, **SMALL)
-    settings = pipeline.settings(video)
-    assert given.read_whole(settings, size, pipeline.vae).shape == (3, 25, 64, 96)
-    assert len(pipeline.sigmas(settings, 0)) == 2
+    plan = pipeline.plan(video)
+    assert given.read_whole(plan.settings, size, vae).shape == (3, 25, 64, 96)
+    assert len(plan.passes[0].sigmas) == 2

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ltxrt.engines.errors import InputError
+from ltxrt.runtime.ltxv.guidance import GuidanceLists, plan
 from ltxrt.runtime.request.plain_yaml import SIZE_LIMIT
 from ltxrt.runtime.request.yaml_file import read
-from ltxrt.runtime.sampling.guidance_plan import GuidanceLists, plan
 from ltxrt.runtime.sampling.schedule import linear_quadratic, skip
 
 # What the eleven official files have in common; the rest is put together below from a table of their fields.
@@ -161,7 +161,8 @@ def test_official_files_as_they_are(settings, name):
 def test_the_lists_read_are_those_that_guidance_takes(settings):
     first = dict(settings(DEV).passes[0])
     sigmas = skip(linear_quadratic(first.pop("steps")).astype(np.float32), 0, first.pop("skip_final"))
-    assert [step.cfg for step in plan(GuidanceLists(**first), sigmas)][:6] == [1, 1, 1, 6, 6, 8]
+    steps = plan(GuidanceLists(**first), sigmas, 48)
+    assert [step.streams["video"].cfg for step in steps][:6] == [1, 1, 1, 6, 6, 8]
 
 
 # Key, what the file says, what is read.

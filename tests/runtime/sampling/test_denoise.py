@@ -5,6 +5,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 from ltxrt.engines.families.ltxv.facts import SchedulerFacts
 from ltxrt.runtime.noise.cpu import TorchCpuGenerator
+from ltxrt.runtime.sampling.conditioning import Strengths, TokenStream
 from ltxrt.runtime.sampling.denoise import Sampling, denoise
 from ltxrt.runtime.sampling.schedule import sigmas
 
@@ -20,9 +21,19 @@ def model(latents, per_token):
     return torch.tanh(latents @ torch.from_numpy(WEIGHT)) * (0.5 + per_token[..., None])
 
 
-def velocity(latents, timesteps, timestep_index, index):
-    per_token = np.take_along_axis(timesteps, timestep_index, axis=1)
-    return model(torch.from_numpy(latents), torch.from_numpy(per_token)).numpy()
+def stream(latents, mask=None):
+    strengths = Strengths.of(np.zeros(latents.shape[:2], np.float32) if mask is None else mask)
+    return TokenStream(latents, np.zeros((3, latents.shape[1]), np.float32), strengths, slice(None))
+
+
+def velocity(mask=None):
+    index = stream(start(), mask).strengths.index
+
+    def call(latents, timesteps, _step):
+        per_token = timesteps["video"][0][index]
+        return {"video": model(torch.from_numpy(latents["video"]), torch.from_numpy(per_token)).numpy()}
+
+    return call
 
 
 def official(latents, schedule, mask, scale, stochastic, randn):
@@ -60,50 +71,49 @@ def test_the_loop_is_the_official_one(stochastic, mask, scale):
         start(), QUADRATIC, mask, scale, stochastic, lambda s: torch.randn(s, generator=reference)
     )
     noise = TorchCpuGenerator(1).randn
-    steps = list(
-        denoise(velocity, start(), QUADRATIC, noise, Sampling(mask, scale, noise if stochastic else None))
-    )
-    np.testing.assert_allclose(steps[-1].latents, expected, rtol=0, atol=1e-5)
-    assert steps[-1].latents.dtype == np.float32
+    sampling = Sampling(scale, noise if stochastic else None)
+    *_, last = denoise(velocity(mask), {"video": stream(start(), mask)}, QUADRATIC, noise, sampling)
+    np.testing.assert_allclose(last.latents["video"], expected, rtol=0, atol=1e-5)
+    assert last.latents["video"].dtype == np.float32
 
 
 def test_plain_steps_are_those_of_diffusers_scheduler():
     scheduler = FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(sigmas=QUADRATIC)
     x = torch.from_numpy(start())
-    steps = denoise(velocity, start(), QUADRATIC, TorchCpuGenerator(1).randn)
+    steps = denoise(velocity(), {"video": stream(start())}, QUADRATIC, TorchCpuGenerator(1).randn)
     for timestep, step in zip(scheduler.timesteps, steps, strict=True):
         v = model(x, (timestep / 1000).expand(SHAPE[:2]))
         x = scheduler.step(v, timestep, x, return_dict=False)[0]
-        np.testing.assert_allclose(step.latents, x.numpy(), rtol=0, atol=2e-6)
+        np.testing.assert_allclose(step.latents["video"], x.numpy(), rtol=0, atol=2e-6)
 
 
 def test_a_constant_velocity_is_integrated_over_the_whole_schedule():
     def one(latents, *_):
-        return np.ones_like(latents)
+        return {name: np.ones_like(array) for name, array in latents.items()}
 
     for schedule in (QUADRATIC, QUADRATIC[3:]):
-        *_, last = denoise(one, start(), schedule, TorchCpuGenerator(1).randn)
-        np.testing.assert_allclose(last.latents, start() - schedule[0], atol=1e-6)
+        *_, last = denoise(one, {"video": stream(start())}, schedule, TorchCpuGenerator(1).randn)
+        np.testing.assert_allclose(last.latents["video"], start() - schedule[0], atol=1e-6)
 
 
 def test_the_true_velocity_of_a_clean_sample_leads_to_it():
     clean, noise = TorchCpuGenerator(3).randn(SHAPE), start()
     for stochastic in (False, True):
         sampling = Sampling(stochastic=TorchCpuGenerator(1).randn if stochastic else None)
-        toward = lambda x, t, i, n: (x - clean) / np.take_along_axis(t, i, 1)[..., None]  # noqa: E731
-        *_, last = denoise(toward, noise, QUADRATIC, TorchCpuGenerator(1).randn, sampling)
-        np.testing.assert_allclose(last.latents, clean, atol=1e-5)
+        toward = lambda x, t, n: {"video": (x["video"] - clean) / t["video"][..., None]}  # noqa: E731
+        *_, last = denoise(toward, {"video": stream(noise)}, QUADRATIC, TorchCpuGenerator(1).randn, sampling)
+        np.testing.assert_allclose(last.latents["video"], clean, atol=1e-5)
 
 
 def test_steps_say_where_they_are_and_are_computed_on_demand():
     calls = []
 
-    def spy(latents, timesteps, timestep_index, index):
-        calls.append((index, timesteps.copy(), timestep_index.copy()))
-        return np.zeros_like(latents)
+    def spy(latents, timesteps, index):
+        calls.append((index, timesteps["video"].copy()))
+        return {"video": np.zeros_like(latents["video"])}
 
-    steps = denoise(spy, start(), QUADRATIC, TorchCpuGenerator(1).randn, Sampling(MASK))
+    steps = denoise(spy, {"video": stream(start(), MASK)}, QUADRATIC, TorchCpuGenerator(1).randn)
     assert calls == []
     first = next(steps)
     assert (first.index, first.sigma, len(calls)) == (0, 1.0, 1)
@@ -112,14 +122,13 @@ def test_steps_say_where_they_are_and_are_computed_on_demand():
     assert [s.sigma for s in rest] == QUADRATIC[1:].tolist()
     assert [c[0] for c in calls] == list(range(STEPS))
     assert {c[1].shape for c in calls} == {(1, 3)}
-    for _, _, index in calls:
-        np.testing.assert_array_equal(index, calls[0][2])
 
 
 def test_given_tokens_never_move_without_image_noise_and_inputs_are_left_alone():
     latents = start()
-    for step in denoise(velocity, latents, QUADRATIC, TorchCpuGenerator(1).randn, Sampling(MASK)):
-        np.testing.assert_array_equal(step.latents[:, :10], latents[:, :10])
+    streams = {"video": stream(latents, MASK)}
+    for step in denoise(velocity(MASK), streams, QUADRATIC, TorchCpuGenerator(1).randn):
+        np.testing.assert_array_equal(step.latents["video"][:, :10], latents[:, :10])
     np.testing.assert_array_equal(latents, start())
 
 
@@ -127,4 +136,29 @@ def test_a_plain_run_draws_no_noise():
     def refuse(shape):
         raise AssertionError(f"drew {shape}")
 
-    assert len(list(denoise(velocity, start(), QUADRATIC, refuse))) == STEPS
+    assert len(list(denoise(velocity(), {"video": stream(start())}, QUADRATIC, refuse))) == STEPS
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.15])
+def test_streams_of_other_lengths_strengths_and_widths_are_denoised_side_by_side(scale):
+    """Each as it would be alone: a stream's mask, size and channels are its own."""
+    audio = TorchCpuGenerator(9).randn((1, 7, 3))
+    masks = {"video": MASK, "audio": np.array([[1, 0, 0, 0.5, 0, 0, 0]], np.float32)}
+    streams = {name: stream(x, masks[name]) for name, x in (("video", start()), ("audio", audio))}
+
+    def calm(shape):
+        return np.full(shape, 0.5, np.float32)
+
+    def decay(latents, timesteps, _step):
+        return {
+            name: x * timesteps[name][0][streams[name].strengths.index][..., None]
+            for name, x in latents.items()
+        }
+
+    together = list(denoise(decay, streams, QUADRATIC, calm, Sampling(scale)))
+    for name, one in streams.items():
+        alone = list(denoise(decay, {name: one}, QUADRATIC, calm, Sampling(scale)))
+        for both, single in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(both.latents[name], single.latents[name])
+    assert together[-1].latents["audio"].shape == (1, 7, 3)
+    assert (together[-1].latents["audio"] != audio).any()

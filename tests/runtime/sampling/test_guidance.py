@@ -1,9 +1,21 @@
+"""The formulas of guidance, and that other families' rules are data: four branches, two streams, x0."""
+
 import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.ltx.pipeline_ltx import rescale_noise_cfg
 
-from ltxrt.runtime.sampling.guidance import cfg_star, combine, diffusers_rescale, rescale, stg_delta
+from ltxrt.engines.errors import LtxrtError
+from ltxrt.runtime.sampling.guidance import (
+    BRANCHES,
+    StepGuidance,
+    StreamGuidance,
+    combine,
+    perturbation_mask,
+    predict,
+    projected,
+    rescale,
+)
 
 
 def velocities(count, batch=2):
@@ -12,74 +24,110 @@ def velocities(count, batch=2):
     return [rng.standard_normal((batch, 30, 8), dtype=np.float32) * scales + 0.1 for _ in range(count)]
 
 
-def reference(negative, positive, perturbed, g, s, r, star):
-    """The official pipeline's guidance, in torch."""
-    negative, positive, perturbed = map(torch.from_numpy, (negative, positive, perturbed))
-    batch = positive.shape[0]
-    if star:
-        flat_positive, flat_negative = positive.reshape(batch, -1), negative.reshape(batch, -1)
-        dot = (flat_positive * flat_negative).sum(1, keepdim=True)
-        alpha = dot / ((flat_negative**2).sum(1, keepdim=True) + 1e-8)
-        negative = alpha.view(batch, 1, 1) * negative
-    out = negative + g * (positive - negative)
-    out = out + s * (positive - perturbed)
-    if r != 1:
-        ratio = positive.reshape(batch, -1).std(1, keepdim=True) / out.reshape(batch, -1).std(1, keepdim=True)
-        out = out * (r * ratio + (1 - r)).view(batch, 1, 1)
-    return out.numpy()
+def test_guidance_that_is_off_is_the_positive_branch_whatever_else_ran():
+    negative, positive, perturbed, isolated = velocities(4)
+    outputs = dict(zip(BRANCHES, (negative, positive, perturbed, isolated)))
+    assert combine(StreamGuidance(), outputs) is positive
 
 
-@pytest.mark.parametrize(("g", "s", "r"), [(3.0, 1.0, 0.7), (8.0, 4.0, 0.5), (6.0, 4.0, 1.0)])
-@pytest.mark.parametrize("star", [True, False])
-def test_all_guidance_together_matches_the_official_formulas(g, s, r, star):
-    negative, positive, perturbed = velocities(3)
-    ours = combine(cfg_star(negative, positive) if star else negative, positive, g)
-    ours = ours + stg_delta(positive, perturbed, s)
-    ours = ours if r == 1 else rescale(ours, positive, r)
-    assert ours.dtype == np.float32
-    expected = reference(negative, positive, perturbed, g, s, r, star)
-    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=2e-5)
+def test_each_scale_moves_away_from_its_own_branch():
+    negative, positive, perturbed, isolated = velocities(4)
+    outputs = dict(zip(BRANCHES, (negative, positive, perturbed, isolated)))
+    for guidance, expected in (
+        (StreamGuidance(cfg=3), negative + 3 * (positive - negative)),
+        (StreamGuidance(stg=2), positive + 2 * (positive - perturbed)),
+        (StreamGuidance(modality=3), positive + 2 * (positive - isolated)),
+    ):
+        np.testing.assert_allclose(combine(guidance, outputs), expected, rtol=1e-6, atol=1e-6)
 
 
-def test_combine_follows_the_positive_at_1_and_the_negative_at_0():
+def test_a_scale_whose_branch_did_not_run_has_no_effect():
+    (positive,) = velocities(1)
+    found = combine(StreamGuidance(cfg=3, stg=1, modality=2), {"positive": positive})
+    np.testing.assert_array_equal(found, positive)
+
+
+@pytest.mark.parametrize("phi", [0.3, 0.7, 1.0])
+def test_rescaling_is_diffusers(phi):
+    velocity, positive = velocities(2)
+    expected = rescale_noise_cfg(torch.from_numpy(velocity), torch.from_numpy(positive), phi)
+    np.testing.assert_allclose(rescale(velocity, positive, phi), expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_projection_is_per_sample_and_leaves_what_is_parallel():
     negative, positive = velocities(2)
-    np.testing.assert_allclose(combine(negative, positive, 1.0), positive, atol=1e-6)
-    np.testing.assert_array_equal(combine(negative, positive, 0.0), negative)
+    alpha = [(p * n).sum() / (n * n).sum() for p, n in zip(positive.astype(np.float64), negative)]
+    np.testing.assert_allclose(
+        projected(negative, positive), negative * np.float32(alpha)[:, None, None], rtol=1e-5
+    )
+    np.testing.assert_allclose(projected(2 * positive, positive), positive, rtol=1e-6)
 
 
-def test_cfg_star_is_the_projection_of_each_sample():
-    negative, positive = velocities(2)
-    rest = positive - cfg_star(negative, positive)
-    np.testing.assert_allclose((rest * negative).sum((1, 2)), 0, atol=2e-3)
-    np.testing.assert_array_equal(cfg_star(np.zeros_like(positive), positive), 0)
+# LTX-2's two modalities as released: scales of video and audio, and STG in other blocks of each.
+SCALES = {"video": (3.0, 1.0, 3.0, 0.7), "audio": (7.0, 1.0, 3.0, 0.7)}
+BLOCKS, ROWS = 48, 4  # rows: attention of video, of audio, audio to video, video to audio
+PERTURBED = ((29, 0), (28, 1))
+ISOLATED = tuple((block, row) for block in range(BLOCKS) for row in (2, 3))
 
 
-def test_samples_do_not_affect_each_other():
-    negative, positive = velocities(2)
-    both = rescale(cfg_star(negative, positive), positive, 0.7)
-    for i in range(2):
-        one = slice(i, i + 1)
-        np.testing.assert_array_equal(
-            rescale(cfg_star(negative[one], positive[one]), positive[one], 0.7), both[one]
-        )
+def two_streams(**changed):
+    streams = {
+        name: StreamGuidance(cfg, stg, modality, (factor,))
+        for name, (cfg, stg, modality, factor) in SCALES.items()
+    }
+    return StepGuidance(
+        {**streams, **changed}, BRANCHES, {"perturbed": PERTURBED, "isolated": ISOLATED}, space="x0"
+    )
 
 
-def test_rescale_agrees_with_the_published_formula():
-    guided, positive = velocities(2)
-    expected = rescale_noise_cfg(torch.from_numpy(guided), torch.from_numpy(positive), guidance_rescale=0.7)
-    np.testing.assert_allclose(rescale(guided, positive, 0.7), expected.numpy(), rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(rescale(guided, positive, 0.0), guided)
+def arrays(rng):
+    """Velocities of every branch, latents, and timesteps that differ from token to token."""
+    shapes = {"video": (1, 24, 8), "audio": (1, 9, 5)}
+    latents = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+    outputs = {
+        branch: {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+        for branch in BRANCHES
+    }
+    timesteps = {name: rng.uniform(0, 0.9, shape[:2]).astype(np.float32) for name, shape in shapes.items()}
+    return outputs, latents, timesteps
 
 
-@pytest.mark.parametrize("phi", [0.0, 0.3, 1.0])
-def test_diffusers_rescale_is_diffusers(phi):
-    guided, positive = velocities(2)
-    expected = rescale_noise_cfg(torch.from_numpy(guided), torch.from_numpy(positive), guidance_rescale=phi)
-    ours = diffusers_rescale(guided, positive, phi)
-    assert ours.dtype == np.float32
-    np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-5, atol=1e-6)
+def direct(outputs, latents, timesteps, scales):
+    """One modality, in float64: c + (cfg − 1)(c − u) + stg(c − p) + (modality − 1)(c − m), then rescaled."""
+    cfg, stg, modality, factor = scales
+    u, c, p, m = (latents - timesteps[..., None] * outputs[branch].astype(np.float64) for branch in BRANCHES)
+    x = c + (cfg - 1) * (c - u) + stg * (c - p) + (modality - 1) * (c - m)
+    return x * (factor * c.std(ddof=1) / x.std(ddof=1) + 1 - factor)
 
 
-def test_diffusers_rescale_off_leaves_even_a_constant_velocity_alone():
-    constant = np.ones((1, 30, 8), np.float32)
-    np.testing.assert_array_equal(diffusers_rescale(constant, constant, 0.0), constant)
+def test_four_branches_of_two_streams_are_combined_in_x0_as_the_direct_formula_says():
+    outputs, latents, timesteps = arrays(np.random.default_rng(2))
+    found = predict(two_streams(), outputs, latents, timesteps)
+    assert list(found) == ["video", "audio"]
+    for name, scales in SCALES.items():
+        own = {branch: streams[name] for branch, streams in outputs.items()}
+        expected = direct(own, latents[name], timesteps[name], scales)
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-5)
+        in_velocity = combine(two_streams().streams[name], own)
+        assert np.abs(found[name] - in_velocity).max() > 0.1  # the space is not a detail
+
+
+def test_a_stream_without_guidance_keeps_its_positive_branch_beside_one_that_has_all_four():
+    outputs, latents, timesteps = arrays(np.random.default_rng(3))
+    found = predict(two_streams(audio=StreamGuidance()), outputs, latents, timesteps)
+    plain = latents["audio"] - timesteps["audio"][..., None] * outputs["positive"]["audio"]
+    np.testing.assert_array_equal(found["audio"], plain)
+
+
+def test_the_mask_of_four_branches_perturbs_blocks_of_each_stream_and_isolates_in_all():
+    mask = perturbation_mask(two_streams(), BLOCKS, ROWS)
+    assert mask.shape == (BLOCKS, ROWS, 4) and mask[:, :, :2].all()
+    assert [tuple(map(int, place)) for place in np.argwhere(~mask[:, :, 2])] == sorted(PERTURBED)
+    assert not mask[:, 2:, 3].any() and mask[:, :2, 3].all()
+
+
+def test_branches_of_another_step_are_refused():
+    outputs, latents, timesteps = arrays(np.random.default_rng(4))
+    del outputs["isolated"]
+    with pytest.raises(LtxrtError, match="combines negative, positive, perturbed, isolated; got negative, "):
+        predict(two_streams(), outputs, latents, timesteps)

@@ -1,3 +1,5 @@
+"""LTX-Video's lists of guidance as steps' data: which branches run where, over which blocks."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -5,19 +7,11 @@ import pytest
 import torch
 
 from ltxrt.engines.errors import InputError
-from ltxrt.runtime.sampling.guidance_plan import (
-    MODES,
-    GuidanceLists,
-    StepGuidance,
-    check_blocks,
-    combine_parts,
-    parts,
-    perturbation_mask,
-    plan,
-    unperturbed,
-)
+from ltxrt.runtime.ltxv.guidance import MODES, GuidanceLists, plan, unperturbed
+from ltxrt.runtime.sampling.guidance import combine, perturbation_mask
 from ltxrt.runtime.sampling.schedule import linear_quadratic, skip
 
+LAYERS = 48
 DEV_FIRST = GuidanceLists(
     guidance_scale=(1, 1, 6, 8, 6, 1, 1),
     stg_scale=(0, 0, 4, 4, 4, 2, 1),
@@ -27,60 +21,79 @@ DEV_FIRST = GuidanceLists(
     cfg_star=True,
 )
 DEV_SECOND = GuidanceLists((1,), (1,), (1,), (1.0,), ((27,),), cfg_star=True)
-# The official 13B-dev first pass, worked out by hand: step numbers, what they take, their batch.
+# The official 13B-dev first pass, worked out by hand: step numbers, then CFG, STG, rescaling and the blocks
+# that are perturbed, and the batch.
 DEV_FIRST_TABLE = (
-    (range(0, 1), StepGuidance(1, 0, 1, ()), 1),
-    (range(1, 3), StepGuidance(1, 0, 1, (11, 25, 35, 39)), 1),
-    (range(3, 5), StepGuidance(6, 4, 0.5, (22, 35, 39)), 3),
-    (range(5, 10), StepGuidance(8, 4, 0.5, (28,)), 3),
-    (range(10, 14), StepGuidance(6, 4, 1, (28,)), 3),
-    (range(14, 19), StepGuidance(1, 2, 1, (28,)), 2),
-    (range(19, 27), StepGuidance(1, 1, 1, (28,)), 2),
+    (range(0, 1), (1, 0, (), ()), 1),
+    (range(1, 3), (1, 0, (), ()), 1),
+    (range(3, 5), (6, 4, (0.5,), (22, 35, 39)), 3),
+    (range(5, 10), (8, 4, (0.5,), (28,)), 3),
+    (range(10, 14), (6, 4, (), (28,)), 3),
+    (range(14, 19), (1, 2, (), (28,)), 2),
+    (range(19, 27), (1, 1, (), (28,)), 2),
 )
-STG = StepGuidance(3, 1, 0.7, (19,))
+STG = GuidanceLists((3,), (1,), (0.7,), None, ((19,),))
 SIGMAS = linear_quadratic(8).astype(np.float32)
+
+
+def steps_of(lists, sigmas=SIGMAS, layers=LAYERS, rescale=0.0):
+    return plan(lists, sigmas, layers, rescale)
+
+
+def scales(step):
+    """CFG, STG, rescaling and perturbed blocks of a step."""
+    video = step.streams["video"]
+    blocks = tuple(block for block, _ in step.perturbed.get("perturbed", ()))
+    return video.cfg, video.stg, video.rescales, blocks
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_13b_dev_first_pass(dtype):
-    steps = plan(DEV_FIRST, skip(linear_quadratic(30).astype(dtype), 0, 3))
+    steps = steps_of(DEV_FIRST, skip(linear_quadratic(30).astype(dtype), 0, 3))
     assert len(steps) == 27
     for numbers, expected, batch in DEV_FIRST_TABLE:
         for i in numbers:
-            assert (i, steps[i], len(parts(steps[i]))) == (i, expected, batch)
-    assert sum(len(parts(step)) for step in steps) == 62
+            assert (i, scales(steps[i]), len(steps[i].branches)) == (i, expected, batch)
+    assert sum(len(step.branches) for step in steps) == 62
 
 
 def test_sigmas_next_to_a_guidance_timestep():
     sigmas = skip(linear_quadratic(30).astype(np.float32), 0, 3)
     # What each boundary turns on: 0.976667 is below 0.9767, 0.900778 below 0.9008, 0.985 equal in fp32 alone.
     assert sigmas[14] < 0.9767 and sigmas[19] < 0.9008 and float(sigmas[9]) != 0.9850
-    steps = plan(DEV_FIRST, sigmas)
-    assert [steps[i].cfg for i in (9, 10, 13, 14)] == [8, 6, 6, 1]
-    assert [steps[i].stg for i in (14, 18, 19, 26)] == [2, 2, 1, 1]
+    found = [scales(step) for step in steps_of(DEV_FIRST, sigmas)]
+    assert [found[i][0] for i in (9, 10, 13, 14)] == [8, 6, 6, 1]
+    assert [found[i][1] for i in (14, 18, 19, 26)] == [2, 2, 1, 1]
 
 
 def test_a_sigma_below_every_guidance_timestep_takes_the_last_entry():
     lists = GuidanceLists(guidance_scale=(2, 3), guidance_timesteps=(0.9, 0.5))
-    steps = plan(lists, np.array([1, 0.9, 0.7, 0.5, 0.1], np.float32))
-    assert [step.cfg for step in steps] == [2, 2, 3, 3, 3]
+    steps = steps_of(lists, np.array([1, 0.9, 0.7, 0.5, 0.1], np.float32))
+    assert [scales(step)[0] for step in steps] == [2, 2, 3, 3, 3]
 
 
 def test_the_13b_dev_second_pass_is_perturbed_throughout():
-    steps = plan(DEV_SECOND, skip(linear_quadratic(30), 17, 0))
-    assert steps == (StepGuidance(1, 1, 1, (27,)),) * 13
-    assert parts(steps[0]) == ("positive", "perturbed")
+    steps = steps_of(DEV_SECOND, skip(linear_quadratic(30), 17, 0))
+    assert [scales(step) for step in steps] == [(1, 1, (), (27,))] * 13
+    assert {step.branches for step in steps} == {("positive", "perturbed")}
 
 
 def test_single_entries_hold_for_all_steps():
-    steps = plan(GuidanceLists((3,), (1,), (0.7,), None, ((19,),)), SIGMAS)
-    assert steps == (STG,) * 8
+    assert [scales(step) for step in steps_of(STG)] == [(3, 1, (0.7,), (19,))] * 8
     mixed = replace(DEV_FIRST, guidance_scale=(3,), skip_block_list=((5,),))
-    assert {(s.cfg, s.skip_blocks) for s in plan(mixed, SIGMAS)} == {(3, (5,))}
+    found = [scales(step) for step in steps_of(mixed)]
+    assert {(cfg, blocks) for cfg, stg, _, blocks in found if stg} == {(3, (5,))}
 
 
 def test_by_default_there_is_no_guidance():
-    assert {parts(step) for step in plan(GuidanceLists(), SIGMAS)} == {("positive",)}
+    for step in steps_of(GuidanceLists()):
+        assert (step.branches, scales(step)) == (("positive",), (1, 0, (), ()))
+
+
+def test_diffusers_rescaling_follows_the_official_one_where_there_is_a_negative_prompt():
+    assert {scales(step)[2] for step in steps_of(STG, rescale=0.4)} == {(0.7, 0.4)}
+    without = replace(STG, guidance_scale=(1,))
+    assert {scales(step)[2] for step in steps_of(without, rescale=0.4)} == {(0.7,)}
 
 
 @pytest.mark.parametrize(
@@ -103,7 +116,7 @@ def test_by_default_there_is_no_guidance():
 )
 def test_lists_that_are_no_plan(changes, message):
     with pytest.raises(InputError, match=message):
-        plan(replace(DEV_FIRST, **changes), SIGMAS)
+        steps_of(replace(DEV_FIRST, **changes))
 
 
 @pytest.mark.parametrize(
@@ -116,56 +129,49 @@ def test_lists_that_are_no_plan(changes, message):
         (3, 1, ("negative", "positive", "perturbed")),
     ],
 )
-def test_parts(cfg, stg, expected):
-    assert parts(StepGuidance(cfg, stg, 1, (0,))) == expected
+def test_which_branches_run(cfg, stg, expected):
+    steps = steps_of(GuidanceLists((cfg,), (stg,), skip_block_list=((0,),)))
+    assert {step.branches for step in steps} == {expected}
 
 
 @pytest.mark.parametrize("cfg", [1, 3])
 def test_stg_without_blocks_is_what_the_official_pipeline_makes_of_two_equal_velocities(cfg):
     """Its mask is None there, so the perturbed sample is the positive one; it rescales all the same."""
-    (step,) = set(plan(GuidanceLists((cfg,), (2,), (0.7,)), SIGMAS))
-    assert unperturbed((step, STG)) == 1
+    lists = GuidanceLists((cfg,), (2,), (0.7,), cfg_star=True)
+    (step, *_), (told, *_) = steps_of(lists), steps_of(replace(lists, skip_block_list=((3,),)))
+    assert unperturbed((step, told)) == 1
     rng = np.random.default_rng(0)
     names = ("negative", "positive") if cfg > 1 else ("positive",)
-    assert parts(step) == names
+    assert (step.branches, told.branches) == (names, (*names, "perturbed"))
     outputs = {name: rng.standard_normal((1, 5, 4)).astype(np.float32) for name in names}
-    told = replace(step, skip_blocks=(3,))
     run = {**outputs, "perturbed": outputs["positive"]}
-    np.testing.assert_array_equal(combine_parts(outputs, step, True), combine_parts(run, told, True))
+    ours = combine(step.streams["video"], outputs)
+    np.testing.assert_array_equal(ours, combine(told.streams["video"], run))
     if cfg > 1:
-        off = replace(step, rescale=1)
-        assert not np.allclose(combine_parts(outputs, step, True), combine_parts(outputs, off, True))
+        assert not np.allclose(ours, combine(replace(step.streams["video"], rescales=()), outputs))
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("cfg", [1, 3])
-def test_the_mask_perturbs_the_named_blocks_of_the_last_part_alone(mode, cfg):
-    step = StepGuidance(cfg, 1, 1, (2, 5))
-    mask = perturbation_mask(6, parts(step), step, mode)
-    assert mask.dtype == np.bool_ and mask.shape == (6, 3, len(parts(step)))
+def test_the_mask_perturbs_the_named_blocks_of_the_last_branch_alone(mode, cfg):
+    lists = GuidanceLists((cfg,), (1,), skip_block_list=((2, 5),), mode=mode)
+    (step, *_) = steps_of(lists, layers=6)
+    mask = perturbation_mask(step, 6, len(MODES))
+    assert mask.dtype == np.bool_ and mask.shape == (6, 3, len(step.branches))
     found = {tuple(map(int, index)) for index in np.argwhere(~mask)}
     assert found == {(block, MODES.index(mode), mask.shape[2] - 1) for block in (2, 5)}
 
 
 def test_without_stg_nothing_is_perturbed_and_any_block_may_be_named():
-    step = StepGuidance(3, 0, 1, (42,))
-    check_blocks((step,), 28)
-    assert perturbation_mask(28, parts(step), step, "attention_values").all()
+    (step, *_) = steps_of(GuidanceLists((3,), (0,), skip_block_list=((42,),)), layers=28)
+    assert perturbation_mask(step, 28, len(MODES)).all()
 
 
 @pytest.mark.parametrize("block", [28, 42, -1])
 def test_a_block_the_transformer_lacks(block):
-    step = replace(STG, skip_blocks=(3, block))
     message = f"skip_block_list names block {block}; this transformer has 28 blocks, 0 to 27"
     with pytest.raises(InputError, match=message):
-        perturbation_mask(28, parts(step), step, "attention_values")
-    with pytest.raises(InputError, match=message):
-        check_blocks((StepGuidance(1, 0, 1, ()), step), 28)
-
-
-def test_an_unknown_mode_of_a_mask():
-    with pytest.raises(InputError, match="stg_mode 'stg_r' is not known"):
-        perturbation_mask(28, parts(STG), STG, "stg_r")
+        steps_of(replace(STG, skip_block_list=((3, block),)), layers=28)
 
 
 def reference(velocities, g, s, r, star):
@@ -192,21 +198,13 @@ def reference(velocities, g, s, r, star):
 @pytest.mark.parametrize(
     ("g", "s", "r"), [(1, 0, 0.7), (3, 0, 0.7), (1, 1, 1), (1, 2, 0.5), (3, 1, 0.7), (8, 4, 0.5), (6, 4, 1)]
 )
-def test_combined_parts_are_the_official_guidance(g, s, r, star):
-    step = StepGuidance(g, s, r, (1,))
+def test_what_is_followed_is_the_official_guidance(g, s, r, star):
+    (step, *_) = steps_of(GuidanceLists((g,), (s,), (r,), None, ((1,),), cfg_star=star))
     rng = np.random.default_rng(7)
     outputs = {
         name: rng.standard_normal((2, 30, 8), dtype=np.float32) * (i + 1) + np.float32(0.1)
-        for i, name in enumerate(parts(step))
+        for i, name in enumerate(step.branches)
     }
-    ours = combine_parts(outputs, step, star)
+    ours = combine(step.streams["video"], outputs)
     assert ours.dtype == np.float32
     np.testing.assert_allclose(ours, reference(outputs, g, s, r, star), rtol=1e-5, atol=5e-5)
-
-
-def test_parts_of_another_step_are_refused():
-    velocity = np.zeros((1, 2, 3), np.float32)
-    with pytest.raises(InputError, match="this step combines negative, positive, perturbed; got positive"):
-        combine_parts({"positive": velocity}, STG, False)
-    with pytest.raises(InputError, match="this step combines positive; got negative, positive"):
-        combine_parts({"negative": velocity, "positive": velocity}, StepGuidance(1, 0, 1, ()), False)

@@ -1,0 +1,207 @@
+"""A run of LTX-Video, planned: everything that follows from the request and the bundle, computed once.
+
+Making a plan is where a request is refused; what runs afterwards only carries it out. It is plain data, for
+people and servers to look at before any engine is loaded (`Plan.to_json`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltxrt.engines.bundle import Bundle
+from ltxrt.engines.errors import BundleError, within
+from ltxrt.engines.families.ltxv.facts import SchedulerFacts, TransformerFacts, VaeFacts
+from ltxrt.runtime.engine_pool import Engines
+from ltxrt.runtime.ltxv import guidance, upscale
+from ltxrt.runtime.media import conditions
+from ltxrt.runtime.noise import file as noise_file
+from ltxrt.runtime.request.request import PASS_GROUPS, Request, Settings, complete, guidance_lists
+from ltxrt.runtime.sampling import schedule
+from ltxrt.runtime.sampling.conditioning import Item, own_frames
+from ltxrt.runtime.sampling.guidance import StepGuidance
+from ltxrt.runtime.sampling.latents import LatentShape, VideoShape
+from ltxrt.runtime.vae import tiling
+from ltxrt.runtime.vae.tiling import Tile
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a bundle says of its model."""
+
+    transformer: TransformerFacts
+    vae: VaeFacts
+    scheduler: SchedulerFacts
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Self:
+        """Raises BundleError where a part is missing."""
+        facts = bundle.facts
+        if facts.transformer is None or facts.vae is None or facts.scheduler is None:
+            raise BundleError(f"{bundle.root}: says nothing of its transformer, VAE or scheduler")
+        return cls(facts.transformer, facts.vae, facts.scheduler)
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """One way down a schedule.
+
+    size: in pixels, shape: in latent cells; sigmas: those that run, float32 values; guidance: of each step;
+    own_tokens: how many tokens the conditions have beside the video's.
+    """
+
+    size: VideoShape
+    shape: LatentShape
+    sigmas: tuple[float, ...]
+    guidance: tuple[StepGuidance, ...]
+    stochastic: bool
+    own_tokens: int
+
+    @property
+    def schedule(self) -> Array:
+        """The sigmas (n,) as float32."""
+        return np.array(self.sigmas, np.float32)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request, completed and checked, and the numbers of its run.
+
+    precisions: the components that run, each with the precision of its graph; encoder_tiles: the tile for
+    each latent shape that is encoded; decoder_tile: what the decoder takes at once; causal_rope: whether the
+    first latent frame covers one pixel frame in the rotary tables; conditions: where each condition goes;
+    noise: the request's own initial noise (1,C,f,h,w), None for the seed's.
+    """
+
+    settings: Settings
+    model: Model
+    precisions: Mapping[str, str]
+    passes: tuple[PassPlan, ...]
+    conditions: tuple[Item, ...]
+    encoder_tiles: Mapping[LatentShape, Tile]
+    decoder_tile: Tile | None
+    causal_rope: bool
+    noise: Array | None = dataclasses.field(repr=False, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as what JSON holds: no arrays, no paths of this machine."""
+        facts, preset = self.model.transformer, self.settings.preset
+        return {
+            "components": dict(self.precisions),
+            "passes": [_pass_to_json(one) for one in self.passes],
+            "conditions": [dataclasses.asdict(item) for item in self.conditions],
+            "encoder_tiles": [
+                {"latents": dataclasses.asdict(shape), "tile": dataclasses.asdict(tile)}
+                for shape, tile in self.encoder_tiles.items()
+            ],
+            "decoder_tile": None if self.decoder_tile is None else dataclasses.asdict(self.decoder_tile),
+            "rope": {
+                "width": facts.width,
+                "theta": facts.rope_theta,
+                "max_positions": list(facts.rope_max_positions),
+                "causal": self.causal_rope,
+                "frame_rate": preset.frame_rate,
+            },
+            "output": dataclasses.asdict(self.settings.video),
+            "seed": self.settings.request.seed if self.noise is None else None,
+        }
+
+
+def make(
+    request: Request, bundle: Bundle, model: Model, engines: Engines, needed: Collection[str] | None = None
+) -> Plan:
+    """The plan of a request; no engine is loaded and nothing but the files that it gives is read.
+
+    `needed` are the components that will run, by default all that a video takes. Raises InputError for what
+    cannot be done, naming the setting.
+    """
+    settings = complete(request, bundle.presets, model.vae)
+    names = components(settings) if needed is None else needed
+    precisions = {name: engines.precision(name) for name in names}
+    passes = [_pass(settings, model, number) for number in range(len(settings.preset.passes))]
+    channels = model.vae.latent_channels
+    noise = noise_file.own(request.noise, passes[0].shape.grid(channels))
+    items = conditions.items(settings, model.vae)
+    passes = [dataclasses.replace(one, own_tokens=_own_tokens(items, one, model.vae)) for one in passes]
+
+    def tile(component: str, shape: LatentShape) -> Tile:
+        memory = bundle.components[component][precisions[component]].memory
+        return tiling.fitting(shape, request.vae_memory, memory)
+
+    encoded = _encoded(settings, passes, items, model.vae) if "vae_encoder" in precisions else []
+    return Plan(
+        settings,
+        model,
+        precisions,
+        tuple(passes),
+        items,
+        {shape: tile("vae_encoder", shape) for shape in encoded},
+        tile("vae_decoder", passes[-1].shape) if "vae_decoder" in precisions else None,
+        settings.reference.rope_is_causal(model.transformer),
+        noise,
+    )
+
+
+def components(settings: Settings) -> list[str]:
+    """The components that a request runs, in their order."""
+    encodes = bool(settings.conditions) or settings.request.input_video is not None
+    encoder = ["vae_encoder"] if encodes else []
+    upsampler = ["latent_upsampler"] if len(settings.preset.passes) > 1 else []
+    return ["text_encoder", *encoder, "transformer", *upsampler, "vae_decoder"]
+
+
+def _pass(settings: Settings, model: Model, number: int) -> PassPlan:
+    size = _size(settings, model.vae, number)
+    shape, one = size.latent(model.vae), settings.preset.passes[number]
+    sigmas = _sigmas(settings, model, number, shape.tokens)
+    layers, rescale = model.transformer.layers, settings.request.guidance_rescale
+    with within(PASS_GROUPS[number]):
+        steps = guidance.plan(guidance_lists(one), sigmas, layers, rescale)
+    return PassPlan(size, shape, tuple(map(float, sigmas)), steps, one.stochastic, 0)
+
+
+def _size(settings: Settings, vae: VaeFacts, number: int) -> VideoShape:
+    """Pixels of pass `number`; with two, the second's are twice the first's, near the size asked for."""
+    video = settings.video
+    if len(settings.preset.passes) == 1:
+        return video
+    factor = settings.preset.downscale_factor
+    height, width = upscale.first_pass_size(video.height, video.width, factor, vae)
+    return VideoShape(video.num_frames, height * 2**number, width * 2**number)
+
+
+def _sigmas(settings: Settings, model: Model, number: int, tokens: int) -> Array:
+    one, facts = settings.preset.passes[number], model.scheduler
+    with within(PASS_GROUPS[number]):
+        if one.timesteps is not None:
+            sigmas = schedule.explicit(one.timesteps, facts.allowed_steps)
+        else:
+            sigmas = schedule.sigmas(settings.scheduler(facts), one.steps, tokens)
+            sigmas = schedule.skip(sigmas, one.skip_initial, one.skip_final)
+    strength = settings.request.denoise_strength
+    return schedule.part(sigmas, strength) if strength is not None and number == 0 else sigmas
+
+
+def _own_tokens(items: tuple[Item, ...], one: PassPlan, vae: VaeFacts) -> int:
+    frames = sum(own_frames(item, vae.temporal_compression) for item in items)
+    return frames * one.shape.height * one.shape.width
+
+
+def _encoded(
+    settings: Settings, passes: list[PassPlan], items: tuple[Item, ...], vae: VaeFacts
+) -> list[LatentShape]:
+    """The shapes of all that is encoded: each condition in each pass, and the video to start from."""
+    pixels = [dataclasses.replace(one.size, num_frames=item.frames) for one in passes for item in items]
+    start = [passes[0].size] if settings.request.input_video is not None else []
+    return list(dict.fromkeys(size.latent(vae) for size in (*start, *pixels)))
+
+
+def _pass_to_json(one: PassPlan) -> dict[str, Any]:
+    return {**dataclasses.asdict(one), "tokens": one.shape.tokens + one.own_tokens}

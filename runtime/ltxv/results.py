@@ -1,0 +1,57 @@
+"""What a run tells its watcher, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltxrt.runtime.ltxv.plan import Plan
+from ltxrt.runtime.request.request import Settings
+from ltxrt.runtime.sampling.denoise import Step
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a watcher is told: a stage begins (`step` None), or one of its `total` steps is done.
+
+    `step.latents["video"]` are the video's own tokens (1,N,C) after the step.
+    """
+
+    stage: str
+    step: Step | None = None
+    total: int = 0
+
+
+Watch = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A video that is still being decoded: `frames` yields (n, H, W, 3) uint8, in order, once.
+
+    The plan that is carried out; prompt tokens that did not fit.
+    """
+
+    frames: Iterator[NDArray[np.uint8]]
+    plan: Plan
+    truncated: int
+
+    @property
+    def settings(self) -> Settings:
+        return self.plan.settings
+
+
+@dataclass(frozen=True)
+class Video:
+    """frames (F, H, W, 3) uint8; the settings that made them; prompt tokens that did not fit."""
+
+    frames: NDArray[np.uint8]
+    settings: Settings
+    truncated: int
+
+
+def unwatched(_event: Event) -> None:
+    """The default watcher."""
