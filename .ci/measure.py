@@ -27,7 +27,6 @@ MAX_FILES, MAX_LINES, MAX_FUNCTION, MAX_PARAMETERS = 16, 400, 60, 7
 EXCEPTIONS = {
     "export/ltxv/models/transformer.py:forward": "its parameters are the graph's inputs, which are eight",
     "engines/tensorrt/build.py:build": "until issue 11 is done",
-    "runtime/ltxv/pipeline.py": "until issue 11 is done",
     "tests/parity/report/test_html.py": "until issue 11 is done",
 }
 

@@ -1,5 +1,6 @@
 """The pool loads, keeps and frees; which numbers come out is the pipeline's matter."""
 
+import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -136,3 +137,20 @@ def test_a_pool_of_another_bundle_or_beside_its_own_options_is_refused(bundle, t
         Pipeline(bundle, engines=EnginePool(tiny_bundle("0.9.0")))
     with pytest.raises(InputError, match="threads: belong to the engines"):
         Pipeline(bundle, engines=EnginePool(bundle), threads=2)
+
+
+@pytest.mark.parametrize(
+    ("backend", "there", "taken"),
+    [
+        ("onnxruntime", ("bf16", "fp16", "fp32"), "fp32"),
+        ("onnxruntime", ("bf16", "fp8-fp16"), "fp8-fp16"),
+        ("tensorrt_rtx", ("fp32", "bf16"), "bf16"),
+        ("tensorrt", ("bf16", "fp8"), "fp8"),
+        ("tensorrt", ("fp32",), "fp32"),
+    ],
+)
+def test_of_several_precisions_the_backend_s_first_is_taken(bundle, backend, there, taken):
+    graph = bundle.graph("transformer")
+    components = {**bundle.components, "transformer": dict.fromkeys(there, graph)}
+    several = dataclasses.replace(bundle, components=components)
+    assert EnginePool(several, backend=backend).precision("transformer") == taken

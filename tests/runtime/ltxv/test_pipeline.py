@@ -12,7 +12,6 @@ from ltxrt.engines.backend import load_engine
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import BundleError, InputError, NumericsError
 from ltxrt.runtime import engine_pool
-from ltxrt.runtime.engine_pool import EnginePool
 from ltxrt.runtime.ltxv.pipeline import Pipeline
 from ltxrt.runtime.noise.cpu import TorchCpuGenerator
 from ltxrt.runtime.noise.cuda import TorchCudaGenerator
@@ -310,23 +309,6 @@ def test_a_white_video_is_not_a_result(pipeline, monkeypatch):
     monkeypatch.setattr(engine_pool, "load_engine", load)
     with pytest.raises(NumericsError, match="vae_decoder returned only the value 255"):
         pipeline.generate(Request(PROMPT, **SMALL))
-
-
-@pytest.mark.parametrize(
-    ("backend", "there", "taken"),
-    [
-        ("onnxruntime", ("bf16", "fp16", "fp32"), "fp32"),
-        ("onnxruntime", ("bf16", "fp8-fp16"), "fp8-fp16"),
-        ("tensorrt_rtx", ("fp32", "bf16"), "bf16"),
-        ("tensorrt", ("bf16", "fp8"), "fp8"),
-        ("tensorrt", ("fp32",), "fp32"),
-    ],
-)
-def test_of_several_precisions_the_backend_s_first_is_taken(pipeline, backend, there, taken):
-    graph = pipeline.bundle.graph("transformer")
-    components = {**pipeline.bundle.components, "transformer": dict.fromkeys(there, graph)}
-    bundle = dataclasses.replace(pipeline.bundle, components=components)
-    assert EnginePool(bundle, backend=backend).precision("transformer") == taken
 
 
 def test_a_missing_engine_of_the_last_stage_is_said_before_the_first_one_s_work(pipeline, monkeypatch):
