@@ -92,6 +92,8 @@ class EnginePool:
         self._changed = threading.Condition()  # the pool's one lock; it guards everything below
         self._kept: dict[str, Engine] = {}
         self._loading: set[str] = set()
+        self._in_use: list[Engine] = []  # once for each block
+        self._interrupted: list[Engine] = []
 
     def precision(self, component: str) -> str:
         """Which of the bundle's precisions of `component` runs. InputError where none can."""
@@ -136,11 +138,24 @@ class EnginePool:
     @contextmanager
     def engine(self, component: str, calls: int = 1) -> Iterator[Engine]:
         """A loaded engine for about so many calls, freed at the block's end unless engines are kept."""
-        if self.keep_loaded:
-            yield self._shared(component)
-            return
-        with self.load(component, calls) as engine:
+        with ExitStack() as stack:
+            if self.keep_loaded:
+                engine = self._shared(component)
+            else:
+                engine = stack.enter_context(self.load(component, calls))
+            stack.enter_context(self._used(engine))
             yield engine
+
+    def interrupt(self) -> None:
+        """From any thread: end the calls of all engines that are in use; they raise InterruptedRunError.
+
+        An engine that is kept can be used again once every block that was using it has ended. A run that is
+        between two engines, or loads one, is not seen: its watcher is asked between stages and steps.
+        """
+        with self._changed:
+            self._interrupted = list(self._in_use)
+            for engine in self._interrupted:
+                engine.interrupt()
 
     def close(self) -> None:
         """Free the engines that are kept; the pool can be used again."""
@@ -156,6 +171,20 @@ class EnginePool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @contextmanager
+    def _used(self, engine: Engine) -> Iterator[None]:
+        """Note that a block uses the engine; its last user's end ends an interruption as well."""
+        with self._changed:
+            self._in_use.append(engine)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._in_use.remove(engine)
+                if engine in self._interrupted and engine not in self._in_use:
+                    engine.resume()
+                    self._interrupted = [other for other in self._interrupted if other is not engine]
 
     def _is_kept(self, component: str) -> bool:
         with self._changed:

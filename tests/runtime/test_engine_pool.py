@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ltxrt.engines.bundle import read_bundle
-from ltxrt.engines.errors import EngineError, InputError
+from ltxrt.engines.errors import EngineError, InputError, InterruptedRunError
 from ltxrt.runtime import engine_pool
 from ltxrt.runtime.engine_pool import KEPT_ENGINE_CALLS, EnginePool
 from ltxrt.runtime.ltxv.pipeline import Pipeline
+from ltxrt.runtime.request.request import Request
 
 COMPONENT = "vae_decoder"
 
@@ -19,7 +20,7 @@ class Loaded:
     """An engine that says whether it was closed."""
 
     def __init__(self, name, calls):
-        self.name, self.calls, self.closed = name, calls, False
+        self.name, self.calls, self.closed, self.interrupted = name, calls, False, False
 
     def __enter__(self):
         return self
@@ -29,6 +30,12 @@ class Loaded:
 
     def close(self):
         self.closed = True
+
+    def interrupt(self):
+        self.interrupted = True
+
+    def resume(self):
+        self.interrupted = False
 
 
 @pytest.fixture
@@ -154,3 +161,37 @@ def test_of_several_precisions_the_backend_s_first_is_taken(bundle, backend, the
     components = {**bundle.components, "transformer": dict.fromkeys(there, graph)}
     several = dataclasses.replace(bundle, components=components)
     assert EnginePool(several, backend=backend).precision("transformer") == taken
+
+
+def test_an_interruption_ends_what_is_in_use_and_a_kept_engine_serves_again_afterwards(bundle, loads):
+    with EnginePool(bundle, keep_loaded=True) as pool:
+        with pool.engine("transformer"):
+            pass
+        with pool.engine(COMPONENT) as engine:
+            with pool.engine(COMPONENT):
+                pool.interrupt()
+            assert engine.interrupted  # another block still uses it
+        assert not engine.interrupted
+        with pool.engine(COMPONENT) as again:
+            assert again is engine and not again.interrupted
+    assert not loads[0].interrupted  # kept, but no one's
+
+
+def test_a_run_is_interrupted_from_another_thread_and_the_next_one_is_whole(tiny_bundle):
+    """Between two steps here, so that no clock decides; the call that follows ends at once."""
+    bundle, events = tiny_bundle("0.9.5"), []
+    request = Request("fog", height=64, width=96, num_frames=9, steps=3)
+
+    def watch(event):
+        events.append(event)
+        if event.step is not None and event.step.index == 0:
+            other = threading.Thread(target=pool.interrupt)
+            other.start()
+            other.join()
+
+    with EnginePool(bundle, keep_loaded=True) as pool:
+        pipeline = Pipeline(bundle, engines=pool)
+        with pytest.raises(InterruptedRunError):
+            pipeline.generate(request, watch)
+        assert [event.step.index for event in events if event.step] == [0]
+        assert len(pipeline.generate(request).frames) == 9
