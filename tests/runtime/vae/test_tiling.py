@@ -169,7 +169,7 @@ class TestDecode:
     def test_default_overlaps_on_odd_sizes(self, vae, version):
         """Floors of what was measured: white noise through random weights, where far cells matter most."""
         latents = random_latents(vae.facts, 7, 5, 11)
-        tile = Tile(tiling.LEAST_FRAMES, tiling.LEAST_SPACE, tiling.LEAST_SPACE)
+        tile = Tile(tiling.MIN_TILE_FRAMES, tiling.MIN_TILE_SIDE, tiling.MIN_TILE_SIDE)
         found, whole = vae.tiled(latents, tile), vae.decode(latents)
         assert psnr(found, whole) > {"0.9.0": 17, "0.9.1": 19, "0.9.5": 23}[version]
         cut = vae.tiled(latents, replace(tile, overlap_frames=1, overlap_space=0))
