@@ -1,7 +1,7 @@
-"""The bundle: one folder of data, `bundle.json` and the files it records, that travels to the deployment box.
+"""The bundle: one folder of data, `bundle.json` and the files it records, that is copied for deployment.
 
-Untrusted input: read strictly and by bounded size, and no path in it leaves it. Reading checks that every
-recorded file is there with its recorded size; `verify` hashes them, and what is loaded is hashed once
+Untrusted input: read strictly and with bounded size, and no path in it leads out of it. Reading checks that
+every recorded file exists with its recorded size; `verify` hashes all, and loaded files are hashed once
 (`integrity`). Knows nothing of what a graph computes.
 """
 
@@ -27,7 +27,7 @@ from ltxrt.engines.storage.files import atomic_write, inside, sha256
 
 SCHEMA = 1
 MANIFEST = "bundle.json"
-MANIFEST_LIMIT = 4 << 20  # bytes; a real one has some tens of kilobytes
+MANIFEST_LIMIT = 4 << 20  # bytes; real manifests have some tens of kilobytes
 RE_EXPORT = "run ltx-export onnx again"
 
 
@@ -54,8 +54,8 @@ class Memory:
 class Graph:
     """One component in one precision: the ONNX file, its external data, its contract as JSON.
 
-    `weights_map` records a JSON that leads each initialiser back to the checkpoint's tensors; `memory` is
-    what the autoencoder's halves need, by which a video is cut into tiles.
+    `weights_map` records a JSON file that maps initialisers to the checkpoint's tensors; `memory` bounds the
+    memory of the autoencoder's halves, from which tiles are computed.
     """
 
     file: FileRecord
@@ -71,7 +71,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `bundle.json` says, field for field. `components` is component → precision → graph.
+    """The contents of `bundle.json`, field by field. `components` is component → precision → graph.
 
     `facts` and `presets` are of the classes of the family (`ltxrt.engines.families`).
     """
@@ -89,7 +89,7 @@ class Manifest:
 
     @property
     def model(self) -> Family:
-        """The family that the bundle is of."""
+        """The bundle's model family."""
         return families.named(self.family)
 
     def files(self) -> Iterator[FileRecord]:
@@ -108,7 +108,7 @@ class Bundle(Manifest):
     root: Path
 
     def path(self, record: FileRecord) -> Path:
-        """Where a recorded file is."""
+        """The path of a recorded file."""
         return inside(self.root, record.path)
 
     def contract(self, component: str) -> Contract:
@@ -118,9 +118,9 @@ class Bundle(Manifest):
     def precision(
         self, component: str, wanted: str | None = None, prefer: Sequence[str] = ("fp32", "fp16")
     ) -> str:
-        """`wanted`, or the only precision there is, or the first of `prefer` that there is.
+        """`wanted`, or the only precision, or the first of `prefer` that the bundle has.
 
-        Raises InputError that says what the bundle has and how to add what it lacks.
+        Raises InputError, which says what the bundle has and how to add what is missing.
         """
         row = self.model.component(component)
         has = self.components.get(component, {})
@@ -159,7 +159,7 @@ class Bundle(Manifest):
         return f"ltx-export onnx CHECKPOINT {given}--component {component}{chosen} --output {self.root}"
 
     def _way_to(self, component: str, precision: str) -> str:
-        """How the bundle gets a component in a precision, where that can be."""
+        """How to add a component in a precision, if that is possible."""
         if precision not in PRECISIONS:
             return f"precisions are {', '.join(PRECISIONS)}"
         if precision not in self.model.component(component).precisions:
@@ -172,7 +172,7 @@ class Bundle(Manifest):
 def read_bundle(folder: Path | str) -> Bundle:
     """Read and check a bundle: its schema, its paths, its files' sizes, its contracts.
 
-    Raises BundleError, in one sentence that names the first thing found wrong.
+    Raises BundleError for the first problem found.
     """
     root = Path(folder)
     return _checked(root, read_manifest(root))
@@ -180,13 +180,13 @@ def read_bundle(folder: Path | str) -> Bundle:
 
 @contextmanager
 def reading_bundle(folder: Path | str) -> Iterator[Bundle]:
-    """As `read_bundle`; nobody writes to the bundle while the block runs. BundleError where one does."""
+    """As `read_bundle`, locked against writing during the block. BundleError if that is impossible."""
     with locks.reading(read_bundle(folder).root):
-        yield read_bundle(folder)  # again: it may have changed until it was locked
+        yield read_bundle(folder)  # again, because it may have changed before it was locked
 
 
 def read_manifest(root: Path) -> Manifest:
-    """`bundle.json` alone, strictly read; the files it records are not looked at."""
+    """`bundle.json` alone, strictly read; the recorded files are not checked."""
     data = _read_json(root)
     schema = data.get("schema") if isinstance(data, dict) else None
     if type(schema) is not int or schema < 1:
@@ -200,14 +200,14 @@ def read_manifest(root: Path) -> Manifest:
 
 
 def verify(bundle: Bundle) -> None:
-    """Hash every file of the bundle; raise BundleError for the first that is not what was recorded."""
+    """Hash every file of the bundle; raise BundleError for the first that differs from its record."""
     integrity.check(bundle.root, dict.fromkeys(bundle.files()), afresh=True)
 
 
 def write_bundle(folder: Path | str, manifest: Manifest) -> Bundle:
-    """Check `manifest` against the files that are in `folder`, then write `bundle.json` in one step.
+    """Check `manifest` against the files in `folder`, then write `bundle.json` atomically.
 
-    Raises BundleError where they do not fit, or another command is using the bundle.
+    Raises BundleError if they do not match, or if another command is using the bundle.
     """
     root = Path(folder)
     bundle = _checked(root, check_fields(manifest))
@@ -218,22 +218,22 @@ def write_bundle(folder: Path | str, manifest: Manifest) -> Bundle:
 
 
 def add_to_bundle(folder: Path | str, addition: Manifest) -> Bundle:
-    """Write `addition` into the folder's bundle, beside the components that are there, or as a new one.
+    """Add `addition` to the bundle in the folder, or write it as a new one.
 
-    What is there need not be whole: a component that is exported again replaces the damaged one. Raises
+    The existing bundle may be damaged: a component that is exported again replaces the damaged one. Raises
     BundleError as `write_bundle`.
     """
     root = Path(folder)
-    with locks.writing(root):  # from reading to writing, or what another adds meanwhile is lost
+    with locks.writing(root):  # from reading to writing, so that concurrent additions are not lost
         there = (root / MANIFEST).exists()
         return write_bundle(root, merge(root, read_manifest(root), addition) if there else addition)
 
 
 def merge(root: Path, old: Manifest, new: Manifest) -> Manifest:
-    """`old` with everything that `new` has; of a graph in both, `new`'s.
+    """`old` with everything in `new`, which replaces equal graphs.
 
-    Raises BundleError where the two describe different models. An export calls this before it starts to work,
-    with a `new` that has no components yet.
+    Raises BundleError if they describe different models. An export calls this before its work with a `new`
+    that has no components yet.
     """
     for field in ("family", "version", "licence"):
         if getattr(old, field) != getattr(new, field):
@@ -255,15 +255,15 @@ def merge(root: Path, old: Manifest, new: Manifest) -> Manifest:
 
 
 def check_fields(manifest: Manifest) -> Manifest:
-    """The manifest, or BundleError where it could be written and not be read again."""
+    """The manifest; BundleError if it could be written but not read again."""
     return _decoded(to_json(_manifest(manifest)), MANIFEST)
 
 
 def _decoded(data: Any, where: str) -> Manifest:
-    """The manifest in parsed JSON: facts and presets as the family's that it names."""
+    """The manifest from parsed JSON, with the facts and presets of the family that it names."""
     name = data.get("family")
     if not isinstance(name, str):
-        return from_json(Manifest, data, where)  # which says what is wrong
+        return from_json(Manifest, data, where)  # raises with the reason
     try:
         family = families.named(name)
     except InputError as error:
@@ -272,14 +272,14 @@ def _decoded(data: Any, where: str) -> Manifest:
 
 
 def record(root: Path, path: Path) -> FileRecord:
-    """The record of a file that is in the bundle's folder; hashes it."""
+    """The record of a file in the bundle's folder, which is hashed."""
     relative = path.relative_to(root).as_posix()
     inside(root, relative)
     return FileRecord(relative, path.stat().st_size, sha256(path))
 
 
 def _manifest(manifest: Manifest) -> Manifest:
-    """The manifest alone, of a bundle too."""
+    """The manifest alone, also of a Bundle."""
     fields = dataclasses.fields(Manifest)
     return Manifest(**{f.name: getattr(manifest, f.name) for f in fields})
 
@@ -319,7 +319,7 @@ def _read_json(root: Path) -> Any:
 
 
 def _checked(root: Path, manifest: Manifest) -> Bundle:
-    """`manifest` as the bundle of `root`, or BundleError for the first thing that does not hold."""
+    """`manifest` as the bundle in `root`; BundleError for the first problem found."""
     if "default" not in manifest.presets:
         raise BundleError(f"{root / MANIFEST}: presets has no 'default'; {RE_EXPORT}")
     for name, preset in manifest.presets.items():

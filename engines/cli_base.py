@@ -1,8 +1,8 @@
-"""What the commands share: a failure is one line on stderr, and the exit status says whose it was.
+"""The base of all commands: a failure is one line on stderr, and the exit status tells its kind.
 
-Exit 2 for the user's mistake, 1 for a failure of ours or of the machine, 130 for an interruption, 143 for
-SIGTERM, after which is cleaned up as after an interruption. What the library logs is shown on stderr.
-Imports click and the standard library only, so that `--help` is instant.
+Exit status 2 is the user's mistake, 1 an internal or system error, 130 an interruption, 143 SIGTERM, after
+which the command cleans up as after an interruption. The library's log is shown on stderr. Imports click and
+the standard library only, so that `--help` is instant.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ltxrt.engines.parsing import text
 
 _DEBUG = "ltxrt.debug"
 _NAMES = "ltxrt.names"
-_LONGEST = 2000  # characters of a message, whatever went into it
+_LONGEST = 2000  # characters of a message at most
 _asked: list[type[KeyboardInterrupt]] = []  # interruptions since the command began
 # click ≥ 8.2 raises this instead of printing the help itself.
 _SHOWS_HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
@@ -41,7 +41,7 @@ class _OneLine(click.ClickException):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: whatever cleans up after an interruption does so after this too."""
+    """SIGTERM, with the same cleaning up as after an interruption."""
 
 
 class _Plain:
@@ -116,9 +116,9 @@ class LtxrtGroup(LtxrtCommand, click.Group):
 
 
 def say(line: str, err: bool = False) -> None:
-    """Print a line that may hold names from outside, and names of settings (`errors.setting`).
+    """Print a line that may contain untrusted names, and names of settings (`errors.setting`).
 
-    What a terminal would obey is written as escapes; settings are the running command's options.
+    Control characters are escaped; settings are shown as the running command's options.
     """
     ctx = click.get_current_context(silent=True)
     known = worded(line, (lambda name: called(ctx, name)) if ctx else str)
@@ -131,9 +131,9 @@ def name_settings(names: Mapping[str, str]) -> None:
 
 
 def called(ctx: click.Context, name: str) -> str:
-    """A setting as the user of the running command knows it: its option, or its field where it has none.
+    """A setting's name for the user of the running command: its option, or its field if it has none.
 
-    What stands behind a dot is the key of an option that takes KEY=VALUE.
+    The part behind a dot is the key of an option that takes KEY=VALUE.
     """
     if name in ctx.meta.get(_NAMES, {}):
         return str(ctx.meta[_NAMES][name])
@@ -154,7 +154,7 @@ def _debug_option() -> click.Option:
     return click.Option(
         ["--debug"],
         is_flag=True,
-        is_eager=True,  # so that it holds while the other options are parsed
+        is_eager=True,  # eager, so that it applies while the other options are parsed
         expose_value=False,
         envvar="LTXRT_DEBUG",
         callback=_remember_debug,
@@ -167,9 +167,9 @@ def _remember_debug(ctx: click.Context, _parameter: click.Parameter, value: bool
 
 
 def check_interrupted() -> None:
-    """Raise again an interruption that somebody swallowed; for the loops of long commands.
+    """Raise an interruption again that other code has suppressed; for the loops of long commands.
 
-    Compiled modules do while they are imported: the command would run to its end as if nothing had been said.
+    Compiled modules suppress it while they are imported: the command would run to its end.
     """
     if _asked:
         raise _asked[0]
@@ -177,14 +177,14 @@ def check_interrupted() -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C is remembered, SIGTERM raises Terminated; not where the process has its own way with them."""
+    """Record Ctrl-C, and raise Terminated on SIGTERM, unless the process handles them itself."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def end(number: int, _frame: object) -> None:
         if number == signal.SIGTERM:
-            signal.signal(number, signal.SIG_IGN)  # often sent twice; cleaning up must not be cut short
+            signal.signal(number, signal.SIG_IGN)  # often sent twice; cleaning up must not be interrupted
         _asked.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
         raise _asked[-1]
 
@@ -201,7 +201,7 @@ def _interruptible() -> Iterator[None]:
 
 
 class _Echo(logging.Handler):
-    """Shows what the library tells."""
+    """Shows the library's log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(record.getMessage(), err=True)
@@ -228,7 +228,7 @@ def _one_line(ctx: click.Context) -> Iterator[None]:
         raise
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
-            raise  # the reader of our output went away: click ends quietly
+            raise  # the reader of our output has closed it: click exits silently
         debug = ctx.meta.get(_DEBUG, False)
         if debug and not isinstance(error, click.ClickException):
             say(traceback.format_exc().rstrip("\n"), err=True)
@@ -239,8 +239,8 @@ def _one_line(ctx: click.Context) -> Iterator[None]:
 def _interruption(error: BaseException) -> KeyboardInterrupt | None:
     """The interruption that led to `error`, if one did.
 
-    What is interrupted may make another error of it: compiled modules raise ImportError where Ctrl-C came
-    while they were loaded, and a package would be called missing.
+    Interrupted code may raise another error: compiled modules raise ImportError after a Ctrl-C while they are
+    loaded, and the package would be reported as missing.
     """
     seen: set[int] = set()
     cause: BaseException | None = error

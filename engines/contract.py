@@ -1,11 +1,11 @@
-"""The tensor contract: what goes into each component and what comes out, stated once.
+"""The tensor contract: every component's inputs and outputs, stated once.
 
 A shape is made of ints (fixed by the checkpoint), symbols (`"B"`, vary between calls) and affine terms of one
 symbol (`"8*f-7"`: pixel frames of `f` latent frames). Symbols are bound across all inputs of a call, so two
 inputs that disagree are refused. Dynamic axes, sample feeds and checks are derived from here; the traced
 modules' argument names are these names, and so are the runtime's keywords.
 
-What a component's tensors are is said by its model family (`ltxrt.engines.families`).
+The contracts themselves belong to the model families (`ltxrt.engines.families`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _AFFINE = re.compile(r"(?:(?P<factor>[1-9]\d*)\*)?(?P<symbol>[A-Za-z]\w*)(?P<off
 
 @dataclass(frozen=True)
 class Affine:
-    """`factor * symbol + offset`, the only arithmetic a shape may hold."""
+    """`factor * symbol + offset`, the only arithmetic in shapes."""
 
     symbol: str
     factor: int = 1
@@ -44,7 +44,7 @@ class Affine:
         return self.factor * symbol_value + self.offset
 
     def solve(self, size: int) -> int | None:
-        """The symbol's value for which this term is `size`, None where there is no positive one."""
+        """The symbol's value for which this term is `size`, None if there is no positive one."""
         quotient, remainder = divmod(size - self.offset, self.factor)
         return quotient if remainder == 0 and quotient >= 1 else None
 
@@ -68,13 +68,13 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Contract:
-    """A component's inputs and outputs, and what its callers promise of the symbols' values.
+    """A component's inputs and outputs, and what callers guarantee about the symbols' values.
 
-    `padding`: symbol → a step to which inputs may be padded with zeros along it, as the padding is masked and
-    what is computed of the rest does not change. `tiles`: symbol → the smallest value that a call has where
-    the host cuts what is too large into tiles, so that such a component's memory is bounded. `fixed`: symbol
-    → the one value that calls have. `tokens`: the symbols that count what attends to one another. These are
-    for whoever builds and runs engines, and not part of what a bundle says.
+    `padding`: symbol → a multiple to which inputs may be padded with zeros, because masks exclude the padding
+    from all results. `tiles`: symbol → the smallest value in a call of a
+    component whose large inputs the host cuts into tiles, which bounds its memory. `fixed`: symbol
+    → the one value that calls have. `tokens`: the symbols that count the tokens of an attention. These fields
+    are for building and running engines, and are not stored in a bundle.
     """
 
     component: str
@@ -103,9 +103,9 @@ class Contract:
         return replace(self, inputs=tuple(t for t in self.inputs if t.name in kept))
 
     def check(self, feed: Mapping[str, np.ndarray], known: Mapping[str, int] | None = None) -> dict[str, int]:
-        """Refuse a feed whose names, dtypes or shapes are not the contract's; return each symbol's value.
+        """Each symbol's value in a feed; InputError if its names, dtypes or shapes are not the contract's.
 
-        `known` holds the symbols that other inputs have fixed already.
+        `known` has the symbols that other inputs have fixed already.
         """
         if set(feed) != {t.name for t in self.inputs}:
             raise InputError(f"{self.component} takes {self._names()}; got {', '.join(feed) or 'nothing'}")

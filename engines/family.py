@@ -1,7 +1,7 @@
-"""What a model family says of itself, so that nothing beside it names its components or sizes.
+"""The description of a model family, so that no module outside a family names its components or sizes.
 
-`ltxrt.engines.families.FAMILIES` has the rows. A bundle says which family it is of; its facts and presets are
-then read as that family's, its contracts derived and its engines' profiles made by that family's functions.
+`ltxrt.engines.families.FAMILIES` has the rows. A bundle names its family, whose classes and functions read
+its facts and presets, derive its contracts and make its engines' profiles.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ PRECISIONS = (*PLAIN, *QUANTISED)
 class Component:
     """A component of a family.
 
-    `part` is the field of the facts that `contract` makes its contract of. The others are for messages:
-    `purpose` ends a sentence about the component ("which denoises"); `option` is what an export of it is told
-    beside the checkpoint; `precisions` are those that it can be exported in; `dispensable` is the name of a
-    preset that does without it, and what that runs instead.
+    `part` is the field of the facts from which `contract` derives the contract; `precisions` are those that
+    it can be exported in. The others are for messages: `purpose` ends a sentence about the component ("which
+    denoises"); `option` is the option of an export that adds it; `dispensable` is the name of a preset that
+    works without it, and what that preset runs instead.
     """
 
     part: str
@@ -40,12 +40,13 @@ class Component:
 
 @dataclass(frozen=True)
 class ProfileForm:
-    """How people write the sizes that engines are built for, and what they mean for the contracts' symbols.
+    """How profiles are written, and the ranges of the contracts' symbols that follow from them.
 
     A text has a number or range for each of `axes`, with `x` between: 512x768x97 for height, width, frames.
-    `ranges(sizes, facts, max_tokens, extra_frames)` gives every symbol of the family's contracts its range:
-    `sizes` has each axis' range as written, `max_tokens` is the longest prompt, `extra_frames` the number of
-    latent frames whose tokens conditions may add. It raises InputError for sizes that the model cannot have.
+    `ranges(sizes, facts, max_tokens, extra_frames)` returns the range of every symbol in the family's
+    contracts: `sizes` has each axis' range as written, `max_tokens` is the longest prompt, `extra_frames` the
+    number of latent frames of conditioning tokens. It raises InputError for sizes that the model does not
+    support.
     """
 
     axes: tuple[str, ...]
@@ -55,11 +56,11 @@ class ProfileForm:
 
 @dataclass(frozen=True)
 class Family:
-    """A model family: `name` as in bundles, `title` for people, the classes of its facts and presets.
+    """A model family: `name` in bundles, `title` in texts, the classes of its facts and presets.
 
-    `facts` is a dataclass whose fields are parts, None where a bundle has no component that needs one.
-    `components` are in the order in which a run uses them. `preset_problem(preset, facts)` says what is wrong
-    with a preset that can be read and should not be run, "" where nothing is.
+    `facts` is a dataclass whose fields are parts; a part is None if no component in a bundle needs it.
+    `components` are in the order of a run. `preset_problem(preset, facts)` returns why a readable preset must
+    not be run, or "".
     """
 
     name: str
@@ -71,7 +72,7 @@ class Family:
     preset_problem: Callable[[Any, Any], str]
 
     def component(self, name: str) -> Component:
-        """The row of `name`. Raises InputError for no such component."""
+        """The row of `name`. Raises InputError for an unknown component."""
         if name not in self.components:
             raise InputError(f"no component is named {name!r:.60}; they are {', '.join(self.components)}")
         return self.components[name]
@@ -79,7 +80,7 @@ class Family:
     def contract(self, name: str, facts: Any) -> Contract:
         """The contract of component `name` for a model with these facts.
 
-        Raises InputError for an unknown component, or where the facts it needs are missing.
+        Raises InputError for an unknown component, or if the facts it needs are missing.
         """
         row = self.component(name)
         part = getattr(facts, row.part)

@@ -1,4 +1,4 @@
-"""The model families: what each says of its model, and which components it has.
+"""The model families, one row each: facts, contracts and components.
 
 Adding a family is a folder here and a row in FAMILIES (docs/extending.md).
 """
@@ -17,14 +17,14 @@ FAMILIES: dict[str, Family] = {LTX_VIDEO.name: LTX_VIDEO}  # by the name in a bu
 
 
 def named(name: str) -> Family:
-    """The family that bundles call `name`. InputError for one that is not known."""
+    """The family with this name in bundles. InputError for an unknown one."""
     if name not in FAMILIES:
         raise InputError(f"model family {quoted(name)}; this ltxrt runs {', '.join(FAMILIES)}")
     return FAMILIES[name]
 
 
 def of(facts: Any) -> Family:
-    """The family that these facts are of."""
+    """The family of these facts."""
     for family in FAMILIES.values():
         if isinstance(facts, family.facts):
             return family
@@ -32,7 +32,7 @@ def of(facts: Any) -> Family:
 
 
 def derive(component: str, facts: Any) -> Contract:
-    """The contract of `component` for a model with these facts, of whatever family. As `Family.contract`."""
+    """The contract of `component` for a model with these facts, of any family; as `Family.contract`."""
     return of(facts).contract(component, facts)
 
 

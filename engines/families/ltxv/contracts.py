@@ -9,7 +9,7 @@ from ltxrt.engines.contract import Contract, Tensor
 from ltxrt.engines.families.ltxv.facts import TextEncoderFacts, TransformerFacts, VaeFacts
 
 MIN_TILE = 4  # the smallest tile side in latents
-# The autoencoder takes one video at a time, whole, in tiles, or a single image.
+# The autoencoder's inputs are one video, whole or in tiles, or a single image.
 TILES = {"f": 1, "h": MIN_TILE, "w": MIN_TILE}
 ONE_VIDEO = {"B": 1}
 # Padding of the text is masked everywhere: T5's padding token, False and 0 in the masks.
@@ -67,7 +67,7 @@ def vae_encoder(facts: VaeFacts) -> Contract:
 
 
 def vae_decoder(facts: VaeFacts) -> Contract:
-    """Normalised latents to pixels in −1..1, with the timestep and noise maps some versions have."""
+    """Normalised latents to pixels in −1..1, with the timestep and noise maps of some versions."""
     extra = [Tensor("timestep", "f32", ("B",))] if facts.timestep_conditioning else []
     maps = [
         Tensor(f"noise_{m.scale}x", "f32", (m.count, f"{m.scale}*h", f"{m.scale}*w"))
@@ -84,6 +84,6 @@ def latent_upsampler(facts: VaeFacts) -> Contract:
 
 
 def temporal_upsampler(facts: VaeFacts) -> Contract:
-    """Normalised latents to those of a video of twice the frames, less one."""
+    """Normalised latents to those of a video with twice the frames, minus one."""
     longer = Tensor("upsampled", "f32", ("B", facts.latent_channels, "2*f-1", "h", "w"))
     return Contract("temporal_upsampler", (_latents(facts),), (longer,))

@@ -1,7 +1,8 @@
-"""What a bundle says about its model: everything the runtime needs, and nothing it must guess from a version.
+"""A bundle's facts about its model: everything the runtime needs, so that it never depends on a version's
+name.
 
-Frozen dataclasses; `ltxrt.engines.parsing.schema` reads them from JSON. Bounds beside the fields are far
-beyond what any release has: they keep everything that is computed from a hostile bundle's numbers small.
+Frozen dataclasses; `ltxrt.engines.parsing.schema` reads them from JSON. The fields' bounds are far beyond any
+release: they limit everything that is computed from an untrusted bundle's numbers.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class TransformerFacts:
     rope_theta: Positive
     rope_max_positions: tuple[Positive, Positive, Positive]  # seconds, pixels, pixels
     causal_rope: bool  # first latent frame covers one pixel frame, not eight
-    timestep_scale: Positive  # sigma 0..1 to what the sinusoid embeds
+    timestep_scale: Positive  # factor from sigma 0..1 to the sinusoid's argument
 
     @property
     def width(self) -> int:
@@ -58,7 +59,7 @@ class TransformerFacts:
 
 @dataclass(frozen=True)
 class NoiseMaps:
-    """`count` Gaussian maps of (scale·h, scale·w) that the decoder injects, in the order it uses them."""
+    """`count` Gaussian maps of (scale·h, scale·w) that the decoder injects, in the order of use."""
 
     scale: Annotated[int, Within(1, 64)]
     count: Annotated[int, Within(1, 64)]
@@ -66,7 +67,7 @@ class NoiseMaps:
 
 @dataclass(frozen=True)
 class VaeFacts:
-    """The video autoencoder: compression, latent statistics, what its decoder is conditioned on."""
+    """The video autoencoder: compression, latent statistics, the decoder's extra inputs."""
 
     latent_channels: Annotated[int, Within(1, 4096)]
     spatial_compression: Annotated[int, Within(1, 256)]
@@ -108,17 +109,17 @@ class SchedulerFacts:
 
 @dataclass(frozen=True)
 class Pass:
-    """One way down a schedule, and the guidance along it.
+    """One denoising pass: its schedule and guidance.
 
-    The lists of guidance hold one entry for all steps, or as many as `guidance_timesteps`, the descending
-    sigmas from which each entry holds.
+    The lists of guidance have one entry for all steps, or as many as `guidance_timesteps`, the descending
+    sigmas from which on each entry applies.
     """
 
     steps: Steps
     timesteps: (
         Annotated[tuple[Unit, ...], Most(1000)] | None
     )  # explicit sigmas instead of `steps` of the schedule
-    skip_initial: Skipped  # of the schedule's steps, left out at its beginning
+    skip_initial: Skipped  # steps of the schedule that are skipped at its beginning
     skip_final: Skipped
     guidance_scale: Scales
     stg_scale: Scales
@@ -128,8 +129,8 @@ class Pass:
         tuple[Blocks, ...], Most(1000, least=1)
     ]  # blocks that spatiotemporal guidance perturbs
     stg_mode: str  # attention_values | attention_skip | transformer_block
-    cfg_star: bool  # the negative velocity is projected on the positive one
-    stochastic: bool  # each step predicts the clean latents and noises them afresh
+    cfg_star: bool  # the negative velocity is projected onto the positive one
+    stochastic: bool  # each step predicts the clean latents and adds new noise
 
 
 @dataclass(frozen=True)
@@ -137,12 +138,12 @@ class Preset:
     """A checkpoint's default request; every field can be overridden.
 
     With two passes the first runs at `downscale_factor` of the size, the latent upsampler doubles it, and the
-    decoded frames are scaled to the size asked for.
+    decoded frames are scaled to the requested size.
     """
 
     passes: Annotated[tuple[Pass, ...], Most(2, least=1)]
     downscale_factor: Annotated[float, Within(0.1, 1)]
-    adain_factor: Unit  # how far upsampled latents take the first pass's statistics
+    adain_factor: Unit  # share of the first pass's statistics in upsampled latents
     tone_map: Unit  # compression of the latents before decoding, 0 is none
     height: Side
     width: Side
@@ -157,7 +158,7 @@ class Preset:
 
 @dataclass(frozen=True)
 class Facts:
-    """All of a bundle's facts; a part is None where the bundle has no component that needs it."""
+    """All of a bundle's facts; a part is None if no component of the bundle needs it."""
 
     transformer: TransformerFacts | None
     vae: VaeFacts | None

@@ -10,8 +10,8 @@ from ltxrt.engines.families.ltxv.facts import Facts, Preset
 from ltxrt.engines.family import PRECISIONS, Component, Family, ProfileForm, Range
 from ltxrt.engines.parsing.sizes import check_size
 
-BATCH = (1, 2, 3)  # negative, positive and perturbed samples of one request; it changes from step to step
-TIMESTEPS = (1, 1, 8)  # distinct ones in a call: one, and one more per strength of conditioning
+BATCH = (1, 2, 3)  # negative, positive and perturbed samples of a request, which change from step to step
+TIMESTEPS = (1, 1, 8)  # distinct timesteps in a call: one, and one more per strength of conditioning
 LARGEST_TABLE = 1 << 28  # elements: a preset's tokens times the transformer's width; a release has 2**26
 LARGEST_VIDEO = 1 << 31  # pixels of all frames of a preset; a release has 2**27
 
@@ -40,7 +40,7 @@ def profile_ranges(
 ) -> dict[str, Range]:
     """Pixels and frames as latent cells and tokens: N covers the video's own and those of conditions."""
     if facts.vae is None:
-        raise InputError("the bundle says nothing of its VAE, which profiles are measured by; export it too")
+        raise InputError("the bundle has no facts of its VAE, which determine profiles; export it too")
     space, time = facts.vae.spatial_compression, facts.vae.temporal_compression
     h = _cells("height", sizes["height"], space, 0)
     w = _cells("width", sizes["width"], space, 0)
@@ -60,7 +60,7 @@ def _cells(name: str, pixels: Range, factor: int, offset: int) -> Range:
 
 
 def preset_problem(preset: Preset, facts: Facts) -> str:
-    """A preset runs without anybody having typed its size: it must be one that memory is there for."""
+    """Why the preset's size exceeds any release's: presets run without the user having chosen a size."""
     pixels = preset.height * preset.width * preset.num_frames
     elements = 0
     if facts.transformer and facts.vae:
