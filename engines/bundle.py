@@ -19,9 +19,10 @@ from typing import Annotated, Any
 from ltxrt.engines import families
 from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import BundleError, InputError, setting
-from ltxrt.engines.family import PRECISIONS, Family
+from ltxrt.engines.family import Family
 from ltxrt.engines.parsing import json_input
 from ltxrt.engines.parsing.schema import Most, Within, from_json, to_json
+from ltxrt.engines.precision import PRECISIONS
 from ltxrt.engines.storage import integrity, locks
 from ltxrt.engines.storage.files import atomic_write, inside, sha256
 

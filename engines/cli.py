@@ -10,6 +10,7 @@ import click
 
 from ltxrt.engines.cli_base import LtxrtGroup, ltxrt_command, say
 from ltxrt.engines.errors import InputError
+from ltxrt.engines.precision import parse as parse_precisions
 
 if TYPE_CHECKING:
     from ltxrt.engines.bundle import Bundle
@@ -266,9 +267,5 @@ def _components(bundle: Bundle, chosen: tuple[str, ...]) -> tuple[str, ...]:
 
 def _precision(bundle: Bundle, component: str, text: str | None) -> str:
     """The precision to build: the requested one, or the first of bf16, fp16, fp32 in the bundle."""
-    pairs = dict(item.partition("=")[::2] for item in text.split(",")) if text and "=" in text else {}
-    for name in pairs:
-        if name not in bundle.components:
-            raise InputError(f"--precision names {name!r}; the bundle has {', '.join(bundle.components)}")
-    wanted = pairs.get(component) if pairs else text
+    wanted = parse_precisions(text, bundle.components).get(component) if text else None
     return bundle.precision(component, wanted, ("bf16", "fp16", "fp32"))

@@ -12,12 +12,9 @@ from typing import Any
 
 from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import InputError
+from ltxrt.engines.precision import PLAIN, QUANTISED
 
 Range = tuple[int, int, int]  # smallest, usual, largest
-
-PLAIN = ("fp32", "fp16", "bf16")
-QUANTISED = ("fp8", "fp8-fp16")
-PRECISIONS = (*PLAIN, *QUANTISED)
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ltxrt.engines import precision
 from ltxrt.engines.cli import build_command, engines_group, verify_bundle_command
 from ltxrt.engines.cli_base import LtxrtGroup, ltxrt_command, say
 from ltxrt.engines.errors import InputError, MissingPackageError
+from ltxrt.engines.precision import PRECISIONS
 from ltxrt.export import families
 
 if TYPE_CHECKING:
     from ltxrt.export.components import Component
 
-PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "fp8-fp16")
 PATH = click.Path(path_type=Path)
 
 
@@ -126,20 +127,10 @@ def onnx_command(checkpoint: Path, chosen: tuple[str, ...], **options: Any) -> N
 
 def parse_precisions(text: str, names: tuple[str, ...]) -> dict[str, str]:
     """`fp16`, or `transformer=fp16,vae_decoder=fp32` with fp32 for what is not named."""
-    if "=" not in text:
-        chosen = dict.fromkeys(names, text)
-    else:
-        items = [item.partition("=")[::2] for item in text.split(",")]
-        pairs = dict(items)
-        if len(pairs) < len(items):
-            raise InputError(f"--precision {text!r}: names a component twice; give each one precision")
-        unknown = [n for n in pairs if n not in names]
-        if unknown:
-            raise InputError(f"--precision names {unknown[0]!r}; exported here are {', '.join(names)}")
-        chosen = {n: pairs.get(n, "fp32") for n in names}
-    for name, precision in chosen.items():
-        if precision not in PRECISIONS:
-            raise InputError(f"--precision {precision!r} for {name}: must be one of {', '.join(PRECISIONS)}")
+    chosen = {**dict.fromkeys(names, "fp32"), **precision.parse(text, names)}
+    for name, one in chosen.items():
+        if one not in PRECISIONS:
+            raise InputError(f"--precision {one!r} for {name}: must be one of {', '.join(PRECISIONS)}")
     return chosen
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from ltxrt.engines.backend import BACKENDS, preferred
 from ltxrt.engines.errors import InputError
-from ltxrt.engines.family import PRECISIONS
+from ltxrt.engines.precision import PRECISIONS
 from ltxrt.parity.check import emulation
 from ltxrt.parity.check.results import SKIPPED, Check, EndToEnd
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ltxrt.engines import precision
 from ltxrt.engines.cli_base import LtxrtGroup
 from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.parsing.text import quoted
@@ -106,21 +107,13 @@ def precisions(text: str | None, components: Sequence[str]) -> dict[str, str]:
     """`fp16`, or `transformer=fp16,vae_decoder=fp32`, as component → precision."""
     if text is None:
         return {}
-    label = setting("precision")
     if "=" not in text and text.startswith("fp8"):
+        label = setting("precision")
         raise InputError(
             f"{label} {text}: only the transformer is quantised to FP8; give {label} transformer={text}, the "
             "other components then run in what the bundle has"
         )
-    if "=" not in text:
-        return dict.fromkeys(components, text)
-    pairs = [item.partition("=")[::2] for item in text.split(",")]
-    for name, _ in pairs:
-        if name not in components:
-            raise InputError(f"{label} names {quoted(name)}; components are {', '.join(components)}")
-    if len(dict(pairs)) < len(pairs):
-        raise InputError(f"{label} {quoted(text)}: names a component twice; give each one precision")
-    return dict(pairs)
+    return precision.parse(text, components)
 
 
 def merged(base: Mapping[str, Any], own: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

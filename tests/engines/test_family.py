@@ -13,8 +13,9 @@ from ltxrt.engines.backend import load_engine
 from ltxrt.engines.bundle import MANIFEST, SCHEMA, Graph, Manifest, read_bundle, record, write_bundle
 from ltxrt.engines.contract import Contract, Tensor
 from ltxrt.engines.errors import BundleError, InputError
-from ltxrt.engines.family import PRECISIONS, Component, Family, ProfileForm
+from ltxrt.engines.family import Component, Family, ProfileForm
 from ltxrt.engines.parsing.schema import Within
+from ltxrt.engines.precision import PRECISIONS
 from ltxrt.engines.tensorrt import build as trt
 from ltxrt.engines.tensorrt import cache, inspect, profiles
 

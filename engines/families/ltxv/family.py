@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.families.ltxv import contracts
 from ltxrt.engines.families.ltxv.facts import Facts, Preset
-from ltxrt.engines.family import PRECISIONS, Component, Family, ProfileForm, Range
+from ltxrt.engines.family import Component, Family, ProfileForm, Range
 from ltxrt.engines.parsing.sizes import check_size
+from ltxrt.engines.precision import PRECISIONS
 
 BATCH = (1, 2, 3)  # negative, positive and perturbed samples of a request, which change from step to step
 TIMESTEPS = (1, 1, 8)  # distinct timesteps in a call: one, and one more per strength of conditioning
