@@ -272,6 +272,38 @@ def test_messages_name_the_pass_that_the_user_named(two_pass_bundle, tmp_path):
         assert result.exit_code == 2 and message in result.output, result.output
 
 
+def test_messages_name_the_key_of_a_settings_file(tiny_bundle, tmp_path):
+    file = tmp_path / "c.yaml"
+    asked = [
+        "--bundle",
+        tiny_bundle("0.9.5"),
+        "--prompt",
+        "fog",
+        "--output",
+        tmp_path / "v.mp4",
+        "--config",
+        file,
+    ]
+    for text, extra, message in (
+        ("width: 40", [], f"error: {file}: width 40: must be a multiple of 32"),
+        ("width: 40", ["--width", "41"], "error: --width 41: must be a multiple of 32"),
+        ("num_inference_steps: 0", [], f"error: {file}: num_inference_steps 0: must be between 1 and 1000"),
+        (
+            "first_pass: {}\nsecond_pass: {num_inference_steps: 0}",
+            ["--downscale-factor", "0.5"],
+            f"error: {file}: second_pass: num_inference_steps 0: must be between 1 and 1000",
+        ),
+        (
+            "first_pass: {}\nsecond_pass: {steps: 3}",
+            ["--downscale-factor", "0.5", "--second-pass", "steps=0"],
+            "error: --second-pass steps 0: must be between 1 and 1000",
+        ),
+    ):
+        file.write_text(text)
+        result = run(*asked, *extra)
+        assert result.exit_code == 2 and result.stderr.startswith(message), result.stderr
+
+
 def test_the_help_says_which_pass_an_option_is_for():
     text = " ".join(run("--help").output.split())
     assert "Steps of the schedule, skipped ones included. [of the first pass; default" in text
