@@ -104,7 +104,7 @@ def _build(
     for one in targets:
         for name in names:
             start = time.monotonic()
-            order = cache.Order(name, precisions[name], backend, one, parsed, built)
+            order = cache.BuildOrder(name, precisions[name], backend, one, parsed, built)
             found = cache.build(opened, order)
             say(f"{_line(opened, found)}  {time.monotonic() - start:.1f} s")
 

@@ -86,7 +86,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Order:
+class BuildOrder:
     """An engine to build."""
 
     component: str
@@ -97,7 +97,7 @@ class Order:
     options: trt.BuildOptions
 
 
-def build(bundle: Bundle, order: Order) -> Found:
+def build(bundle: Bundle, order: BuildOrder) -> Found:
     """The engine of `order`, from the cache if it is there and complete, otherwise built.
 
     Raises InputError for what cannot be built, before any work; BundleError if the graph's files are not
@@ -114,7 +114,7 @@ def build(bundle: Bundle, order: Order) -> Found:
     wanted = _record(bundle, order)
     folder = bundle.root / FOLDER / order.backend / wanted.target
     try:
-        with locks.reading(bundle.root), _own_folder(bundle, order.backend, wanted.target) as folder:
+        with locks.reading(bundle.root), _build_lock(bundle, order.backend, wanted.target) as folder:
             path = folder / wanted.name
             there = _look(bundle, path, wanted.backend_version)
             if _is_regular(path) and not there.problem and _intact(there):
@@ -247,7 +247,7 @@ def _is_regular(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-def _record(bundle: Bundle, order: Order) -> Record:
+def _record(bundle: Bundle, order: BuildOrder) -> Record:
     graph = bundle.components[order.component][order.precision]
     return Record(
         schema=SCHEMA,
@@ -310,7 +310,7 @@ def _intact(found: Found) -> bool:
 
 
 @contextmanager
-def _own_folder(bundle: Bundle, backend: str, target: str) -> Iterator[Path]:
+def _build_lock(bundle: Bundle, backend: str, target: str) -> Iterator[Path]:
     """The folder of a target's engines, locked: one build at a time, others wait."""
     folder = make_folder(bundle.root, FOLDER, backend, target)
     with locks.alone(folder):

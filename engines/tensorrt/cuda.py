@@ -95,7 +95,7 @@ class CudaDevice:
         return results[0] if results else None
 
 
-class Memory:
+class DeviceBuffer:
     """A buffer on the device that grows and never shrinks; its address changes when it grows."""
 
     def __init__(self, device: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ltxrt.engines.tensorrt import build as trt
 from ltxrt.engines.tensorrt import log as trt_log
-from ltxrt.engines.tensorrt.cuda import CudaDevice, Memory
+from ltxrt.engines.tensorrt.cuda import CudaDevice, DeviceBuffer
 
 
 class Machine:
@@ -22,13 +22,13 @@ class Machine:
 
     def __init__(self, backend: str, device: Any, package: Any) -> None:
         self.backend, self.device, self.package = backend, device, package
-        self.scratch = Memory(device)
+        self.scratch = DeviceBuffer(device)
         self.log = trt_log.collecting(package)
         self.runtime = package.Runtime(self.log)
         self._lock = threading.RLock()
         self._taken = False
         self._users: weakref.WeakSet[object] = weakref.WeakSet()
-        self._dropped: deque[Memory] = deque()
+        self._dropped: deque[DeviceBuffer] = deque()
 
     @classmethod
     def of(cls, backend: str, index: int = 0) -> Machine:
@@ -61,7 +61,7 @@ class Machine:
         if not self._users:
             self.scratch.release()
 
-    def drop(self, memory: Memory) -> None:
+    def drop(self, memory: DeviceBuffer) -> None:
         """Free `memory` at once, or at the next turn if one is in progress.
 
         Finalisers call this from any thread at any time; they must not wait for a turn to end, nor free

@@ -26,7 +26,7 @@ from ltxrt.engines.contract import DTYPES, Contract
 from ltxrt.engines.errors import EngineError, InputError, InterruptedRunError, setting
 from ltxrt.engines.tensorrt import build as trt
 from ltxrt.engines.tensorrt import cache
-from ltxrt.engines.tensorrt.cuda import Memory
+from ltxrt.engines.tensorrt.cuda import DeviceBuffer
 from ltxrt.engines.tensorrt.engine import LoadedEngine, open_engine
 from ltxrt.engines.tensorrt.machine import Machine
 from ltxrt.engines.tensorrt.profiles import Profile, from_json, pick
@@ -50,7 +50,7 @@ GRAPHS = "LTXRT_CUDA_GRAPHS"  # environment variable: 1 repeats equal calls as C
 class Uploaded:
     """An input that stays on the device; `shape` is its shape before padding."""
 
-    memory: Memory
+    memory: DeviceBuffer
     shape: tuple[int, ...]
 
 
@@ -74,7 +74,7 @@ class TrtSession:
 
     def __init__(self, machine: Machine, contract: Contract, choices: Sequence[Choice]) -> None:
         self._machine, self._contract, self._choices = machine, contract, tuple(choices)
-        self._buffers: dict[str, Memory] = {}
+        self._buffers: dict[str, DeviceBuffer] = {}
         self._uploaded: weakref.WeakSet[Uploaded] = weakref.WeakSet()
         self._chosen: Choice | None = None
         self._loaded: LoadedEngine | None = None
@@ -87,7 +87,7 @@ class TrtSession:
     def upload(self, name: str, array: np.ndarray) -> Uploaded:
         machine = self._machine
         with machine.turn():
-            memory, padded = Memory(machine.device), self._padded(name, array)
+            memory, padded = DeviceBuffer(machine.device), self._padded(name, array)
             memory.at_least(padded.nbytes)
             machine.device.upload(memory.address, padded)
             machine.device.wait()  # before the array may change
@@ -178,7 +178,7 @@ class TrtSession:
         return np.pad(array, more) if any(after for _, after in more) else array
 
     def _place(self, name: str, size: int) -> int:
-        return self._buffers.setdefault(name, Memory(self._machine.device)).at_least(size)
+        return self._buffers.setdefault(name, DeviceBuffer(self._machine.device)).at_least(size)
 
     def _holding(self, sizes: Mapping[str, int]) -> tuple[LoadedEngine, int]:
         """A loaded engine whose profile holds the call, and the profile's index; prefers the engine that is

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ltxrt.engines.errors import EngineError, MissingPackageError
-from ltxrt.engines.tensorrt.cuda import CudaDevice, Memory
+from ltxrt.engines.tensorrt.cuda import CudaDevice, DeviceBuffer
 from ltxrt.parity.gpu.host_cuda import HostCuda, HostDevice
 from ltxrt.parity.gpu.parts import Place, Row, UnavailableError, attempt
 
@@ -46,7 +46,7 @@ def _device(place: Place) -> CudaDevice:
 def _round_trip(device: CudaDevice, name: str) -> Row:
     rng = np.random.default_rng(0)
     array = rng.integers(0, 2 if name == "bool" else 200, (3, 1000)).astype(name)
-    memory, back = Memory(device), np.zeros_like(array)
+    memory, back = DeviceBuffer(device), np.zeros_like(array)
     address = memory.at_least(array.nbytes)
     device.upload(address, array)
     device.download(back, address)
@@ -57,7 +57,7 @@ def _round_trip(device: CudaDevice, name: str) -> Row:
 
 def _download(device: CudaDevice, shape: tuple[int, ...]) -> Row:
     array = np.random.default_rng(0).standard_normal(shape, np.float32)
-    memory, back = Memory(device), np.empty_like(array)
+    memory, back = DeviceBuffer(device), np.empty_like(array)
     address = memory.at_least(array.nbytes)
     device.upload(address, array)
     device.wait()
@@ -71,7 +71,7 @@ def _download(device: CudaDevice, shape: tuple[int, ...]) -> Row:
 
 def _graph(device: CudaDevice) -> Row:
     """A captured download must run at launch, not at capture, and see what is there at launch."""
-    memory, first, second = Memory(device), np.full(1024, 1, np.float32), np.full(1024, 2, np.float32)
+    memory, first, second = DeviceBuffer(device), np.full(1024, 1, np.float32), np.full(1024, 2, np.float32)
     back, address = np.zeros(1024, np.float32), memory.at_least(4096)
     device.upload(address, first)
     device.wait()
@@ -90,7 +90,7 @@ def _graph(device: CudaDevice) -> Row:
 
 def _aborted(device: CudaDevice) -> Row:
     """A failure inside a capture: once it is ended, the stream must work again."""
-    memory, back = Memory(device), np.zeros(16, np.float32)
+    memory, back = DeviceBuffer(device), np.zeros(16, np.float32)
     address = memory.at_least(64)
     device.begin_graph()
     refused = False

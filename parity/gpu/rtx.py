@@ -18,7 +18,7 @@ from ltxrt.engines.contract import DTYPES, Contract
 from ltxrt.engines.errors import EngineError, LtxrtError, MissingPackageError
 from ltxrt.engines.tensorrt import build as trt
 from ltxrt.engines.tensorrt import cache, profiles
-from ltxrt.engines.tensorrt.cuda import CudaDevice, Memory
+from ltxrt.engines.tensorrt.cuda import CudaDevice, DeviceBuffer
 from ltxrt.parity.gpu import models
 from ltxrt.parity.gpu.backend import COMPONENTS, rows
 from ltxrt.parity.gpu.parts import Place, Row, UnavailableError, attempt
@@ -90,7 +90,7 @@ def _built(package: Any, bundle: Bundle, component: str, precision: str, target:
     profile = profiles.parse(SMALL_PROFILE if place.cpu else PROFILE, bundle.facts)
     start = time.monotonic()
     found = cache.build(
-        bundle, cache.Order(component, precision, BACKEND, target, (profile,), trt.BuildOptions())
+        bundle, cache.BuildOrder(component, precision, BACKEND, target, (profile,), trt.BuildOptions())
     )
     seconds = time.monotonic() - start
     runtime = package.Runtime(package.Logger(package.Logger.ERROR))
@@ -119,7 +119,7 @@ class Loaded:
         for tensor in contract.inputs:
             contract.bind(tensor, feed[tensor.name], sizes)
         self.outputs = {t.name: np.empty(t.resolve(sizes), DTYPES[t.dtype]) for t in contract.outputs}
-        self._memory = {name: Memory(self.device) for name in (*feed, *self.outputs)}
+        self._memory = {name: DeviceBuffer(self.device) for name in (*feed, *self.outputs)}
         for name, array in {**feed, **self.outputs}.items():
             self.context.set_tensor_address(name, self._memory[name].at_least(array.nbytes))
         for name, array in feed.items():

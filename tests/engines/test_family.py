@@ -189,7 +189,7 @@ def test_its_profiles_are_sizes_of_its_own():
 
 def test_rtx_builds_an_engine_for_them(bundle):
     profile = profiles.parse("4..8x1..3", FACTS, max_tokens=16)
-    order = cache.Order("core", "fp32", "tensorrt_rtx", "sm89", (profile,), trt.BuildOptions())
+    order = cache.BuildOrder("core", "fp32", "tensorrt_rtx", "sm89", (profile,), trt.BuildOptions())
     found = cache.build(bundle, order)
     assert found.path.name.startswith("core.fp32.") and found.path.stat().st_size > 1000
     assert any(line.startswith("4..8x1..3: inputs and outputs") for line in inspect.describe(bundle, found))

@@ -33,7 +33,7 @@ def bundle(two_pass_bundle, tmp_path):
 
 def order(bundle, component="latent_upsampler", target="sm89", texts=TEXTS, options=trt.BuildOptions()):  # noqa: B008
     parsed = tuple(profiles.parse(text, bundle.facts) for text in texts)
-    return cache.Order(component, "fp32", "tensorrt_rtx", target, parsed, options)
+    return cache.BuildOrder(component, "fp32", "tensorrt_rtx", target, parsed, options)
 
 
 def test_an_engine_is_built_once_and_then_found(bundle):
