@@ -22,7 +22,7 @@ Array = NDArray[np.float32]
 
 def start(plan: Plan, sources: NoiseSources, encoder: Engine) -> Array:
     """Latents (1,C,f,h,w) of the video to start from, at the first pass's size."""
-    pixels = conditions.read_whole(plan.settings, plan.passes[0].size, plan.model.vae)
+    pixels = conditions.read_whole(plan.settings, plan.passes[0].size, plan.model.vae, plan.checked.source)
     return _latents(plan, pixels, sources, encoder)
 
 
@@ -30,8 +30,8 @@ def encoded_conditions(plan: Plan, number: int, sources: NoiseSources, encoder: 
     """Latents (1,C,n,h,w) of each condition, at the size of pass `number`."""
     size, vae = plan.passes[number].size, plan.model.vae
     return [
-        _latents(plan, conditions.read(condition, plan.settings, size, vae), sources, encoder)
-        for condition in plan.settings.conditions
+        _latents(plan, conditions.read(condition, plan.settings, size, vae, decoded), sources, encoder)
+        for condition, decoded in zip(plan.settings.conditions, plan.checked.decoded, strict=True)
     ]
 
 
@@ -54,7 +54,7 @@ def conditioned(
     def placed(shape: LatentShape, frame: int) -> Array:
         return coordinates(shape, plan.settings.preset.frame_rate, plan.causal_rope, vae, frame)
 
-    items = list(zip(plan.conditions, encoded, strict=True))
+    items = list(zip(plan.checked.items, encoded, strict=True))
     shape, time = plan.passes[number].shape, vae.temporal_compression
     return prepare(tokens, shape, items, sources.first, placed, time)
 

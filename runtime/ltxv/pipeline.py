@@ -167,7 +167,7 @@ class Pipeline:
         `begin` (1,C,f,h,w) are latents to start from, if there are any.
         """
         tokens, encoded = encode.initial_tokens(made, number, begin, sources), []
-        if made.conditions:
+        if made.checked.items:
             watch(Event("image encoder"))
             with self.engines.engine("vae_encoder") as encoder:
                 encoded = encode.encoded_conditions(made, number, sources, encoder)

@@ -76,15 +76,15 @@ class Plan:
 
     precisions: the components that run, each with the precision of its graph; encoder_tiles: the tile for
     each latent shape that is encoded; decoder_tile: what the decoder takes at once; causal_rope: whether the
-    first latent frame covers one pixel frame in the rotary tables; conditions: where each condition goes;
-    noise: the request's own initial noise (1,C,f,h,w), None for the seed's.
+    first latent frame covers one pixel frame in the rotary tables; checked: where each condition goes, and
+    frames that were decoded for it; noise: the request's own initial noise (1,C,f,h,w), None for the seed's.
     """
 
     settings: Settings
     model: Model
     precisions: Mapping[str, str]
     passes: tuple[PassPlan, ...]
-    conditions: tuple[Item, ...]
+    checked: conditions.Checked = dataclasses.field(repr=False, compare=False)
     encoder_tiles: Mapping[LatentShape, Tile]
     decoder_tile: Tile | None
     causal_rope: bool
@@ -96,7 +96,7 @@ class Plan:
         return {
             "components": dict(self.precisions),
             "passes": [_pass_to_json(one) for one in self.passes],
-            "conditions": [dataclasses.asdict(item) for item in self.conditions],
+            "conditions": [dataclasses.asdict(item) for item in self.checked.items],
             "encoder_tiles": [
                 {"latents": dataclasses.asdict(shape), "tile": dataclasses.asdict(tile)}
                 for shape, tile in self.encoder_tiles.items()
@@ -128,7 +128,8 @@ def make(
     passes = [_pass(settings, model, number) for number in range(len(settings.preset.passes))]
     channels = model.vae.latent_channels
     noise = noise_file.own(request.noise, passes[0].shape.grid(channels))
-    items = conditions.items(settings, model.vae)
+    checked = conditions.checked(settings, model.vae)
+    items = checked.items
     passes = [dataclasses.replace(one, own_tokens=_own_tokens(items, one, model.vae)) for one in passes]
 
     def tile(component: str, shape: LatentShape) -> Tile:
@@ -141,7 +142,7 @@ def make(
         model,
         precisions,
         tuple(passes),
-        items,
+        checked,
         {shape: tile("vae_encoder", shape) for shape in encoded},
         tile("vae_decoder", passes[-1].shape) if "vae_decoder" in precisions else None,
         settings.reference.rope_is_causal(model.transformer),

@@ -5,6 +5,8 @@ A condition is a file or an array; the arithmetic on its latents is in `sampling
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.families.ltxv.facts import VaeFacts
 from ltxrt.runtime.media import read as media
 from ltxrt.runtime.media.preprocess import Fit, Preparation, preparation_named
-from ltxrt.runtime.media.read import Condition
+from ltxrt.runtime.media.read import Condition, Decoded
 from ltxrt.runtime.media.resize import resize
 from ltxrt.runtime.request.request import Request, Settings
 from ltxrt.runtime.sampling import conditioning
@@ -22,16 +24,33 @@ from ltxrt.runtime.sampling.conditioning import Item
 from ltxrt.runtime.sampling.latents import VideoShape
 
 Array = NDArray[np.float32]
+KEPT_BYTES = 256 << 20  # decoded frames of all files together that are kept from the checks to the last pass
 
 
-def items(settings: Settings, vae: VaeFacts) -> tuple[Item, ...]:
-    """Where the request's conditions go in the video, in their order.
+@dataclass(frozen=True)
+class Checked:
+    """A request's conditions and source video, checked.
+
+    items: where each condition goes; decoded, source: the frames of their files, None for an array.
+    """
+
+    items: tuple[Item, ...]
+    decoded: tuple[Decoded | None, ...] = ()
+    source: Decoded | None = None
+
+
+def checked(settings: Settings, vae: VaeFacts) -> Checked:
+    """The request's conditions in their order, and its source video, each file decoded once.
 
     Raises InputError for conditions that do not fit, unreadable files, a source video without effect.
     """
     preparation(settings)
-    found = tuple(_expected(condition, settings, vae) for condition in settings.conditions)
-    conditioning.check(found, settings.video.num_frames, vae.temporal_compression)
+    decoded: list[Decoded | None] = []
+    for condition in settings.conditions:
+        decoded.append(_decoded(condition, settings, decoded))
+    conditions = zip(settings.conditions, decoded, strict=True)
+    items = tuple(_expected(condition, settings, vae, frames) for condition, frames in conditions)
+    conditioning.check(items, settings.video.num_frames, vae.temporal_compression)
     video = settings.request.input_video
     cut = settings.request.denoise_strength is not None or settings.preset.passes[0].skip_initial > 0
     if video is None and cut:
@@ -46,8 +65,10 @@ def items(settings: Settings, vae: VaeFacts) -> tuple[Item, ...]:
                 f"{setting('denoise_strength')} below 1, or {setting('skip_initial')}, or "
                 f"{setting('timesteps')} from below 1"
             )
-        _check_whole(_whole(video), settings, vae)
-    return found
+        source = _decoded(_whole(video), settings, decoded)
+        _check_whole(_whole(video), settings, vae, source)
+        return Checked(items, tuple(decoded), source)
+    return Checked(items, tuple(decoded))
 
 
 def files(request: Request) -> list[Path]:
@@ -62,23 +83,31 @@ def preparation(settings: Settings) -> Preparation:
 
 
 def read(
-    condition: Condition, settings: Settings, size: VideoShape, vae: VaeFacts, scaled_first: bool = False
+    condition: Condition,
+    settings: Settings,
+    size: VideoShape,
+    vae: VaeFacts,
+    decoded: Decoded | None = None,
+    scaled_first: bool = False,
 ) -> Array:
-    """Pixels (3,n,h,w) in −1..1 of a condition, at the size of a pass; `scaled_first` as in `Fit`."""
+    """Pixels (3,n,h,w) in −1..1 of a condition, at the size of a pass.
+
+    `decoded` are the file's frames, where `checked` kept them; `scaled_first` as in `Fit`.
+    """
     if isinstance(condition.path, np.ndarray):
         pixels = _array(condition, settings)
         same = pixels.shape[2:] == (size.height, size.width)
         return pixels if same else resize(pixels, size.height, size.width)
     asked = settings.video
     fit = Fit((asked.height, asked.width), (size.height, size.width), scaled_first)
-    return media.read(condition, fit, size.num_frames, vae, preparation(settings))
+    return media.read(condition, fit, size.num_frames, vae, preparation(settings), decoded)
 
 
-def read_whole(settings: Settings, size: VideoShape, vae: VaeFacts) -> Array:
+def read_whole(settings: Settings, size: VideoShape, vae: VaeFacts, decoded: Decoded | None = None) -> Array:
     """Pixels (3,F,h,w) of the source video."""
     if settings.request.input_video is None:
         raise InputError(f"{setting('input_video')}: there is none")
-    return read(_whole(settings.request.input_video), settings, size, vae, scaled_first=True)
+    return read(_whole(settings.request.input_video), settings, size, vae, decoded, scaled_first=True)
 
 
 def item(condition: Condition, pixels: Array) -> Item:
@@ -90,11 +119,19 @@ def _whole(video: Path | str | Array) -> Condition:
     return Condition(video, given_as="input_video")
 
 
-def _expected(condition: Condition, settings: Settings, vae: VaeFacts) -> Item:
-    """The item that a condition will become, found without reading the whole file."""
+def _decoded(condition: Condition, settings: Settings, before: Sequence[Decoded | None]) -> Decoded | None:
+    """A file's frames, kept within what the files before it have left of KEPT_BYTES; None for an array."""
     if isinstance(condition.path, np.ndarray):
+        return None
+    left = KEPT_BYTES - sum(one.nbytes for one in before if one is not None)
+    return media.decode(condition, settings.video.num_frames, left)
+
+
+def _expected(condition: Condition, settings: Settings, vae: VaeFacts, decoded: Decoded | None) -> Item:
+    """The item that a condition will become."""
+    if decoded is None:
         return item(condition, _array(condition, settings))
-    there, total = media.count(condition, settings.video.num_frames), settings.video.num_frames
+    there, total = decoded.count, settings.video.num_frames
     frames = media.trimmed(there, condition.frame, total, vae)
     least = vae.temporal_compression + 1
     if there > 1 and frames < least:
@@ -108,9 +145,9 @@ def _expected(condition: Condition, settings: Settings, vae: VaeFacts) -> Item:
     return Item(condition.frame, frames, condition.strength, condition.label)
 
 
-def _check_whole(condition: Condition, settings: Settings, vae: VaeFacts) -> None:
+def _check_whole(condition: Condition, settings: Settings, vae: VaeFacts, decoded: Decoded | None) -> None:
     wanted = settings.video.num_frames
-    found = _expected(condition, settings, vae).frames
+    found = _expected(condition, settings, vae, decoded).frames
     if found < wanted:
         raise InputError(
             f"{condition.label}: has {found} usable frame{'s' if found > 1 else ''} and "

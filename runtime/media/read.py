@@ -113,13 +113,37 @@ def _strength(text: str | None, label: str) -> float:
     return value
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """A file's frames up to a limit: their number, and they themselves unless they were too large to keep."""
+
+    count: int
+    frames: tuple[Picture, ...] | None
+
+    @property
+    def nbytes(self) -> int:
+        return sum(frame.nbytes for frame in self.frames or ())
+
+
+def decode(condition: Condition, limit: int, budget: int = 0) -> Decoded:
+    """A file's frames, up to `limit`, one of an image; kept if all of them fit `budget` bytes.
+
+    Raises InputError if it is unreadable.
+    """
+    kept: list[Picture] = []
+    count = size = 0
+    for frame in _pictures(condition, limit):
+        count, size = count + 1, size + frame.nbytes
+        if size > budget:
+            kept.clear()
+        else:
+            kept.append(frame)
+    return Decoded(count, tuple(kept) if size <= budget else None)
+
+
 def count(condition: Condition, limit: int) -> int:
     """How many frames a file has, up to `limit`; 1 for an image. Raises InputError if it is unreadable."""
-    path = _file(condition)
-    if _is_image(path, condition.label):
-        read_image(path, condition.label)
-        return 1
-    return sum(1 for _ in _frames(path, condition.label, limit))
+    return decode(condition, limit).count
 
 
 def trimmed(frames: int, start: int, num_frames: int, vae: VaeFacts) -> int:
@@ -133,13 +157,22 @@ def trimmed(frames: int, start: int, num_frames: int, vae: VaeFacts) -> int:
     return (fitting - 1) // time * time + 1 if fitting > 0 else frames
 
 
-def read(condition: Condition, fit: Fit, num_frames: int, vae: VaeFacts, steps: Preparation) -> Array:
-    """A file's pixels (3,n,height,width) in −1..1: one frame of an image, the used frames of a video."""
-    path = _file(condition)
-    if _is_image(path, condition.label):
-        return prepare(read_image(path, condition.label), fit, steps)[:, None]
+def read(
+    condition: Condition,
+    fit: Fit,
+    num_frames: int,
+    vae: VaeFacts,
+    steps: Preparation,
+    decoded: Decoded | None = None,
+) -> Array:
+    """A file's pixels (3,n,height,width) in −1..1: one frame of an image, the used frames of a video.
+
+    `decoded` are its frames, at least those that are used, where they were kept; else the file is read.
+    """
     wanted = max(num_frames - condition.frame, 1)
-    frames = [prepare(f, fit, steps) for f in _frames(path, condition.label, wanted)]
+    there = None if decoded is None else decoded.frames
+    pictures = _pictures(condition, wanted) if there is None else there[:wanted]
+    frames = [prepare(picture, fit, steps) for picture in pictures]
     kept = trimmed(len(frames), condition.frame, num_frames, vae)
     return np.stack(frames[:kept], axis=1)
 
@@ -169,6 +202,15 @@ def _file(condition: Condition) -> Path:
     if isinstance(condition.path, np.ndarray):
         raise InputError(f"{condition.label}: is not a file")
     return Path(condition.path)
+
+
+def _pictures(condition: Condition, limit: int) -> Iterator[Picture]:
+    """Up to `limit` frames (H,W,3) of a file, one at a time; one of an image."""
+    path = _file(condition)
+    if _is_image(path, condition.label):
+        yield read_image(path, condition.label)
+    else:
+        yield from _frames(path, condition.label, limit)
 
 
 def _is_image(path: Path, label: str) -> bool:

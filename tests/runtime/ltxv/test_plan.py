@@ -10,6 +10,7 @@ from ltxrt.engines.errors import InputError
 from ltxrt.runtime.ltxv import pipeline as pipeline_module
 from ltxrt.runtime.ltxv import plan as plan_module
 from ltxrt.runtime.ltxv.pipeline import Pipeline
+from ltxrt.runtime.media import conditions
 from ltxrt.runtime.media import read as media
 from ltxrt.runtime.media.read import Condition
 from ltxrt.runtime.noise import file as noise_file
@@ -32,8 +33,8 @@ def picture(tmp_path):
 
 
 def test_a_plan_is_plain_data_of_the_whole_run(pipeline, picture):
-    conditions = (Condition(picture, 8, 0.5),)
-    plan = pipeline.plan(Request("fog", conditions=conditions, guidance_scale=3, stg_scale=0, **SMALL))
+    given = (Condition(picture, 8, 0.5),)
+    plan = pipeline.plan(Request("fog", conditions=given, guidance_scale=3, stg_scale=0, **SMALL))
     data = json.loads(json.dumps(plan.to_json()))
     (one,) = data["passes"]
     assert one["size"] == {"num_frames": 17, "height": 64, "width": 96}
@@ -69,8 +70,8 @@ def test_the_steps_that_run_are_the_plan_s(pipeline):
 
 def test_the_tokens_that_run_are_those_that_were_counted(pipeline, picture):
     pixels = np.zeros((3, 9, 64, 96), np.float32)
-    conditions = (Condition(pixels, 8, 0.5), Condition(picture, 3), Condition(picture))
-    plan = pipeline.plan(Request("fog", conditions=conditions, **SMALL))
+    given = (Condition(pixels, 8, 0.5), Condition(picture, 3), Condition(picture))
+    plan = pipeline.plan(Request("fog", conditions=given, **SMALL))
     stream = pipeline.start(plan, 0, None, noise_sources(plan.settings))
     one = plan.passes[0]
     assert stream.own.start == one.own_tokens == 18
@@ -96,7 +97,7 @@ def counted(monkeypatch):
         (schedule, "sigmas"),
         (plan_module.guidance, "plan"),
         (noise_file, "load"),
-        (media, "count"),
+        (media, "read_image"),
         (pipeline_module, "Tokenizer"),
     ):
         count(module, name)
@@ -107,6 +108,18 @@ def test_a_run_computes_and_reads_once(pipeline, picture, tmp_path, counted):
     np.save(tmp_path / "n.npy", np.random.default_rng(0).standard_normal((1, 16, 3, 2, 3), dtype=np.float32))
     request = Request("fog", image=picture, noise=tmp_path / "n.npy", **SMALL)
     pipeline.generate(request)
-    assert counted == {"sigmas": 1, "plan": 1, "load": 1, "count": 1, "Tokenizer": 1}
+    assert counted == {"sigmas": 1, "plan": 1, "load": 1, "read_image": 1, "Tokenizer": 1}
     pipeline.generate(request)
-    assert counted == {"sigmas": 2, "plan": 2, "load": 2, "count": 2, "Tokenizer": 1}
+    assert counted == {"sigmas": 2, "plan": 2, "load": 2, "read_image": 2, "Tokenizer": 1}
+
+
+@pytest.mark.parametrize("kept", [0, conditions.KEPT_BYTES])
+def test_files_too_large_to_keep_are_read_again_and_make_the_same_video(
+    pipeline, picture, counted, kept, monkeypatch
+):
+    request = Request("fog", image=picture, **SMALL)
+    frames = pipeline.generate(request).frames
+    monkeypatch.setattr(conditions, "KEPT_BYTES", kept)
+    counted["read_image"] = 0
+    np.testing.assert_array_equal(pipeline.generate(request).frames, frames)
+    assert counted["read_image"] == (1 if kept else 2)
