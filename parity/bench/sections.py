@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ltxrt.engines.backend import BACKENDS
+from ltxrt.engines.backend import BACKENDS, available
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import LtxrtError
 from ltxrt.engines.families.ltxv.facts import TransformerFacts
@@ -64,12 +65,12 @@ class Plan:
 
     def contenders(self) -> list[Contender]:
         """ltxrt on every backend, and what a user would run instead."""
-        ours = [Contender(f"ltxrt {name}", "ltxrt", backend=name) for name in BACKENDS]
-        first = [one for one in ours if one.name == OURS]
-        others = [one for one in ours if one.name != OURS]
+        ours, *others = (
+            Contender(f"ltxrt {name}", "ltxrt", backend=name, unavailable=_why_not(name)) for name in BACKENDS
+        )
         refused = "" if self.compiled else "--compile was not given"
         return [
-            *first,
+            ours,
             Contender(REFERENCE, "torch"),
             Contender("diffusers torch.compile", "torch", compiled=True, unavailable=refused),
             *others,
@@ -100,6 +101,16 @@ class Plan:
 
     def libraries(self) -> Arena:
         return Arena(LIBRARIES, self.threads, PRODUCTS, {})
+
+
+@functools.cache
+def _why_not(backend: str) -> str:
+    """Why a backend cannot run on this machine, "" where it can."""
+    try:
+        available(backend)
+    except LtxrtError as error:
+        return str(error)
+    return ""
 
 
 def peak(plan: Plan) -> Section:
