@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ import numpy as np
 from ltxrt.parity.bench.report import REFERENCE, Samples
 from ltxrt.parity.bench.work import Contender, Work
 from ltxrt.parity.environment import module
+from ltxrt.parity.metrics import relative_l2
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -144,7 +146,7 @@ class Arena:
             name: Samples(
                 name,
                 tuple(float(reply["seconds"]) for reply in found),
-                difference=relative_l2(outputs[name][0], wanted[0]) if wanted and name != REFERENCE else None,
+                difference=_difference(outputs[name], wanted) if wanted and name != REFERENCE else None,
                 stages=tuple(reply["stages"] for reply in found if reply["stages"]),
             )
             for name, found in replies.items()
@@ -183,21 +185,18 @@ class Arena:
         return tuple(measured.get(name) or Samples(name, skipped=skipped[name]) for name in names)
 
 
+def _difference(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float | None:
+    """The relative L2 distance of the outputs; None where there is none, which JSON has no number for."""
+    distance = relative_l2(ours[0], theirs[0])
+    return distance if math.isfinite(distance) else None
+
+
 def fresh(contender: Contender, work: Work, threads: int, do: str = "run") -> float:
     """Seconds from a process's start to the end of its first run, or its peak memory in bytes after that."""
     start = time.perf_counter()
     with Worker(contender, threads) as worker:
         worker.warm_up(work)
         return time.perf_counter() - start if do == "run" else float(worker.ask(do)["bytes"])
-
-
-def relative_l2(ours: np.ndarray, theirs: np.ndarray) -> float | None:
-    """|ours − theirs| / |theirs|, None where the shapes differ or there is nothing to compare with."""
-    norm = float(np.linalg.norm(theirs))
-    if ours.shape != theirs.shape or not 0 < norm < float("inf"):
-        return None
-    distance = float(np.linalg.norm(ours.astype(np.float64) - theirs)) / norm
-    return distance if np.isfinite(distance) else None
 
 
 def read_from_disk(folder: Path) -> float:

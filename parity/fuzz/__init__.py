@@ -1,4 +1,4 @@
-"""Hostile input by the hundred thousand: seeded, bounded and counted (`python -m ltxrt.parity.fuzz`)."""
+"""Fuzzing of every reader of untrusted input, seeded and bounded (`python -m ltxrt.parity.fuzz`)."""
 
 from ltxrt.parity.fuzz.command import main
 

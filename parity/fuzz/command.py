@@ -1,4 +1,4 @@
-"""The command: hostile input to every reader, counted; exit status 1 where one was unhandled."""
+"""The command: damaged input to every reader; exit status 1 where one was unhandled."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from ltxrt.parity.fuzz.targets import TARGETS
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
-    "--first", type=click.IntRange(0), default=0, help="The first input's number; one alone: --inputs 1."
+    "--first",
+    type=click.IntRange(0),
+    default=0,
+    help="Number of the first input; with --inputs 1 that one alone.",
 )
 @click.argument("targets", nargs=-1, type=click.Choice(list(TARGETS)))
 def main(inputs: int, seed: int, first: int, targets: tuple[str, ...]) -> None:
-    """Damage what is read, seeded, and count: accepted, refused with an error of ours, unhandled."""
+    """Give damaged input to readers; count what was accepted, refused with an ltxrt error, or unhandled."""
     click.echo("| target | inputs | accepted | refused | unhandled | minutes |\n|---|--:|--:|--:|--:|--:|")
     unhandled = 0
     for name in targets or TARGETS:

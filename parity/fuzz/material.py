@@ -1,4 +1,4 @@
-"""What the targets damage: a small sound checkpoint, bundle, engine record and report.
+"""Small valid files for the targets to damage: a checkpoint, a bundle, an engine record and a report.
 
 Made in a moment and without torch: graphs and weights are files of a few bytes, because no reader of these
 looks inside before an engine is loaded.
@@ -60,7 +60,7 @@ def facts() -> Facts:
 
 
 def bundle(folder: Path) -> Bundle:
-    """A bundle in `folder` that is whole but for its graphs."""
+    """A bundle in `folder`, valid except for its graphs."""
     known = facts()
     write_tokenizer(folder / "tokenizer", 384)
     (folder / "onnx").mkdir()

@@ -1,4 +1,4 @@
-"""Images, videos and noise files as a target: whole small ones of every kind, damaged and read to the end."""
+"""Images, videos and noise files as a target: small valid ones of every kind, damaged and read to the end."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ VIDEOS = (("clip.mkv", "libx264"), ("clip.avi", "mpeg4"), ("clip.mov", "mjpeg"))
 
 
 def samples(folder: Path) -> dict[str, bytes]:
-    """Small whole files by name, made in `folder`."""
+    """Small valid files by name, made in `folder`."""
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 255, (24, 40, 3), np.uint8) for _ in range(5)]
     first, *rest = (Image.fromarray(frame) for frame in frames)
@@ -121,6 +121,6 @@ def media_files(folder: Path) -> Attempt:
         path.write_bytes(mutated(whole[name], rng))
         read(path)
 
-    with Path(os.devnull).open("wb") as nowhere:  # libtiff prints every damage that it finds
+    with Path(os.devnull).open("wb") as nowhere:  # libtiff prints what it finds damaged
         os.dup2(nowhere.fileno(), 2)
     return attempt

@@ -1,4 +1,4 @@
-"""Seeded damage: JSON trees whose values are replaced by what nobody expects, and bytes and texts that are
+"""Seeded damage: JSON trees whose values are replaced by unexpected ones, and bytes and texts that are
 cut, flipped and repeated. The same generator gives the same damage.
 """
 

@@ -1,8 +1,8 @@
 """Runs a target over many inputs in a process of its own, and counts how each of them ended.
 
-Accepted or refused with an error of ours is right. Unhandled is everything else: another exception (a panic
-of Rust code is a BaseException), a refusal that nobody can read, an input that takes too long or too much
-memory, and the end of the process, which is replaced and goes on behind the input that ended it.
+An input must be accepted, or refused with an ltxrt error. Everything else is unhandled: another exception (a
+panic of Rust code is a BaseException), an empty or overlong message, an input that takes too long or too much
+memory, and the end of the process, which is replaced and goes on after the input that ended it.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def headers(folder: Path) -> Attempt:
 
 
 def configs(folder: Path) -> Attempt:
-    """Checkpoint configs, in the header of a file whose tensors are sound: layout, version and parameters."""
+    """Checkpoint configs, in the header of a file whose tensors are valid: layout, version and parameters."""
     header, path = json.loads(material.checkpoint(folder)), folder / "x.safetensors"
     config = header["__metadata__"]["config"].encode()
 
@@ -115,7 +115,7 @@ def records(folder: Path) -> Attempt:
 
 
 def reports(folder: Path) -> Attempt:
-    """Parity reports: what a run takes for proof, and the page that is made of one."""
+    """Parity reports: what a run accepts as verification, and the page that is made of one."""
     whole = material.bundle(folder)
     text = material.report(folder)
     path = folder / verification.REPORT

@@ -1,4 +1,4 @@
-"""The first half hour on a GPU: what could not be seen without one, in parts that each run by themselves."""
+"""Checks that need an NVIDIA GPU, in parts that run independently of each other (docs/gpu.md)."""
 
 from ltxrt.parity.gpu.cli import main
 

@@ -1,6 +1,7 @@
 """A small bundle in every precision on ONNX Runtime: where its operators run, and parity with torch.
 
-What falls back to the CPU between GPU kernels is copied there and back: right, and slow without a word.
+An operator that falls back to the CPU between GPU kernels costs a copy there and back: correct, but slow, and
+nothing reports it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ltxrt.parity.gpu import models
 from ltxrt.parity.gpu.parts import Place, Row, UnavailableError, attempt
 
 COMPONENTS = ("text_encoder", "transformer", "vae_encoder", "vae_decoder")
-# What takes time. The others move numbers, or work on shapes and are kept on the CPU on purpose.
+# Operators that take time. The others move data, or compute shapes and are kept on the CPU on purpose.
 HEAVY = frozenset({
     "Attention", "Conv", "FusedConv", "Gelu", "Gemm", "LayerNormalization", "MatMul", "FusedMatMul", "Pad",
     "RMSNormalization", "RotaryEmbedding", "SimplifiedLayerNormalization", "Concat",
@@ -43,7 +44,8 @@ def run(place: Place) -> Iterator[Row]:
                 f"{component} {precision}: where it runs",
                 partial(_placed, place, bundle, component, precision),
             )
-    yield from _parity(place, bundle, precisions)
+    wanted = [p for p in precisions if not p.startswith("fp8")]
+    yield from parity(place, bundle, place.backend, PLAN, *wanted)
 
 
 def available(place: Place) -> list[Any]:
@@ -88,17 +90,12 @@ def providers_of(events: list[dict[str, Any]], provider: str) -> tuple[set[str],
     return here, elsewhere
 
 
-def _parity(place: Place, bundle: Bundle, precisions: tuple[str, ...]) -> Iterator[Row]:
+def parity(place: Place, bundle: Bundle, backend: str, plan: inputs.Plan, *precisions: str) -> Iterator[Row]:
+    """A row of each comparison with torch; no verdict on scales that were not calibrated."""
     file, text_encoder = models.checkpoint_of(place, small=True)
     checkpoint = open_checkpoint(file, None, text_encoder, models.VERSION)
-    wanted = tuple(p for p in precisions if not p.startswith("fp8"))
-    order = check.Order(bundle, checkpoint, PLAN, precisions=wanted, backends=(place.backend,))
+    order = check.Order(bundle, checkpoint, plan, precisions=precisions, backends=(backend,))
     report, _ = check.run(order, lambda _line: None)
-    yield from rows(report)
-
-
-def rows(report: results.Report) -> Iterator[Row]:
-    """A row of each comparison; of scales that were not calibrated, nothing is asked."""
     for found in report.checks:
         errors = [call.metrics.relative_l2 for call in found.calls if call.metrics is not None]
         figures = {"relative L2": max(errors, default=float("nan"))}

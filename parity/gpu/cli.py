@@ -19,13 +19,15 @@ PATH = click.Path(path_type=Path, file_okay=False)
 @click.option(
     "--part", "names", type=click.Choice(tuple(parts.PARTS)), multiple=True, help="Only this; repeatable."
 )
-@click.option("--output", type=PATH, default=Path("gpu-results"), show_default=True, help="For the results.")
-@click.option("--work", type=PATH, help="For the models that are made.  [default: work/ in --output]")
 @click.option(
-    "--cpu", is_flag=True, help="The same code at tiny sizes on the CPU: a trial of the command itself."
+    "--output", type=PATH, default=Path("gpu-results"), show_default=True, help="Folder for the results."
+)
+@click.option("--work", type=PATH, help="Folder for the models.  [default: work/ in --output]")
+@click.option(
+    "--cpu", is_flag=True, help="Run the same code at tiny sizes on the CPU, to try the command itself."
 )
 def main(names: tuple[str, ...], output: Path, work: Path | None, cpu: bool) -> None:
-    """What could not be seen without a GPU, each part by itself; see docs/gpu.md.
+    """Run the checks that need an NVIDIA GPU, part by part; see docs/gpu.md.
 
     Every part writes OUTPUT/PART.json as it goes. Exit status 1 if one failed or could not run.
     """

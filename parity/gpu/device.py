@@ -1,4 +1,4 @@
-"""engines/tensorrt/cuda.py beside a GPU: copies of every type, graphs, and what it says when it fails."""
+"""engines/tensorrt/cuda.py on a GPU: copies of every type, CUDA graphs, and error messages."""
 
 from __future__ import annotations
 
@@ -114,4 +114,4 @@ def _impossible(device: CudaDevice) -> Row:
     except EngineError as error:
         message = str(error)
         return Row("impossible allocation", "GiB" in message, {"message": message})
-    return Row("impossible allocation", False, problem=f"{IMPOSSIBLE} bytes were given")
+    return Row("impossible allocation", False, problem=f"{IMPOSSIBLE} bytes were allocated")

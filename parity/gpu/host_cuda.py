@@ -1,4 +1,4 @@
-"""The CUDA functions that engines/tensorrt/cuda.py calls, on the host's memory: for trials without a GPU.
+"""The CUDA functions that engines/tensorrt/cuda.py calls, in host memory, for runs without a GPU.
 
 Copies are done at once, or kept while the stream captures; what CUDA refuses inside a capture is refused.
 """

@@ -8,12 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ltxrt.engines.bundle import Bundle, read_bundle
-from ltxrt.engines.errors import LtxrtError
 from ltxrt.export.graph.layers import transposed_weights
 from ltxrt.export.graph.trace import PRECISIONS, default_dtype
 from ltxrt.export.ltxv.components import COMPONENTS
@@ -91,18 +89,6 @@ def transformer_feed(
         "rope_sin": torch.sin(angles),
         "perturbation_mask": torch.ones((config.layers, 3, batch), dtype=torch.bool, device=device),
     }
-
-
-def relative_l2(ours: Any, theirs: Any) -> float:
-    """|ours − theirs| / |theirs|; infinite for what is not finite."""
-    a, b = (
-        np.asarray(x.detach().float().cpu() if isinstance(x, Tensor) else x, np.float64)
-        for x in (ours, theirs)
-    )
-    if a.shape != b.shape:
-        raise LtxrtError(f"outputs are {a.shape} and {b.shape}")
-    error = float(np.linalg.norm(a - b) / np.linalg.norm(b))
-    return error if math.isfinite(error) else math.inf
 
 
 def bundle(

@@ -1,4 +1,4 @@
-"""The traced modules in torch at full width: 16-bit and FP8 against fp32, and how large numbers get."""
+"""The traced modules in torch at full width: 16-bit and FP8 against fp32, and the largest activations."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +16,8 @@ from ltxrt.export.graph import fp8
 from ltxrt.export.ltxv.fp8 import LAYOUT
 from ltxrt.parity.check.tolerances import tolerance
 from ltxrt.parity.gpu import models
-from ltxrt.parity.gpu.parts import Place, Row, attempt, torch_on
+from ltxrt.parity.gpu.parts import Place, Row, attempt, one_line, torch_on
+from ltxrt.parity.metrics import relative_l2
 
 TOKENS = (6144, 13376)  # 121 frames of 512x768 and of 704x1216
 GRIDS = ((16, 16, 24), (16, 22, 38))
@@ -28,7 +30,7 @@ LARGEST_FP16 = 65504.0
 
 @dataclass
 class Seen:
-    """The largest magnitude that each watched block put out."""
+    """The largest magnitude in the outputs of each watched block."""
 
     largest: dict[str, float] = field(default_factory=dict)
 
@@ -62,8 +64,7 @@ def _component(
     try:
         reference, seen = _outputs(place, component, config, "fp32", inputs)
     except Exception as error:  # the precisions have nothing to be compared with
-        problem = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        yield Row(f"{component} fp32, size {size}", False, problem=problem)
+        yield Row(f"{component} fp32, size {size}", False, problem=one_line(error))
         return
     block, largest = seen.top
     figures = {"largest activation": largest, "in": block, "beyond fp16": largest > LARGEST_FP16}
@@ -81,11 +82,11 @@ def _compared(
     config: Any,
     precision: str,
     inputs: dict[str, Tensor],
-    reference: Tensor,
+    reference: np.ndarray,
     size: int,
 ) -> Row:
     output, seen = _outputs(place, component, config, precision, inputs)
-    error = models.relative_l2(output, reference)
+    error = relative_l2(output, reference)
     block, largest = seen.top
     figures = {"relative L2": error, "largest activation": largest, "in": block}
     passed = error <= tolerance(component, precision).relative_l2
@@ -94,11 +95,11 @@ def _compared(
 
 def _outputs(
     place: Place, component: str, config: Any, precision: str, inputs: dict[str, Tensor]
-) -> tuple[Tensor, Seen]:
-    """The module's output on the host, and what its blocks put out."""
+) -> tuple[np.ndarray, Seen]:
+    """The module's output on the host, and the magnitudes in its blocks' outputs."""
     module = models.filled(component, config, precision, place.device)
     with torch.no_grad(), watched(module) as seen:
-        output = module(**inputs).float().cpu()
+        output = module(**inputs).float().cpu().numpy()
     del module
     if not place.cpu:
         torch.cuda.empty_cache()
@@ -107,7 +108,7 @@ def _outputs(
 
 @contextmanager
 def watched(module: nn.Module) -> Iterator[Seen]:
-    """Keep the largest magnitude of every module that stands in a list: blocks, layers."""
+    """Record the largest output magnitude of every member of a ModuleList: blocks, layers."""
     seen, handles = Seen(), []
 
     def watch(name: str) -> Callable[..., None]:
@@ -195,6 +196,6 @@ def _scaled_product(name: str, activation: Tensor, weight: Tensor) -> Row:
         scale_b=per_channel.float()[None].contiguous(),
         out_dtype=torch.bfloat16,
     )
-    error = models.relative_l2(product, wanted)
+    error = relative_l2(product.float().cpu().numpy(), wanted.cpu().numpy())
     raw = float((rounded.float() @ stored.float()).abs().max())
     return Row(f"fp8 {name}", error <= FP8_ERROR, {"relative L2": error, "largest unscaled sum": raw})

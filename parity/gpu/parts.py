@@ -1,6 +1,6 @@
-"""What a part is: rows of figures, some with a verdict, written to a small JSON file as each is measured.
+"""Parts measure rows of figures, some with a verdict; each is written to a JSON file when it is measured.
 
-A part that is cut short leaves what it had measured. One that cannot run says what it needs and never passes.
+An interrupted part keeps the rows measured so far. One that cannot run says what it needs and never passes.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ltxrt.engines.storage.files import atomic_write
 
 # Part → what it shows; each is the module of its name, with `run(place)`. In the order in which they run.
 PARTS = {
-    "rng": "the CUDA generator gives the numbers of torch.Generator('cuda')",
+    "rng": "the CUDA generator reproduces torch.Generator('cuda')",
     "device": "copies, graphs and errors of the TensorRT sessions' device",
     "modules": "the traced modules at full width, 16-bit and FP8 against fp32, in torch on CUDA",
-    "backend": "every operator that costs something runs on ONNX Runtime's CUDA provider; parity there",
+    "backend": "every expensive operator runs on ONNX Runtime's CUDA provider; parity with torch",
     "step": "time, memory and the host's share of a step of the 2B model, beside torch",
-    "vae": "the autoencoder whole and in tiles, its search for convolutions, a video end to end",
+    "vae": "the autoencoder whole and in tiles, convolution search, a video end to end",
     "rtx": "TensorRT for RTX on a GeForce 40 or 50: engines, memory, caches, graphs, parity",
 }
 PASSED, FAILED, ABSENT, DRY = "passed", "failed", "could not run", "tried on the CPU"
@@ -32,14 +32,14 @@ NEVER_RUN = "the part ended before anything was compared"
 
 
 class UnavailableError(LtxrtError):
-    """What a part needs and this machine has not, in one sentence."""
+    """This machine lacks what a part needs; the message names it."""
 
     exit_code = 1
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement. `passed` is None for a figure that nothing is asked of."""
+    """One measurement. `passed` is None for figures without a limit."""
 
     name: str
     passed: bool | None
@@ -61,13 +61,13 @@ class Place:
 
     @property
     def backend(self) -> str:
-        """ONNX Runtime's backend of ours."""
+        """ltxrt's name of the ONNX Runtime backend."""
         return "onnxruntime" if self.cpu else "onnxruntime_cuda"
 
 
 @dataclass
 class Result:
-    """What a part left."""
+    """The result of a part."""
 
     part: str
     mode: str
@@ -101,31 +101,31 @@ def run(name: str, place: Place, output: Path, tell: Callable[[str], None]) -> R
     except ImportError as error:
         result.status, result.problem = ABSENT, _absent(error)
     except Exception as error:
-        result.status, result.problem = FAILED, _one_line(error)
+        result.status, result.problem = FAILED, one_line(error)
     result.seconds = round(time.monotonic() - start, 2)
     _write(result, output)
     return result
 
 
 def attempt(name: str, measure: Callable[[], Row]) -> Row:
-    """A row whose failure is its own: the rest of the part goes on."""
+    """The row that `measure` returns, or a failed one where it raises, so that the part goes on."""
     try:
         return measure()
     except ImportError as error:
         return Row(name, False, problem=_absent(error))
     except Exception as error:
-        return Row(name, False, problem=_one_line(error))
+        return Row(name, False, problem=one_line(error))
 
 
 def torch_on(place: Place) -> Any:
-    """torch, on a machine that has what the place asks for."""
+    """The module torch. UnavailableError where it is not installed, or lacks the place's device."""
     try:
         import torch
     except ImportError as error:
         raise UnavailableError("needs torch, which is not installed here") from error
     if not place.cpu and not torch.cuda.is_available():
         raise UnavailableError(
-            f"needs an NVIDIA GPU and torch with CUDA; torch {torch.__version__} sees no GPU here "
+            f"needs an NVIDIA GPU and torch with CUDA; torch {torch.__version__} finds no GPU here "
             "(--cpu tries the same code without one)"
         )
     return torch
@@ -142,10 +142,10 @@ def _verdict(rows: list[Row], place: Place) -> tuple[str, str]:
 
 def _absent(error: ImportError) -> str:
     name = getattr(error, "name", None)
-    return f"needs {name}, which is not installed here" if name else _one_line(error)
+    return f"needs {name}, which is not installed here" if name else one_line(error)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     text = " ".join(str(error).split())[:400]
     return text if isinstance(error, LtxrtError) and text else f"{type(error).__name__}: {text}"
 

@@ -40,7 +40,7 @@ def run(place: Place) -> Iterator[Row]:
 
 
 def known(name: str) -> str:
-    """The longest name of `GPUS` that is in the driver's name of a GPU."""
+    """The row of `GPUS` for the driver's name of a GPU: the longest whose words are all in it."""
     found = [gpu for gpu in GPUS if set(gpu.split()) <= set(name.replace("-", " ").split())]
     if not found:
         raise UnavailableError(f"needs a GPU of {', '.join(GPUS)}, and this one is {name}: add its row")

@@ -1,7 +1,7 @@
-"""TensorRT for RTX on a GeForce 40 or 50: do its engines load and run, what do they take, and are they right?
+"""TensorRT for RTX on a GeForce 40 or 50: engines load and run, their time and memory, parity with torch.
 
-Nothing here goes through our sessions but parity and the second video: what the package itself does with its
-caches, graphs and memory is asked of the package. Without a GPU an engine is built, and its header read.
+Only parity and the second video use ltxrt's sessions; the rest calls the package itself, to see what it does
+with caches, CUDA graphs and memory. Without a GPU an engine is built, and its header read.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from ltxrt.engines.errors import EngineError, LtxrtError, MissingPackageError
 from ltxrt.engines.tensorrt import build as trt
 from ltxrt.engines.tensorrt import cache, profiles
 from ltxrt.engines.tensorrt.cuda import CudaDevice, DeviceBuffer
+from ltxrt.parity.check import inputs
 from ltxrt.parity.gpu import models
-from ltxrt.parity.gpu.backend import COMPONENTS, rows
+from ltxrt.parity.gpu.backend import COMPONENTS, parity
 from ltxrt.parity.gpu.parts import Place, Row, UnavailableError, attempt
+from ltxrt.parity.metrics import relative_l2
 
 BACKEND = "tensorrt_rtx"
 TARGETS = ("sm89", "sm120")  # RTX 40 and 50
@@ -30,6 +32,7 @@ SMALL_PROFILE = "128x128x9"
 PRECISIONS = ("bf16", "fp8")
 LOOSE = 1e-3  # relative L2 of equal calls: kernels that are specialised in between sum in another order
 CALLS = 3
+PLAN = inputs.Plan(((128, 128, 9),), 2)
 
 
 def run(place: Place) -> Iterator[Row]:
@@ -57,7 +60,7 @@ def run(place: Place) -> Iterator[Row]:
             )
     yield attempt("runtime cache", lambda: _runtime_cache(package, bundle, target))
     yield attempt("out of memory", _out_of_memory)
-    yield from _parity(place, bundle)
+    yield from parity(place, bundle, BACKEND, PLAN)
     yield attempt("a second video", lambda: _second_video(bundle))
 
 
@@ -86,7 +89,7 @@ def _target() -> str:
 def _built(package: Any, bundle: Bundle, component: str, precision: str, target: str, place: Place) -> Row:
     """The engine's build, and what the package says of its first bytes on this machine."""
     if bundle.facts.vae is None:
-        raise LtxrtError(f"{bundle.root}: says nothing of its VAE")
+        raise LtxrtError(f"{bundle.root}: has no facts of a VAE")
     profile = profiles.parse(SMALL_PROFILE if place.cpu else PROFILE, bundle.facts)
     start = time.monotonic()
     found = cache.build(
@@ -158,12 +161,12 @@ def _feed(bundle: Bundle, component: str, cells: tuple[int, int, int] = (2, 8, 8
 
 
 def _called(package: Any, bundle: Bundle, component: str, precision: str, target: str) -> Row:
-    """Three equal calls, what scratch this and the largest shape take, and whether it may be captured."""
+    """Three equal calls, the scratch memory of this and of the largest shape, whether it can be captured."""
     engine = _engine(package, bundle, component, precision, target)
     loaded = Loaded(package, engine, bundle.contract(component), _feed(bundle, component))
     capturable = bool(loaded.context.is_stream_capturable(loaded.device.stream))
     outputs = [loaded.call() for _ in range(CALLS)]
-    apart = max(models.relative_l2(one[name], outputs[0][name]) for one in outputs for name in one)
+    apart = max(relative_l2(one[name], outputs[0][name]) for one in outputs for name in one)
     small = loaded.context.update_device_memory_size_for_shapes()
     figures: dict[str, object] = {
         "context s": loaded.seconds,
@@ -207,7 +210,7 @@ def _runtime_cache(package: Any, bundle: Bundle, target: str) -> Row:
         config = engine.create_runtime_config()
         compiled = config.create_runtime_cache()
         if kept and not compiled.deserialize(kept):
-            raise EngineError("the runtime cache that was kept is not taken")
+            raise EngineError("the runtime cache that the package wrote does not load again")
         config.set_runtime_cache(compiled)
         loaded = Loaded(package, engine, bundle.contract("transformer"), _feed(bundle, "transformer"), config)
         start = time.monotonic()
@@ -220,30 +223,18 @@ def _runtime_cache(package: Any, bundle: Bundle, target: str) -> Row:
 
 
 def _out_of_memory() -> Row:
-    """What is said where the GPU is full, and that it works afterwards."""
+    """An allocation beyond the GPU's memory is refused, and the device works afterwards."""
     device = CudaDevice("tensorrt-rtx")
     try:
         device.allocate(1 << 42)
     except EngineError as error:
         device.free(device.allocate(1 << 20))
         return Row("out of memory", True, {"message": str(error)})
-    return Row("out of memory", False, problem="4 TiB were given")
-
-
-def _parity(place: Place, bundle: Bundle) -> Iterator[Row]:
-    from ltxrt.export.ltxv.open import open_checkpoint
-    from ltxrt.parity.check import inputs
-    from ltxrt.parity.check import run as check
-
-    file, text_encoder = models.checkpoint_of(place, small=True)
-    checkpoint = open_checkpoint(file, None, text_encoder, models.VERSION)
-    plan = inputs.Plan(((128, 128, 9),), 2)
-    report, _ = check.run(check.Order(bundle, checkpoint, plan, backends=(BACKEND,)), lambda _line: None)
-    yield from rows(report)
+    return Row("out of memory", False, problem="4 TiB were allocated")
 
 
 def _second_video(bundle: Bundle) -> Row:
-    """Two videos of one pipeline: the same, though the second meets the first's buffers."""
+    """Two equal requests to one pipeline: the second uses the first's buffers and gives the same video."""
     from ltxrt.runtime.ltxv.pipeline import Pipeline
     from ltxrt.runtime.request.request import Request
 

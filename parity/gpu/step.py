@@ -14,7 +14,7 @@ import torch
 from ltxrt.engines import ort
 from ltxrt.engines.backend import BoundEngine, load_engine
 from ltxrt.parity.gpu import models
-from ltxrt.parity.gpu.parts import Place, Row, attempt, torch_on
+from ltxrt.parity.gpu.parts import Place, Row, attempt, one_line, torch_on
 from ltxrt.runtime.sampling.conditioning import Strengths, TokenStream
 from ltxrt.runtime.sampling.denoise import denoise
 
@@ -39,7 +39,7 @@ def run(place: Place) -> Iterator[Row]:
 
 
 def _rows(name: str, contender: Callable[[], Iterator[tuple[int, dict[str, object]]]]) -> Iterator[Row]:
-    """A row per batch; one that says why where the contender cannot run at all."""
+    """A row per batch; a failed one with the reason where the contender cannot run."""
     done = 0
     try:
         for batch, figures in contender():
@@ -47,7 +47,7 @@ def _rows(name: str, contender: Callable[[], Iterator[tuple[int, dict[str, objec
             yield Row(f"{name}, batch {batch}", bool(figures["finite"]), figures)
     except Exception as error:
         where = f"{name}, batch {BATCHES[done]}" if done < len(BATCHES) else name
-        yield Row(where, False, problem=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        yield Row(where, False, problem=one_line(error))
 
 
 def _torch(
@@ -64,7 +64,7 @@ def _torch(
         def call(feed: dict[str, Any] = feed) -> Any:
             with torch.no_grad():
                 output = module(**feed)
-            return output.float().cpu().numpy()  # as an engine's output is downloaded
+            return output.float().cpu().numpy()  # as the output of an engine is
 
         figures = timed(call)
         if not place.cpu:

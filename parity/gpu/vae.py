@@ -1,4 +1,4 @@
-"""The autoencoder on ONNX Runtime: whole and in tiles, how it finds convolutions, a video end to end."""
+"""The autoencoder on ONNX Runtime: whole and in tiles, convolution search, a video end to end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ltxrt.engines import ort
 from ltxrt.engines.bundle import Bundle
+from ltxrt.parity.check.end_to_end import frames_psnr
 from ltxrt.parity.check.tolerances import END_TO_END
 from ltxrt.parity.gpu import models
 from ltxrt.parity.gpu.backend import COMPONENTS, available
@@ -53,9 +55,7 @@ def _with(providers: list[Any], search: str) -> list[Any]:
 def _session(bundle: Bundle, precision: str, providers: list[Any]) -> Any:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
+    options = ort.session_options(bundle.contract("vae_decoder"), None, 1)
     path = bundle.path(bundle.components["vae_decoder"][precision].file)
     return onnxruntime.InferenceSession(str(path), options, providers=providers)
 
@@ -85,11 +85,11 @@ def _search(providers: list[Any]) -> str:
 
 
 def _tiled(place: Place, bundle: Bundle, precision: str, providers: list[Any]) -> Row:
-    """The same latents in tiles within the budget: what they take, and how far they are from the whole."""
+    """The same latents in tiles within the budget: time, memory, and the difference from the whole."""
     feed, facts = _latents(place, bundle), bundle.facts.vae
     memory = bundle.components["vae_decoder"][precision].memory
     if facts is None or memory is None:
-        raise ValueError("the bundle says nothing of its autoencoder's memory; export it again")
+        raise ValueError("the bundle does not record its autoencoder's memory; export it again")
     latents = feed.pop("latents")
     budget = SMALL_BUDGET if place.cpu else BUDGET
     tiles = tiling.fitting(LatentShape(*latents.shape[2:]), budget, memory)
@@ -127,10 +127,9 @@ def _end_to_end(place: Place) -> Row:
     frames = [
         Pipeline(bundle, backend=backend, precision=dict.fromkeys(COMPONENTS, chosen))
         .generate(Request("a lighthouse in fog", steps=3, seed=5, **SIZE))  # type: ignore[arg-type]
-        .frames.astype(np.float64)
+        .frames
         for backend, chosen in (("onnxruntime", "fp32"), (place.backend, precision))
     ]
-    error = float(np.mean((frames[0] - frames[1]) ** 2))
-    psnr = 10 * math.log10(255**2 / error) if error else math.inf
-    least = END_TO_END[precision][0]
+    found, least = frames_psnr(frames[0], frames[1]), END_TO_END[precision][0]
+    psnr = math.inf if found is None else found
     return Row("end to end", psnr >= least, {"PSNR dB": psnr, "allowed": least, "precision": precision})

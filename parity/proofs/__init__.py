@@ -1,1 +1,1 @@
-"""Long proofs, run by hand as `python -m ltxrt.parity.proofs.NAME`; not tests."""
+"""Checks too long for the tests, run by hand as `python -m ltxrt.parity.proofs.NAME`."""

@@ -1,11 +1,11 @@
-"""Full-size proofs with random weights, not tests.
+"""Models of full size with random weights: exported, run, timed and verified.
 
     python -m ltxrt.parity.proofs.full_size export|run|step|parity
 
 `export` makes a checkpoint of a release's own sizes sparsely (large tensors are holes, so it costs no disk),
 exports every component in a process of its own and prints time and peak memory. `run` fills the 2B model with
 random numbers, exports it and makes a short video on the CPU; `step` times single transformer steps of it;
-`parity` holds it against torch.
+`parity` verifies it against torch.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ PARTS = ("transformer", "vae_encoder", "vae_decoder", "text_encoder")
 
 @ltxrt_command("full_size", cls=LtxrtGroup)
 def main() -> None:
-    """Full-size proofs with random weights; they need tens of gigabytes of disk."""
+    """Models of full size with random weights; most commands need tens of gigabytes of disk."""
 
 
 @main.command("export")
 @click.option(
-    "--model-version", default="0.9.8-13b-dev", show_default=True, help="A release of the size to prove."
+    "--model-version", default="0.9.8-13b-dev", show_default=True, help="A release of the size to export."
 )
 @click.option("--component", "parts", type=click.Choice(PARTS), multiple=True, default=PARTS)
 @click.option("--precision", default="bf16", show_default=True)
@@ -102,7 +102,7 @@ def run_command(model_version: str, size: tuple[int, int, int], steps: int, work
     "--work", type=PATH, required=True, help="Scratch folder; kept, with the bundle and its report."
 )
 def parity_command(model_version: str, precision: str, size: str, steps: int, work: Path) -> None:
-    """Hold the model's graphs against torch, all at full size but T5, which has 2 layers of its own width."""
+    """Verify the model's graphs against torch: at full size, except T5 with 2 layers of full width."""
     checkpoint, text_encoder = _checkpoint(work, model_version, "random", PARTS, text_layers=2)
     for part in PARTS:
         cost = measure(_export(checkpoint, text_encoder, work / "bundle", part, precision))
@@ -123,13 +123,15 @@ def parity_command(model_version: str, precision: str, size: str, steps: int, wo
 @main.command("step")
 @click.option("--size", nargs=3, type=int, default=(256, 384, 25), show_default=True, help="H W F")
 @click.option("--batch", type=int, default=1, show_default=True)
-@click.option("--calls", type=int, default=1, show_default=True, help="Load as for so many steps.")
+@click.option(
+    "--calls", type=int, default=1, show_default=True, help="Number of calls to load the engine for."
+)
 @click.option("--work", type=PATH, required=True, help="The scratch folder of `run`.")
 def step_command(size: tuple[int, int, int], batch: int, calls: int, work: Path) -> None:
-    """Load the transformer that `run` left and time single steps."""
+    """Load the transformer that `run` exported and time single steps."""
     bundle = read_bundle(work / "bundle")
     if bundle.facts.vae is None:
-        raise InputError(f"{work}: its bundle says nothing of a VAE; make it with the command `run`")
+        raise InputError(f"{work}: its bundle has no facts of a VAE; make it with the command `run`")
     height, width, frames = size
     tokens = VideoShape(frames, height, width).latent(bundle.facts.vae).tokens
     sizes = {"B": batch, "N": tokens, "K": 1, "T": 128}

@@ -1,4 +1,4 @@
-"""What checking files before they are loaded costs: `python -m ltxrt.parity.proofs.hashing`."""
+"""The cost of checking files' hashes before they are loaded: `python -m ltxrt.parity.proofs.hashing`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PIECE = 16 << 20
 @ltxrt_command("hashing")
 @click.option("--gigabytes", type=click.FloatRange(0.01), default=1.0, show_default=True)
 def main(gigabytes: float) -> None:
-    """Write a file of so many gigabytes, wait until it counts as settled, and check it three times."""
+    """Write a file, wait until its time stamp is old enough to be trusted, and check it three times."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         path = root / "weights"

@@ -2,9 +2,9 @@
 
 A small random component is exported again and again into one bundle, beside another one, each time in a
 child process that is killed: with SIGKILL and SIGTERM in every stage, before and after every renaming, and
-then at random times. After each, the bundle must be whole, perhaps without the component that was being
-replaced; after SIGTERM no temporary file may be there; and the next export that is left alone sweeps what
-SIGKILL has left.
+then at random times. After each, the bundle must be valid, perhaps without the component that was being
+replaced; after SIGTERM no temporary file may be there; and the next undisturbed export removes what SIGKILL
+left.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def start(plan: Plan, moment: Moment | None) -> int:
 
 
 def ended(child: int) -> int:
-    """Wait for a child: its exit status, or 128 and the signal that killed it."""
+    """Wait for a child: its exit status, or 128 plus the number of the signal that killed it."""
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return code if code >= 0 else 128 - code
 
@@ -137,19 +137,19 @@ def left(folder: Path) -> set[str]:
 
 
 def check(folder: Path, what: object) -> bool:
-    """Whether the bundle has the component; LtxrtError where it is not whole or lacks the other one."""
+    """Whether the bundle has the component; LtxrtError where it is invalid or lacks the other one."""
     try:
         bundle = read_bundle(folder)
         verify(bundle)
     except LtxrtError as error:
-        raise LtxrtError(f"{what}: left a bundle that is not whole: {error}") from error
+        raise LtxrtError(f"{what}: left an invalid bundle: {error}") from error
     if OTHER not in bundle.components:
         raise LtxrtError(f"{what}: lost the other component")
     return COMPONENT in bundle.components
 
 
 def at_moments(plan: Plan, chosen: Sequence[Moment]) -> Iterator[str]:
-    """Kill an export at each moment and check what it leaves; a line for people after each."""
+    """Kill an export at each moment and check what it leaves; a line to print after each."""
     whole = plan.folder.with_name("whole")
     shutil.copytree(plan.folder, whole)
     for moment in chosen:
@@ -184,12 +184,12 @@ def at_random(plan: Plan, runs: int, seed: int) -> Iterator[str]:
 
 
 def finish(plan: Plan) -> None:
-    """An export that is left alone; LtxrtError where it fails or anything temporary is there afterwards."""
+    """An undisturbed export; LtxrtError where it fails or leaves temporary files."""
     status = ended(start(plan, None))
-    if status or not check(plan.folder, "an export that was left alone"):
-        raise LtxrtError(f"an export that was left alone ended with status {status}")
+    if status or not check(plan.folder, "an undisturbed export"):
+        raise LtxrtError(f"an undisturbed export ended with status {status}")
     if left(plan.folder):
-        raise LtxrtError(f"was not swept: {', '.join(sorted(left(plan.folder)))}")
+        raise LtxrtError(f"temporary files were not removed: {', '.join(sorted(left(plan.folder)))}")
 
 
 def plans(folder: Path) -> dict[str, Plan]:
@@ -210,7 +210,7 @@ def plans(folder: Path) -> dict[str, Plan]:
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--moment", "wanted", multiple=True, help="Only these, as in 'SIGKILL before 3'; repeatable.")
 def main(runs: int, seed: int, wanted: tuple[str, ...]) -> None:
-    """Kill exports and look at what they leave. Exit status 1 where a bundle is damaged or not swept."""
+    """Kill exports and check what they leave; exit status 1 for a damaged bundle or a leftover file."""
     chosen = [moment for moment in moments() if not wanted or str(moment) in wanted]
     torch.set_num_threads(1)  # threads would not be there in a forked child
     with tempfile.TemporaryDirectory() as folder:
@@ -223,7 +223,9 @@ def main(runs: int, seed: int, wanted: tuple[str, ...]) -> None:
         for line in at_random(both[COMPONENT], runs, seed) if runs else ():
             click.echo(line)
         finish(both[COMPONENT])
-    click.echo(f"{len(chosen)} kills at named moments, {runs} at random times: no bundle damaged, all swept")
+    click.echo(
+        f"{len(chosen)} kills at named moments, {runs} at random times: no bundle damaged, no file left"
+    )
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def _decode(path: Path, size: dict[str, int], budget: int) -> None:
     bundle = read_bundle(path)
     memory = bundle.components["vae_decoder"]["fp32"].memory
     if memory is None:
-        raise LtxrtError(f"{path}: says nothing of its decoder's memory; export it again")
+        raise LtxrtError(f"{path}: does not record its decoder's memory; export it again")
     pipeline = Pipeline(bundle)
     request = Request("-", vae_memory=budget, **size)  # type: ignore[arg-type]
     plan = pipeline.plan(request, components=("vae_decoder",))

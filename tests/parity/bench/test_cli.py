@@ -17,10 +17,11 @@ from ltxrt.engines.errors import InputError
 from ltxrt.engines.families.ltxv.facts import TransformerFacts
 from ltxrt.parity.bench import cli, plots, processes, report, sections
 from ltxrt.parity.bench.models import DESCRIPTIONS, Model, ensure
-from ltxrt.parity.bench.processes import Arena, WorkerError, relative_l2, take_turns
+from ltxrt.parity.bench.processes import Arena, WorkerError, take_turns
 from ltxrt.parity.bench.report import OURS, REFERENCE, Measurement, Profile, Result, Samples, Section
 from ltxrt.parity.bench.work import Contender, Work, grid_of, operations
 from ltxrt.parity.bench.worker import Server, by_operator
+from ltxrt.parity.metrics import relative_l2
 
 
 def test_operations_are_those_of_a_hand_count():
@@ -100,8 +101,9 @@ def test_relative_l2():
     one = np.array([3.0, 4.0], np.float32)
     assert relative_l2(one, one) == 0
     assert relative_l2(np.zeros(2, np.float32), one) == 1
-    assert relative_l2(np.zeros(3, np.float32), one) is None
-    assert relative_l2(one, np.zeros(2, np.float32)) is None
+    assert relative_l2(np.zeros(3, np.float32), one) == math.inf
+    assert relative_l2(one, np.zeros(2, np.float32)) == math.inf
+    assert relative_l2(np.array([np.nan, 4], np.float32), one) == math.inf
 
 
 def test_profile_leaves_the_warm_up_out():
