@@ -49,15 +49,6 @@ def source_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _sources(family: families.Family, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given beside the checkpoint, for a family that takes it."""
-    taken = {source.name: options[source.name] for source in family.SOURCES}
-    for source in families.sources():
-        if source.name not in taken and options.get(source.name):
-            raise InputError(f"{source.option} is not for this model; leave it out")
-    return taken
-
-
 @ltxrt_command("ltx-export", cls=LtxrtGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ltxrt")
 def main() -> None:
@@ -108,14 +99,14 @@ def onnx_command(checkpoint: Path, chosen: tuple[str, ...], **options: Any) -> N
         raise MissingPackageError(error.name or "torch", "export") from error
     from ltxrt.export import components
 
-    family = families.of(checkpoint)
-    opened = family.open_checkpoint(checkpoint, _sources(family, options), options["model_version"])
+    given = {source.name: options[source.name] for source in families.sources() if source.name in options}
+    opened = families.open_checkpoint(checkpoint, options["model_version"], **given)
     names = tuple(dict.fromkeys(chosen)) or components.available(opened)
     precisions = parse_precisions(options["precision"], names)
     _check_fp8(components.rows(opened), precisions, options["scales"], options["uncalibrated"])
     if options["fp8_attention"] and not any(p.startswith("fp8") for p in precisions.values()):
         raise InputError("--fp8-attention is for --precision fp8 or fp8-fp16; add it or leave it out")
-    for line in family.notes(opened, names, not chosen):
+    for line in families.family(opened.family).notes(opened, names, not chosen):
         say(line, err=True)
     start = time.monotonic()
     export_bundle(

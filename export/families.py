@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from ltxrt.engines.errors import InputError, setting
+
 if TYPE_CHECKING:
     from ltxrt.export.checkpoint.part import Checkpoint
     from ltxrt.export.components import Component
@@ -75,6 +77,20 @@ def of(path: Path) -> Family:
     """The family of the checkpoint at `path`; the first of all for what none recognises."""
     fallback, *others = FAMILIES
     return family(next((name for name in others if family(name).recognises(path)), fallback))
+
+
+def open_checkpoint(path: Path | str, version: str | None = None, **sources: Any) -> Checkpoint:
+    """The checkpoint at `path`, of whichever family, with what is given beside it by `Source.name`.
+
+    `version` says which release it is where the file does not tell. Raises CheckpointError for what cannot be
+    read, InputError for a source that the family does not take.
+    """
+    found = of(Path(path))
+    given = {name: source for name, source in sources.items() if source}
+    foreign = sorted(given.keys() - {source.name for source in found.SOURCES})
+    if foreign:
+        raise InputError(f"{setting(foreign[0])} is not for this model; leave it out")
+    return found.open_checkpoint(Path(path), given, version)
 
 
 def sources() -> list[Source]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.metadata
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from ltxrt.engines.bundle import (
 from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import InputError, LtxrtError, setting
 from ltxrt.engines.families import derive
+from ltxrt.engines.host import package_version
 from ltxrt.engines.parsing.graph_check import check_file
 from ltxrt.engines.parsing.wire import WireError
 from ltxrt.engines.storage import locks
@@ -104,7 +104,7 @@ def _empty_manifest(checkpoint: Checkpoint) -> Manifest:
         family=checkpoint.family,
         version=checkpoint.version.name,
         licence=checkpoint.version.licence,
-        produced_by={name: importlib.metadata.version(name) for name in PACKAGES},
+        produced_by={name: package_version(name) or "unknown" for name in PACKAGES},
         source={"checkpoint": checkpoint.source},
         facts=family.facts(checkpoint),
         presets=dict(family.presets(checkpoint)),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ltxrt.engines.errors import CheckpointError
-from ltxrt.export.checkpoint.fields import load_json, parse_json
+from ltxrt.export.checkpoint.fields import Fields, load_json, parse_json
 from ltxrt.export.checkpoint.folder import folder_tensors
 from ltxrt.export.checkpoint.safetensors import SafetensorsFile, StoredTensor
 from ltxrt.export.ltxv.config import UpsamplerConfig
@@ -44,9 +44,10 @@ def _config(data: Mapping[str, Any], where: Path) -> UpsamplerConfig:
             f"{where}: an upsampler with dims {data.get('dims', 3)}, spatial {spatial}, temporal {temporal} "
             "is of no release; known are spatial or temporal ones of 3 dims"
         )
-    fields = {"in_channels": 128, "mid_channels": 512, "num_blocks_per_stage": 4}
-    sizes = [data.get(name, default) for name, default in fields.items()]
-    if any(type(size) is not int or size < 1 for size in sizes):
-        raise CheckpointError(f"{where}: upsampler sizes {sizes} must be whole numbers of 1 or more")
-    channels, width, blocks = sizes
-    return UpsamplerConfig(channels, width, blocks, temporal=bool(temporal))
+    fields = Fields(data, str(where))
+    return UpsamplerConfig(
+        latent_channels=fields.integer("in_channels", 128),
+        mid_channels=fields.integer("mid_channels", 512),
+        blocks=fields.integer("num_blocks_per_stage", 4),
+        temporal=bool(temporal),
+    )

@@ -17,12 +17,14 @@ import numpy as np
 
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.families.ltxv.facts import SchedulerFacts
+from ltxrt.engines.storage.files import atomic_write
 from ltxrt.export.checkpoint.safetensors import DTYPE_BYTES
 from ltxrt.export.ltxv import official
 from ltxrt.export.ltxv.config import TextEncoderConfig, TransformerConfig, UpsamplerConfig, VaeConfig
 from ltxrt.export.ltxv.facts import STATISTICS
 from ltxrt.export.ltxv.open import TRANSFORMER_PREFIX, VAE_PREFIX
 from ltxrt.parity.synthetic.tokenizer import write_tokenizer
+from ltxrt.runtime.noise.cpu import bfloat16
 
 _CHUNK = 1 << 22  # elements drawn at a time: 16 MB of float32
 _SPARSE_FROM = 1 << 16  # smaller tensors (norms, tables, statistics) are written in sparse files too
@@ -69,9 +71,8 @@ def write_text_encoder(
 ) -> None:
     """A T5 folder: config.json, model.safetensors and tokenizer/tokenizer.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "config.json.partial"
-    partial.write_text(json.dumps(t5_config(config), indent=2))
-    partial.replace(folder / "config.json")
+    with atomic_write(folder / "config.json") as temporary:
+        temporary.write_text(json.dumps(t5_config(config), indent=2), encoding="utf-8")
     write_random(
         folder / "model.safetensors", weights_of("text_encoder", config), {"format": "pt"}, dtype, seed, fill
     )
@@ -140,17 +141,12 @@ def write_random(
         raise InputError(f"dtype {dtype!r}, fill {fill!r}: must be F32, F16 or BF16, and random or sparse")
     header, total = _header(shapes, metadata, dtype)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     rng = np.random.default_rng(seed)
-    try:
-        with partial.open("wb") as file:
-            file.write(header)
-            for name, shape in shapes.items():
-                _write_tensor(file, name, shape, dtype, rng if fill == "random" or _small(shape) else None)
-            file.truncate(len(header) + total)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        file.write(header)
+        for name, shape in shapes.items():
+            _write_tensor(file, name, shape, dtype, rng if fill == "random" or _small(shape) else None)
+        file.truncate(len(header) + total)
 
 
 def _small(shape: tuple[int, ...]) -> bool:
@@ -194,9 +190,7 @@ def _encoded(values: np.ndarray, dtype: str) -> bytes:
         return values.astype("<f4").tobytes()
     if dtype == "F16":
         return values.astype("<f2").tobytes()
-    bits = values.view(np.uint32)
-    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))  # to nearest, ties to even
-    return (rounded >> np.uint32(16)).astype("<u2").tobytes()
+    return (bfloat16(values).view(np.uint32) >> np.uint32(16)).astype("<u2").tobytes()
 
 
 def distribution(name: str, shape: tuple[int, ...]) -> tuple[float, float]:

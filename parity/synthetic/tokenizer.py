@@ -12,6 +12,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from ltxrt.engines.errors import InputError
+from ltxrt.engines.storage.files import atomic_write
 
 SPECIAL = ("<pad>", "</s>", "<unk>")
 _CHARACTERS = "".join(chr(c) for c in range(33, 127))
@@ -29,9 +30,8 @@ _ENDINGS = ["s", "ed", "ing", "er", "ly", "es", "en", "th", "er", "on", "an", "r
 def write_tokenizer(folder: Path, vocab_size: int) -> None:
     """Write `folder`/tokenizer.json: ids <pad> 0, </s> 1, <unk> 2; `</s>` is appended to every text."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "tokenizer.json.partial"
-    partial.write_text(unigram(_vocabulary(vocab_size)).to_str(pretty=True), encoding="utf-8")
-    partial.replace(folder / "tokenizer.json")
+    with atomic_write(folder / "tokenizer.json") as temporary:
+        temporary.write_text(unigram(_vocabulary(vocab_size)).to_str(pretty=True), encoding="utf-8")
 
 
 def unigram(pieces: list[tuple[str, float]], more: Sequence[normalizers.Normalizer] = ()) -> Tokenizer:

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
+import ltxrt.export
 from ltxrt.engines.backend import load_engine
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import InputError
@@ -219,3 +221,16 @@ def test_verify_names_what_is_not_as_it_was_exported(tiny_bundle, tmp_path):
     (bundle / weights).write_bytes(b"cut")
     result = run("verify", "--bundle", bundle)
     assert result.exit_code == 2 and f"{weights} has 3 bytes" in result.output
+
+
+def test_the_package_opens_and_exports_without_its_parts_names(tiny_checkpoint, tmp_path):
+    """What `ltxrt.export` says others may use."""
+    file = tiny_checkpoint("0.9.5") / "model.safetensors"
+    checkpoint = ltxrt.export.open_checkpoint(file, "0.9.5")
+    with pytest.raises(InputError, match="picture is not for this model"):
+        ltxrt.export.open_checkpoint(file, picture="x.png")
+    listener = SimpleNamespace(stage=lambda text: None, progress=lambda done, total: None)
+    plan = ltxrt.export.Plan(checkpoint, tmp_path / "bundle", {"vae_encoder": "fp32"})
+    ltxrt.export.export_bundle(plan, listener)
+    assert list(read_bundle(tmp_path / "bundle").components) == ["vae_encoder"]
+    assert all(hasattr(ltxrt.export, name) for name in ltxrt.export.__all__)

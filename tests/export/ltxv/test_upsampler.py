@@ -85,7 +85,7 @@ def written(path, config, tensors=None):
         ({"dims": 2}, "dims 2, spatial True, temporal False is of no release"),
         ({"temporal_upsample": True}, "dims 3, spatial True, temporal True is of no release"),
         ({"spatial_upsample": False}, "spatial False, temporal False is of no release"),
-        ({"mid_channels": "64"}, "upsampler sizes .* must be whole numbers"),
+        ({"mid_channels": "64"}, "mid_channels is '64'; it must be a whole number"),
         (None, "is not a latent upsampler"),
     ],
 )
