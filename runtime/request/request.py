@@ -190,10 +190,13 @@ def _passes(request: Request, preset: Preset, behaviour: Behaviour) -> tuple[Pas
         )
     own = {n: getattr(request, n) for n in PASS_FIELDS if getattr(request, n) is not None}
     if not two:
-        whole = replace(base[0], skip_final=0) if len(base) == 2 else base[0]  # nobody takes over from it
+        whole = replace(base[0], skip_final=0) if len(base) == 2 else base[0]  # no pass follows it
         return (overridden(whole, own),)
     shared = {name: own[name] for name in own if OF_A_PASS[name].scope is Scope.BOTH}
-    second = {**shared, **{n: v for n, v in request.second_pass.items() if n in PASS_FIELDS}}
+    second = {
+        **shared,
+        **{n: v for n, v in request.second_pass.items() if n in PASS_FIELDS and v is not None},
+    }
     first = overridden(base[0], own)
     with within(PASS_GROUPS[1]):
         return first, overridden(base[-1], second)

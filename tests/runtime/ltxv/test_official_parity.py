@@ -77,9 +77,9 @@ def test_a_run_is_the_official_one(name, run, official):
     assert min(near.values()) >= 80, near
 
 
-def without(habit):
+def without(behaviour):
     return lambda patch: patch.setitem(
-        BEHAVIOURS, "official", dataclasses.replace(BEHAVIOURS["official"], **{habit: False})
+        BEHAVIOURS, "official", dataclasses.replace(BEHAVIOURS["official"], **{behaviour: False})
     )
 
 
@@ -102,7 +102,7 @@ def fitted(change):
     ],
     ids=["decode noise", "noise maps", "posterior", "posterior of a video", "crop", "scaled first", "clip"],
 )
-def test_each_habit_is_seen(name, key, otherwise, run, official, monkeypatch):
+def test_each_behaviour_is_seen(name, key, otherwise, run, official, monkeypatch):
     """The comparison can fail: otherwise it is another video."""
     otherwise(monkeypatch)
     assert compared(run(name), official, name)[key] < 60
