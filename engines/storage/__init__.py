@@ -1,1 +1,10 @@
 """Files of a bundle: atomic writes, locks and hashes."""
+
+from ltxrt.engines.public import public
+
+__all__, __getattr__ = public(
+    __name__,
+    "integrity locks",
+    files="NotRegularError atomic_write inside make_folder open_regular read_ahead read_small sha256 "
+    "temporary_for",
+)

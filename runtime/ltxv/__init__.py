@@ -1,1 +1,11 @@
 """LTX-Video: the stages from a prompt to frames."""
+
+from ltxrt.engines.public import public
+
+__all__, __getattr__ = public(
+    __name__,
+    "decode guidance",
+    pipeline="Pipeline",
+    prompt="Tokenizer",
+    results="Event Stream Watch",
+)

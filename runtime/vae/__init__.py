@@ -1,1 +1,5 @@
 """The autoencoder in tiles."""
+
+from ltxrt.engines.public import public
+
+__all__, __getattr__ = public(__name__, "tiling")

@@ -1,1 +1,5 @@
 """The torch modules that are traced: compact, with the official checkpoint's parameter names."""
+
+from ltxrt.engines.public import public
+
+__all__, __getattr__ = public(__name__, "t5 transformer upsampler vae")
