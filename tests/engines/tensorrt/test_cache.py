@@ -6,18 +6,18 @@ import json
 import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
 
 import onnx
 import pytest
 import tensorrt_rtx
+from click.testing import CliRunner
 
 from ltxrt.engines.bundle import read_bundle, record
 from ltxrt.engines.errors import BundleError, EngineError, InputError
 from ltxrt.engines.tensorrt import build as trt
 from ltxrt.engines.tensorrt import cache, profiles
 from ltxrt.engines.tensorrt import inspect as inspection
+from ltxrt.export.cli import main
 
 INSTALLED = {"tensorrt_rtx": trt.version("tensorrt_rtx")}
 TEXTS = ("64x96x9", "64..128x96..192x9..33")
@@ -36,6 +36,25 @@ def order(bundle, component="latent_upsampler", target="sm89", texts=TEXTS, opti
     return cache.BuildOrder(component, "fp32", "tensorrt_rtx", target, parsed, options)
 
 
+@pytest.fixture
+def compiled(monkeypatch):
+    """Files of what decides them in place of compiled engines, for tests of keys, records and damage.
+
+    Engines are compiled where a test does not ask for this, and in `test_compile.py` and `test_build.py`.
+    """
+
+    def build(graph, contract, backend, target, profiles, options, output, *_):
+        decides = (graph.name, contract, backend, target, profiles, options)
+        output.write_bytes(repr(decides).encode())
+        return trt.Built(0, 0, {"made up": {"float": 1}})
+
+    monkeypatch.setattr(trt, "build", build)
+
+
+def run(bundle, *arguments):
+    return CliRunner().invoke(main, [*arguments, "--bundle", str(bundle.root)])
+
+
 def test_an_engine_is_built_once_and_then_found(bundle):
     built = cache.build(bundle, order(bundle))
     stamp = built.path.stat().st_mtime_ns
@@ -46,6 +65,7 @@ def test_an_engine_is_built_once_and_then_found(bundle):
     assert sorted(p.suffix for p in built.path.parent.iterdir()) == [".engine", ".json"]
 
 
+@pytest.mark.usefixtures("compiled")
 def test_every_engine_that_fits_is_found_the_newest_first(bundle):
     """A second build for other sizes hid the first."""
     first, second = cache.build(bundle, order(bundle)), cache.build(bundle, order(bundle, texts=TEXTS[:1]))
@@ -55,6 +75,7 @@ def test_every_engine_that_fits_is_found_the_newest_first(bundle):
     assert [f.path for f in found] == [first.path, second.path]
 
 
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize(
     "change",
     [{"target": "sm120"}, {"texts": TEXTS[:1]}, {"texts": TEXTS[::-1]},
@@ -87,6 +108,7 @@ def deepen(record):
     record.write_text(json.dumps(data | {"options": "deep"}).replace('"deep"', "[" * 9000 + "]" * 9000))
 
 
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
@@ -115,6 +137,7 @@ def test_damage_is_named_never_loaded_and_pruned(bundle, spoil, problem):
     assert cache.build(bundle, order(bundle)).problem == ""
 
 
+@pytest.mark.usefixtures("compiled")
 def test_another_version_or_graph_is_recognised(bundle):
     cache.build(bundle, order(bundle))
     (found,) = cache.engines(bundle, {"tensorrt_rtx": "9.9.9"})
@@ -185,7 +208,7 @@ def test_weights_that_the_bundle_does_not_record_are_not_read(bundle, tmp_path, 
         cache.build(dataclasses.replace(bundle, components=components), order(bundle))
 
 
-def test_a_full_disk_leaves_the_old_engine_and_nothing_else(bundle, monkeypatch):
+def test_a_full_disk_leaves_the_old_engine_and_nothing_else(bundle, compiled, monkeypatch):
     old = cache.build(bundle, order(bundle))
 
     def full(*arguments):
@@ -248,47 +271,44 @@ def test_a_graph_that_the_parser_refuses_is_one_sentence(bundle, tmp_path):
 
 
 def test_the_commands_build_list_verify_and_prune(bundle):
-    def run(*arguments):
-        command = [sys.executable, "-m", "ltxrt.export.cli", *arguments, "--bundle", str(bundle.root)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
     build = ["build-engines", "--backend", "tensorrt_rtx", "--component", "latent_upsampler"]
-    done = run(*build, "--target", "sm89,sm120", "--profile", TEXTS[0], "--profile", TEXTS[1])
-    assert done.returncode == 0, done.stderr
+    done = run(bundle, *build, "--target", "sm89,sm120", "--profile", TEXTS[0], "--profile", TEXTS[1])
+    assert done.exit_code == 0, done.stderr
     assert [line.split(":")[0].split("/")[2] for line in done.stdout.splitlines()] == ["sm89", "sm120"]
-    assert len(run("engines", "list").stdout.splitlines()) == 2
-    assert run("engines", "verify").returncode == 0
+    assert len(run(bundle, "engines", "list").stdout.splitlines()) == 2
+    assert run(bundle, "engines", "verify").exit_code == 0
     victim = next((bundle.root / "engines").rglob("*.engine"))
     spoil_flip(victim)
-    checked = run("engines", "verify")
-    assert checked.returncode == 1 and "NOT USABLE: its content is not what was built" in checked.stdout
-    assert f"deleted {victim.relative_to(bundle.root)}" in run("engines", "prune").stdout
-    assert run("engines", "prune").stdout.strip() == "nothing to delete"
+    checked = run(bundle, "engines", "verify")
+    assert checked.exit_code == 1 and "NOT USABLE: its content is not what was built" in checked.stdout
+    assert f"deleted {victim.relative_to(bundle.root)}" in run(bundle, "engines", "prune").stdout
+    assert run(bundle, "engines", "prune").stdout.strip() == "nothing to delete"
     for options, message in (
         (["--profile", TEXTS[0]], "--target is missing; tensorrt_rtx builds for sm80"),
         (["--target", "sm90", "--profile", TEXTS[0]], "target 'sm90'"),
         (["--target", "sm89", "--profile", "704..256x96x9"], "must rise from the smallest"),
         (["--target", "sm89"], "Missing option '--profile'"),
     ):
-        refused = run(*build, *options)
-        assert refused.returncode == 2 and message in refused.stderr
+        refused = run(bundle, *build, *options)
+        assert refused.exit_code == 2 and message in refused.stderr
 
 
 def test_inspect_shows_layers_attention_and_memory(bundle):
-    def run(*arguments):
-        command = [sys.executable, "-m", "ltxrt.export.cli", *arguments, "--bundle", str(bundle.root)]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    def shown_by(*arguments):
+        done = run(bundle, *arguments)
+        assert done.exit_code == 0, done.output
+        return done.stdout
 
-    assert run("engines", "inspect").startswith("no engines; build them with")
-    run("build-engines", "--backend", "tensorrt_rtx", "--target", "sm89", "--profile", "64x96x9",
+    assert shown_by("engines", "inspect").startswith("no engines; build them with")
+    shown_by("build-engines", "--backend", "tensorrt_rtx", "--target", "sm89", "--profile", "64x96x9",
         "--component", "latent_upsampler", "--component", "transformer")  # fmt: skip
-    shown = run("engines", "inspect")
+    shown = shown_by("engines", "inspect")
     attentions = 2 * bundle.facts.transformer.layers
     assert f"attention: 0 of {attentions} as one fused kernel" in shown  # fp32 has none
     assert "matrix_multiply: " in shown and "convolution: " in shown and " float\n" in shown
-    assert "64x96x9: inputs and output " in shown
+    assert "64x96x9: inputs and outputs " in shown
     assert "the built layers are seen on a machine with its GPU only" in shown
-    assert "convolution" not in run("engines", "inspect", "--component", "transformer")
+    assert "convolution" not in shown_by("engines", "inspect", "--component", "transformer")
 
 
 class FakeInspected:
@@ -352,7 +372,6 @@ def test_timings_of_earlier_builds_are_taken_where_they_fit(tmp_path, there, giv
 
 
 def test_rtx_does_not_strip(bundle):
-    command = [sys.executable, "-m", "ltxrt.export.cli", "build-engines", "--bundle", str(bundle.root)]
-    command += ["--backend", "tensorrt_rtx", "--target", "sm89", "--profile", "64x96x9", "--strip"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 2 and "strips engines only where a GPU is" in result.stderr
+    options = ("--backend", "tensorrt_rtx", "--target", "sm89", "--profile", "64x96x9", "--strip")
+    result = run(bundle, "build-engines", *options)
+    assert result.exit_code == 2 and "strips engines only where a GPU is" in result.stderr
