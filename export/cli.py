@@ -103,9 +103,7 @@ def onnx_command(checkpoint: Path, chosen: tuple[str, ...], **options: Any) -> N
     opened = families.open_checkpoint(checkpoint, options["model_version"], **given)
     names = tuple(dict.fromkeys(chosen)) or components.available(opened)
     precisions = parse_precisions(options["precision"], names)
-    _check_fp8(components.rows(opened), precisions, options["scales"], options["uncalibrated"])
-    if options["fp8_attention"] and not any(p.startswith("fp8") for p in precisions.values()):
-        raise InputError("--fp8-attention is for --precision fp8 or fp8-fp16; add it or leave it out")
+    _check_fp8(components.rows(opened), precisions, options)
     for line in families.family(opened.family).notes(opened, names, not chosen):
         say(line, err=True)
     start = time.monotonic()
@@ -126,7 +124,7 @@ def parse_precisions(text: str, names: tuple[str, ...]) -> dict[str, str]:
 
 
 def _check_fp8(
-    rows: Mapping[str, Component], precisions: dict[str, str], scales: Path | None, uncalibrated: bool
+    rows: Mapping[str, Component], precisions: Mapping[str, str], options: Mapping[str, Any]
 ) -> None:
     """FP8 is for some components, and needs to know how large their activations are."""
     chosen = [name for name, precision in precisions.items() if precision.startswith("fp8")]
@@ -135,15 +133,15 @@ def _check_fp8(
         if name not in quantised:
             only = f"only the {', '.join(quantised)} is" if quantised else "no component of this model is"
             raise InputError(f"--precision {name}={precisions[name]}: {only} quantised to FP8")
-    if chosen and (scales is None) is not uncalibrated:
+    if chosen and (options["scales"] is None) is not options["uncalibrated"]:
         raise InputError(
             f"--precision {chosen[0]}=fp8 takes --scales FILE, made by ltx-parity calibrate, or "
             "--uncalibrated to try what compiles; give one of them"
         )
-    if scales is not None and not chosen:
-        raise InputError(
-            "--scales is for --precision transformer=fp8 or fp8-fp16; add it or leave --scales out"
-        )
+    for flag in ("--fp8-attention", "--scales"):
+        if options[flag[2:].replace("-", "_")] and not chosen:
+            able = f"{quantised[0]}=" if quantised else ""
+            raise InputError(f"{flag} is for --precision {able}fp8 or fp8-fp16; add it or leave {flag} out")
 
 
 def _check_readable(flag: str, path: Path | None) -> None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from ltxrt.engines.contract import Contract, Tensor
-from ltxrt.engines.family import PRECISIONS, Component, Family, ProfileForm
+from ltxrt.engines.family import Component, Family, ProfileForm
 from ltxrt.engines.parsing.schema import Within
+from ltxrt.engines.precision import PRECISIONS
 
 NAME = "two-streams"
 
