@@ -93,6 +93,13 @@ def test_packages_are_the_folders_that_hold_modules():
     assert set(settings["packages"]) == folders
 
 
+@pytest.mark.parametrize("folder", ["runtime/sampling", "runtime/vae"])
+def test_sampling_and_tiling_know_no_family(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        found = [name for name, _ in imports(path.read_text(encoding="utf-8"))]
+        assert not [name for name in found if ".families" in name or ".ltxv" in name], path
+
+
 @pytest.mark.parametrize("folder", ["engines", "runtime"])
 def test_no_version_is_known_by_name(folder):
     for path in (ROOT / folder).rglob("*.py"):

@@ -32,7 +32,6 @@ from ltxrt.runtime.noise.sources import NoiseSources, noise_sources
 from ltxrt.runtime.request.request import Request, Settings, complete
 from ltxrt.runtime.sampling.conditioning import TokenStream
 from ltxrt.runtime.sampling.latents import unpack
-from ltxrt.runtime.sampling.numerics import check_finite
 
 Array = NDArray[np.float32]
 
@@ -142,7 +141,9 @@ class Pipeline:
         latents = self._pass(made, 0, text, latents, sources, watch)
         for number in range(1, len(made.passes)):
             watch(Event("latent upsampler"))
-            latents = self._pass(made, number, text, self._upsampled(made, latents), sources, watch)
+            with self.engines.engine("latent_upsampler") as upsampler:
+                latents = upscale.upsample(latents, made.settings.preset.adain_factor, upsampler)
+            latents = self._pass(made, number, text, latents, sources, watch)
         return latents
 
     def _pass(
@@ -172,14 +173,6 @@ class Pipeline:
             with self.engines.engine("vae_encoder") as encoder:
                 encoded = encode.encoded_conditions(made, number, sources, encoder)
         return encode.conditioned(made, number, tokens, encoded, sources)
-
-    def _upsampled(self, made: Plan, latents: Array) -> Array:
-        """Latents (1,C,f,h,w) of the first pass at twice the height and width, with the same statistics."""
-        with self.engines.engine("latent_upsampler") as upsampler:
-            larger = upsampler(latents=latents)["upsampled"]
-        check_finite(larger, "latent_upsampler", "the first pass's latents")
-        factor = made.settings.preset.adain_factor
-        return upscale.adain(larger, latents, factor) if factor > 0 else larger
 
     def pixels(
         self, made: Plan, latents: Array, generator: Generator, watch: Watch = unwatched

@@ -9,8 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ltxrt.engines.backend import Engine
 from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.families.ltxv.facts import VaeFacts
+from ltxrt.runtime.sampling.numerics import check_finite
 
 Array = NDArray[np.float32]
 
@@ -28,6 +30,13 @@ def first_pass_size(height: int, width: int, factor: float, vae: VaeFacts) -> tu
             "give a larger factor or a larger size"
         )
     return small[0], small[1]
+
+
+def upsample(latents: Array, factor: float, upsampler: Engine) -> Array:
+    """Latents (1,C,f,h,w) at twice the height and width, with the statistics of the smaller by `factor`."""
+    larger = upsampler(latents=latents)["upsampled"]
+    check_finite(larger, "latent_upsampler", "the first pass's latents")
+    return adain(larger, latents, factor) if factor > 0 else larger
 
 
 def adain(latents: Array, reference: Array, factor: float = 1.0) -> Array:
