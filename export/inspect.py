@@ -1,4 +1,4 @@
-"""What a checkpoint is, in a few lines for people; behind `ltx-export inspect`."""
+"""A description of a checkpoint in a few lines of text, for `ltx-export inspect`."""
 
 from __future__ import annotations
 

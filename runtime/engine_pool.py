@@ -1,6 +1,6 @@
-"""Which engines run a request, and when they are in memory.
+"""The engine pool: which engines run a request, and when they are in memory.
 
-A pool knows a bundle, a backend and components by their names alone; what a component computes, and in which
+A pool knows a bundle, a backend and the names of components; what a component computes, and in which
 order they run, belongs to the pipeline of a model family.
 """
 
@@ -21,7 +21,7 @@ KEPT_ENGINE_CALLS = 1000  # how often an engine that is kept is expected to be c
 
 
 class PoolOptions(TypedDict, total=False):
-    """`EnginePool`'s keywords, for whoever makes a pool on a caller's behalf."""
+    """`EnginePool`'s keywords, for code that makes a pool for its caller."""
 
     backend: str
     precision: Mapping[str, str] | None
@@ -31,19 +31,19 @@ class PoolOptions(TypedDict, total=False):
 
 
 class Engines(Protocol):
-    """What a pipeline needs of its engines. `EnginePool` is one; tests and verification bring their own."""
+    """What a pipeline needs of its engines: implemented by `EnginePool`, and by tests and verification."""
 
     @property
     def bundle(self) -> Bundle:
-        """Whose components these are."""
+        """The bundle whose components these are."""
 
     @property
     def backend(self) -> str:
-        """What runs the engines."""
+        """The backend that runs the engines."""
 
     @property
     def threads(self) -> int | None:
-        """CPU threads of an engine; None where the backend decides."""
+        """CPU threads of an engine; None if the backend decides."""
 
     def precision(self, component: str) -> str:
         """Which of the bundle's precisions of `component` runs. InputError where none can."""

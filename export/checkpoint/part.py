@@ -51,7 +51,7 @@ class Checkpoint(Protocol):
 
     @property
     def source(self) -> str:
-        """The files it came from, for people."""
+        """The files it came from, as text."""
 
 
 def check_tensors(part: Part[Any], expected: Shapes, name: str = "checkpoint") -> None:

@@ -1,6 +1,6 @@
-"""The releases of LTX-Video, one frozen row each, saying only what differs from an earlier one.
+"""The releases of LTX-Video, one frozen row each, with only the differences from an earlier one.
 
-The only place that knows a version by name. Presets follow the official `configs/*.yaml` and CLI defaults
+The only module that knows versions by name. Presets follow the official `configs/*.yaml` and CLI defaults
 (Lightricks/LTX-Video), also those of 0.9.7, which its head no longer holds. What a checkpoint's own header
 says about its scheduler goes before the row.
 """
@@ -19,7 +19,7 @@ from ltxrt.export.ltxv.vae_graphs import vae_graph
 
 @dataclass(frozen=True)
 class Version:
-    """One release: what it is recognised by, and what its file does not say."""
+    """One release: how it is recognised, and what its files do not contain."""
 
     name: str
     release: str
@@ -197,7 +197,7 @@ def recognise(
     file_name: str,
     override: str | None = None,
 ) -> Version:
-    """The row a checkpoint belongs to: by architecture, then by what the file name says.
+    """The row of a checkpoint: by its architecture, then by its file name.
 
     Releases that share an architecture and are not told apart by the name give the oldest, `certain` False.
     Layer counts of no release (small test models) decide nothing.
@@ -229,7 +229,7 @@ def _fits(
     vae: VaeConfig | None,
     scheduler: SchedulerFacts | None,
 ) -> bool:
-    """Nothing in the architecture speaks against the row."""
+    """True if the architecture is compatible with this row."""
     layers = transformer.layers if transformer else None
     graph = vae_graph(vae) if vae else None
     return (
@@ -260,7 +260,7 @@ def _named(row: Version, file_name: str) -> bool:
 
 
 def _narrow(rows: list[Version], keep: Callable[[Version], bool]) -> list[Version]:
-    """The rows to keep, or all of them where none would be left."""
+    """The matching rows, or all of them if none match."""
     return [v for v in rows if keep(v)] or rows
 
 

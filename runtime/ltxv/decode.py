@@ -1,4 +1,4 @@
-"""Latents to frames: what is done to latents before the decoder sees them, and to pixels after it.
+"""Decodes latents to frames: processing of latents before the decoder and of pixels after it.
 
 Reference: official `LTXVideoPipeline.__call__` (decode noise, then tone mapping, on normalised latents) and
 diffusers, which mixes the noise into un-normalised ones.
@@ -89,7 +89,7 @@ def frames(settings: Settings, pixels: Iterable[Array]) -> Iterator[NDArray[np.u
             result = to_uint8(frame)
             low, high = min(low, int(result.min())), max(high, int(result.max()))
             yield result
-        del chunk, frame  # before the next one is decoded
+        del chunk, frame  # freed before the next one is decoded
     if low >= high:
         raise NumericsError(
             f"vae_decoder returned only the value {high} at decoding, after clipping to 0..255; {ADVICE}"
@@ -97,9 +97,11 @@ def frames(settings: Settings, pixels: Iterable[Array]) -> Iterator[NDArray[np.u
 
 
 def _mix_noise(settings: Settings, vae: VaeFacts, latents: Array, generator: Generator) -> Array:
-    """A little noise for the decoder to denoise: z(1 − s) + s·noise."""
+    """Adds noise for the decoder to remove: z(1 − s) + s·noise."""
     scale = np.float32(settings.preset.decode_noise_scale)
-    drawn = _noise(settings, latents, generator)  # for a scale of 0 too: the noise maps are drawn after it
+    drawn = _noise(
+        settings, latents, generator
+    )  # drawn for a scale of 0 too, because the noise maps are drawn after it
     if settings.reference.mix_normalised:
         return latents * (1 - scale) + scale * drawn
     mean, std = vae.latents_mean, vae.latents_std

@@ -1,4 +1,4 @@
-"""What a pass starts from: noise, a video or the pass before, and the conditions, encoded at its size."""
+"""The start of a pass: noise, a source video or the previous pass, and the conditions encoded at its size."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Array = NDArray[np.float32]
 
 
 def start(plan: Plan, sources: NoiseSources, encoder: Engine) -> Array:
-    """Latents (1,C,f,h,w) of the video to start from, at the first pass's size."""
+    """Latents (1,C,f,h,w) of the source video, at the first pass's size."""
     pixels = conditions.read_whole(plan.settings, plan.passes[0].size, plan.model.vae, plan.checked.source)
     return _latents(plan, pixels, sources, encoder)
 

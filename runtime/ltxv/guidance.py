@@ -1,4 +1,4 @@
-"""LTX-Video's guidance: lists along the schedule, as presets and settings files state them, as steps' data.
+"""LTX-Video's guidance: from the lists in presets and settings files to the data of each step.
 
 The mapping of lists to steps is the official pipeline's.
 """
@@ -16,7 +16,7 @@ from ltxrt.engines.parsing.text import quoted
 from ltxrt.runtime.sampling.guidance import StepGuidance, StreamGuidance
 
 STREAM = "video"
-# What a perturbed block does instead of its self-attention, in the order of the contract's mask rows.
+# What a perturbed block computes instead of its self-attention, in the order of the contract's mask rows.
 MODES = ("attention_values", "attention_skip", "transformer_block")
 
 # Inclusive bounds of every value of a list.
@@ -30,7 +30,7 @@ LIMITS: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class GuidanceLists:
-    """Guidance as presets and settings files state it; the defaults are no guidance at all.
+    """Guidance as in presets and settings files; the defaults mean no guidance.
 
     Each list holds one entry for all steps, or as many as guidance_timesteps (descending sigmas). A step then
     takes the first entry whose guidance timestep is not above its sigma, and the last where all are above it.
@@ -58,12 +58,12 @@ def plan(
 
 
 def unperturbed(steps: Sequence[StepGuidance]) -> int:
-    """How many steps have STG and no block that it would perturb, so that it has no effect there."""
+    """The number of steps with STG but without blocks to perturb, so that it has no effect."""
     return sum(step.streams[STREAM].stg > 0 and "perturbed" not in step.branches for step in steps)
 
 
 def check(lists: GuidanceLists) -> None:
-    """Refuse lists that no schedule could use; InputError names the list and what is allowed."""
+    """Raise InputError for lists that no schedule could use, with the list and what is allowed."""
     if lists.mode not in MODES:
         shown = f"{setting('stg_mode')} {quoted(lists.mode)}"
         raise InputError(f"{shown} is not known; known are {', '.join(MODES)}")
@@ -118,7 +118,7 @@ def _mapping(timesteps: tuple[float, ...] | None, sigmas: NDArray[np.floating]) 
 
 
 def _check_blocks(blocks: Sequence[int], layers: int) -> None:
-    """Where STG is off such numbers are harmless, and official files have some."""
+    """Unknown blocks are allowed where STG is off; official files have some."""
     for block in blocks:
         if not 0 <= block < layers:
             raise InputError(

@@ -1,4 +1,4 @@
-"""A prompt to a video: the stages in their order, each on an engine of the pool.
+"""The pipeline of LTX-Video: its stages in order, each on an engine of the pool.
 
 Engines that are not kept are freed before the next one is loaded, so that memory holds the largest component
 and not their sum; the transformer's file is read while the text encoder runs. Progress, files and the clock
@@ -39,9 +39,9 @@ Array = NDArray[np.float32]
 class Pipeline:
     """A bundle, and the engines that run it.
 
-    `engines` is an `EnginePool` or whatever keeps its protocol (`engine_pool.Engines`); it belongs to the
-    caller, who closes it. Without one the pipeline makes its own of the other arguments, which are
-    `EnginePool`'s, and frees it at `close` or at the end of a `with` block.
+    `engines` is an `EnginePool` or another implementation of `engine_pool.Engines`; it belongs to the caller,
+    who closes it. Without one the pipeline makes its own from the other arguments, which are `EnginePool`'s,
+    and frees it at `close` or at the end of a `with` block.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Pipeline:
         self.model = Model.of(self.bundle)
 
     def close(self) -> None:
-        """Free the engines that were kept; the pipeline can be used again. A pool that was given stays."""
+        """Free the kept engines, except those of a caller's pool; the pipeline can be used again."""
         if self._owned:
             self.engines.close()
 
@@ -78,7 +78,7 @@ class Pipeline:
         self.close()
 
     def plan(self, request: Request, components: Collection[str] | None = None) -> Plan:
-        """What a request takes; raises InputError for what cannot be done, before any engine is loaded.
+        """The plan of a request; raises InputError for impossible requests, before any engine is loaded.
 
         `components` are those that will run, by default all that a video takes.
         """
@@ -89,12 +89,12 @@ class Pipeline:
         return self.plan(request, components).settings
 
     def generate(self, request: Request, watch: Watch = unwatched) -> Video:
-        """All stages, the video whole. `watch` may raise to cancel."""
+        """Run all stages; returns the complete video. `watch` may raise to cancel."""
         stream = self.stream(request, watch)
         return Video(np.concatenate(list(stream.frames)), stream.settings, stream.truncated)
 
     def stream(self, request: Request, watch: Watch = unwatched) -> Stream:
-        """All stages but the decoder's, which runs while the frames are read. `watch` may raise to cancel."""
+        """Run all stages; the decoder runs while the frames are read. `watch` may raise to cancel."""
         made = self.plan(request)
         tokens, sources = self._ready(made), noise_sources(made.settings)
         latents = self._sampled(made, tokens, sources, watch)
@@ -102,15 +102,15 @@ class Pipeline:
         return Stream(decode.frames(made.settings, pixels), made, max(t.truncated for t in tokens))
 
     def latents(self, request: Request, watch: Watch = unwatched) -> Array:
-        """The stages before the decoder's, which need none: the video's latents (1,C,f,h,w), normalised."""
+        """Run the stages before the decoder, without loading it: normalised latents (1,C,f,h,w)."""
         needed = plan.components(complete(request, self.bundle.presets, self.model.vae))
         made = self.plan(request, [component for component in needed if component != "vae_decoder"])
         return self._sampled(made, self._ready(made), noise_sources(made.settings), watch)
 
     def _ready(self, made: Plan) -> list[Tokens]:
-        """The prompts' tokens, once it is sure that all components can be loaded and are intact."""
+        """The prompts' tokens, after checking that all components can be loaded and are intact."""
         for component in made.precisions:
-            self.engines.check_available(component)  # what the last stage lacks is said before any work
+            self.engines.check_available(component)  # reports what the last stage lacks before any work
         settings, tokenizer = made.settings, self._tokenizer
         length = settings.preset.max_tokens
         tokens = [tokenizer.encode(settings.request.prompt, length)]
@@ -163,7 +163,7 @@ class Pipeline:
     def start(
         self, made: Plan, number: int, begin: Array | None, sources: NoiseSources, watch: Watch = unwatched
     ) -> TokenStream:
-        """The tokens that pass `number` begins with: noise, and the conditions encoded at the pass's size.
+        """The initial tokens of pass `number`: noise, and the conditions encoded at the pass's size.
 
         `begin` (1,C,f,h,w) are latents to start from, if there are any.
         """
@@ -183,7 +183,7 @@ class Pipeline:
             yield from decode.pixels(made, latents, generator, decoder)
 
     def unproved(self, made: Plan) -> list[str]:
-        """A line for people where components that run were never verified against torch, none where all
+        """A warning if components that run were never verified against torch, none if all
         were."""
         names = verification.unproved(self.bundle, self.engines.backend, made.precisions, self._report)
         if not names:

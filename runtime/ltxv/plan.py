@@ -1,7 +1,7 @@
-"""A run of LTX-Video, planned: everything that follows from the request and the bundle, computed once.
+"""The plan of a run of LTX-Video: everything that follows from request and bundle, computed once.
 
-Making a plan is where a request is refused; what runs afterwards only carries it out. It is plain data, for
-people and servers to look at before any engine is loaded (`Plan.to_json`).
+Making the plan refuses impossible requests; afterwards it is only executed. It is plain data, which users and
+servers can inspect before any engine is loaded (`Plan.to_json`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Model:
-    """What a bundle says of its model."""
+    """A bundle's facts about its model."""
 
     transformer: TransformerFacts
     vae: VaeFacts
@@ -42,7 +42,7 @@ class Model:
 
     @classmethod
     def of(cls, bundle: Bundle) -> Self:
-        """Raises BundleError where a part is missing."""
+        """Raises BundleError if a part is missing."""
         facts = bundle.facts
         if facts.transformer is None or facts.vae is None or facts.scheduler is None:
             raise BundleError(f"{bundle.root}: says nothing of its transformer, VAE or scheduler")
@@ -51,7 +51,7 @@ class Model:
 
 @dataclass(frozen=True)
 class PassPlan:
-    """One way down a schedule.
+    """One denoising pass.
 
     size: in pixels, shape: in latent cells; sigmas: those that run, float32 values; guidance: of each step;
     own_tokens: how many tokens the conditions have beside the video's.
@@ -91,7 +91,7 @@ class Plan:
     noise: Array | None = dataclasses.field(repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as what JSON holds: no arrays, no paths of this machine."""
+        """The plan as JSON values, without arrays and paths of this machine."""
         facts, preset = self.model.transformer, self.settings.preset
         return {
             "components": dict(self.precisions),
@@ -117,7 +117,7 @@ class Plan:
 def make(
     request: Request, bundle: Bundle, model: Model, engines: Engines, needed: Collection[str] | None = None
 ) -> Plan:
-    """The plan of a request; no engine is loaded and nothing but the files that it gives is read.
+    """The plan of a request; loads no engine and reads only the request's files.
 
     `needed` are the components that will run, by default all that a video takes. Raises InputError for what
     cannot be done, naming the setting.
@@ -169,7 +169,7 @@ def _pass(settings: Settings, model: Model, number: int) -> PassPlan:
 
 
 def _size(settings: Settings, vae: VaeFacts, number: int) -> VideoShape:
-    """Pixels of pass `number`; with two, the second's are twice the first's, near the size asked for."""
+    """Pixels of pass `number`; with two passes, the second's are twice the first's, near that requested."""
     video = settings.video
     if len(settings.preset.passes) == 1:
         return video
@@ -198,7 +198,7 @@ def _own_tokens(items: tuple[Item, ...], one: PassPlan, vae: VaeFacts) -> int:
 def _encoded(
     settings: Settings, passes: list[PassPlan], items: tuple[Item, ...], vae: VaeFacts
 ) -> list[LatentShape]:
-    """The shapes of all that is encoded: each condition in each pass, and the video to start from."""
+    """The shapes of all that is encoded: each condition in each pass, and the source video."""
     pixels = [dataclasses.replace(one.size, num_frames=item.frames) for one in passes for item in items]
     start = [passes[0].size] if settings.request.input_video is not None else []
     return list(dict.fromkeys(size.latent(vae) for size in (*start, *pixels)))

@@ -1,4 +1,4 @@
-"""A prompt to the token ids of the T5 text encoder, and to its hidden states."""
+"""Encodes prompts to token ids of the T5 text encoder, and to its hidden states."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EOS_ID = 1
 
 @dataclass(frozen=True)
 class Tokens:
-    """A prompt as ids: input_ids and attention_mask, each (1, T) int64, and how many tokens did not fit."""
+    """A prompt as ids: input_ids and attention_mask, each (1, T) int64, and how many were truncated."""
 
     input_ids: NDArray[np.int64]
     attention_mask: NDArray[np.int64]
@@ -46,17 +46,18 @@ class Text:
 class Tokenizer:
     """T5's tokenizer from a bundle's tokenizer.json. Threads may share one.
 
-    `sha256` is what the bundle records of the file. Raises BundleError for a file that is another, or that
-    holds what no T5 tokenizer does (`ltxrt.engines.parsing.tokenizer_file`).
+    `sha256` is the file's record in the bundle. Raises BundleError for another file, or one that is not a T5
+    tokenizer's (`ltxrt.engines.parsing.tokenizer_file`).
     """
 
     def __init__(self, path: Path, sha256: str | None = None) -> None:
         self._tokenizer = _load(path, sha256)
 
     def encode(self, prompt: str, max_tokens: int, required: bool = True) -> Tokens:
-        """The prompt without surrounding whitespace, then the end token, cut and padded to `max_tokens`.
+        """The prompt without surrounding whitespace, then the end token, truncated and padded to
+        `max_tokens`.
 
-        Raises InputError where `required` and nothing is left to encode (a negative prompt may be empty).
+        Raises InputError if it is `required` and empty (a negative prompt may be empty).
         """
         if max_tokens < 2:
             raise InputError(
@@ -83,7 +84,7 @@ class Tokenizer:
 
 
 def encode(plan: Plan, tokens: Sequence[Tokens], encoder: Engine) -> Text:
-    """Hidden states of the prompts, cut to the longest one where the padding cannot be seen anyway."""
+    """Hidden states of the prompts, cut to the longest one if the padding is masked everywhere."""
     mask = np.concatenate([one.attention_mask for one in tokens])
     ids = np.concatenate([one.input_ids for one in tokens])
     masked = plan.settings.reference.encoder_mask

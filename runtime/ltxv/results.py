@@ -1,4 +1,4 @@
-"""What a run tells its watcher, and what it gives."""
+"""Events and results of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ltxrt.runtime.sampling.denoise import Step
 
 @dataclass(frozen=True)
 class Event:
-    """What a watcher is told: a stage begins (`step` None), or one of its `total` steps is done.
+    """An event for a watcher: a stage begins (`step` None), or one of its `total` steps is done.
 
     `step.latents["video"]` are the video's own tokens (1,N,C) after the step.
     """
@@ -32,7 +32,7 @@ Watch = Callable[[Event], None]
 class Stream:
     """A video that is still being decoded: `frames` yields (n, H, W, 3) uint8, in order, once.
 
-    The plan that is carried out; prompt tokens that did not fit.
+    Also has the plan that is executed, and the number of truncated prompt tokens.
     """
 
     frames: Iterator[NDArray[np.uint8]]

@@ -1,4 +1,4 @@
-"""The transformer's part of a pass: its inputs, each step's branches in one call of 1, 2 or 3 samples."""
+"""The transformer in a pass: its inputs, and each step's branches as one call of 1, 2 or 3 samples."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def steps(
 class GuidedTransformer:
     """The guided velocity of a step from an engine of the transformer (`denoise.Velocity`).
 
-    What does not change in a pass is given to the engine once; what depends on the batch and on the blocks
-    that are perturbed, anew where they are others than in the step before.
+    Inputs that are constant in a pass are bound once; those that depend on the batch and on the perturbed
+    blocks are bound again when these change.
     """
 
     def __init__(self, plan: Plan, number: int, stream: TokenStream, text: Text, engine: Engine) -> None:

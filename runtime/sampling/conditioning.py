@@ -1,8 +1,8 @@
 """Images and videos as conditions: their latents among the tokens, and at which timestep each token is.
 
-A token's strength is how far it is given: 0 is free, 1 is given and never denoised, between them it joins the
-denoising once sigma has come down to 1 − strength. References: official `prepare_conditioning` and
-`denoising_step`; diffusers `LTXConditionPipeline.prepare_latents`. Files and engines are not known here.
+A token's strength is how far it is fixed: 0 is free, 1 is fixed and never denoised; in between, denoising of
+the token begins when sigma has come down to 1 − strength. References: official `prepare_conditioning` and
+`denoising_step`; diffusers `LTXConditionPipeline.prepare_latents`. Knows neither files nor engines.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Item:
 class Strengths:
     """The strength of each token, as distinct values (K,) and each token's index into them (1,N).
 
-    Told apart by strength, free tokens first, and not by timestep: K and the index are the same at every step
-    of a pass, so that an engine may keep the index on the device.
+    Distinct by strength, free tokens first, instead of by timestep: so K and the index are the same at every
+    step of a pass, and an engine may keep the index on the device.
     """
 
     distinct: Array
@@ -79,7 +79,7 @@ class TokenStream:
 
 
 def check(items: Sequence[Item], num_frames: int, time: int) -> None:
-    """Refuse items that do not fit a video of `num_frames`; InputError names the item and what is allowed.
+    """Raise InputError for items that do not fit a video of `num_frames`, with what is allowed.
 
     `time` is how many pixel frames a latent frame holds.
     """
@@ -136,17 +136,17 @@ def prepare(
 def add_image_noise(
     latents: Array, initial: Array, strengths: Array, noise: Array, scale: float, sigma: float
 ) -> Array:
-    """Tokens that are given outright become initial + scale · noise · sigma²; the others stay.
+    """Tokens of strength 1 become initial + scale · noise · sigma²; the others are unchanged.
 
-    Keeps motion alive: a perfectly clean first frame invites a still video. latents, initial and noise are
-    (1,N,C), strengths (1,N).
+    This preserves motion: a perfectly clean first frame tends to give a still video. latents, initial and
+    noise are (1,N,C), strengths (1,N).
     """
     fixed = (strengths > np.float32(1) - EPSILON)[..., None]
     return np.where(fixed, initial + np.float32(scale) * noise * np.float32(sigma) ** 2, latents)
 
 
 def denoised(before: Array, after: Array, strengths: Array, sigma: float) -> Array:
-    """The step's result for the tokens whose denoising has begun, the old value for the others; (1,N,C)."""
+    """The step's result for tokens whose denoising has begun, the old value for the others; (1,N,C)."""
     begun = (np.float32(sigma) - EPSILON < np.float32(1) - strengths)[..., None]
     return np.where(begun, after, before)
 

@@ -36,8 +36,8 @@ class Step:
 class Sampling:
     """How the loop departs from plain Euler steps.
 
-    image_noise_scale: re-noise the tokens given outright by this · sigma² before each step; stochastic:
-    predict x0 and noise it afresh from this source, instead of an Euler step.
+    image_noise_scale: add noise times this · sigma² to tokens of strength 1 before each step; stochastic:
+    predict x0 and add new noise from this source, instead of an Euler step.
     """
 
     image_noise_scale: float = 0.0

@@ -1,4 +1,4 @@
-"""A look at a component's output: NaN, infinite or constant values end a request where they begin."""
+"""Checks a component's output: NaN, infinite or constant values end a request where they first appear."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ADVICE = (
 def check_finite(
     array: NDArray[np.float32 | np.uint8], component: str, where: str, frame_axis: int | None = None
 ) -> None:
-    """Raise NumericsError where `array` holds NaN or Inf, or one single value.
+    """Raise NumericsError if `array` has NaN or Inf, or is constant.
 
     `where` says which call this is ("step 3 of 30"); with `frame_axis` the message names the first bad frame.
-    A sound array costs one minimum and one maximum, which NaN and Inf both show in.
+    A valid array costs one minimum and one maximum, which reveal NaN and Inf.
     """
     if array.size == 0:
         raise NumericsError(f"{component} returned an empty array {array.shape} at {where}")

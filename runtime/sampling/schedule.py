@@ -1,8 +1,8 @@
 """Schedules of sigmas: the noise levels at which the transformer is called, from 1 down.
 
 A schedule is a float32 array without the trailing 0; the denoising loop ends there. Everything is computed in
-float64 and rounded once: for long videos shifted sigmas crowd below 1, where the reference's fp32 blurs them
-(by 1e-4 at 27 000 tokens) and in the end no longer tells them apart. Reference: official
+float64 and rounded once: for long videos shifted sigmas are close to 1, where the reference's fp32 is
+inexact (by 1e-4 at 27 000 tokens) and finally makes them equal. Reference: official
 `RectifiedFlowScheduler`.
 """
 
@@ -92,7 +92,8 @@ def skip(schedule: NDArray[np.float32], initial: int, final: int) -> NDArray[np.
 
 
 def part(schedule: NDArray[np.float32], strength: float) -> NDArray[np.float32]:
-    """The last `strength` · n, rounded down, of a schedule (n,): how much of a given video is made anew.
+    """The last `strength` · n, rounded down, of a schedule (n,): the steps that are applied to a source
+    video.
 
     diffusers' `denoise_strength` (`pipeline_ltx_condition.py`). Raises InputError where no step would remain.
     """
@@ -106,7 +107,7 @@ def part(schedule: NDArray[np.float32], strength: float) -> NDArray[np.float32]:
 
 
 def check_allowed(schedule: NDArray[np.float32], allowed: Sequence[float] | None) -> None:
-    """Refuse a sigma that, rounded to 4 decimals, is not one the checkpoint was trained on."""
+    """Raise InputError for a sigma that, rounded to 4 decimals, the checkpoint was not trained on."""
     if allowed is None:
         return
     known = {round(a, 4) for a in allowed}

@@ -49,7 +49,7 @@ Encode = Callable[[Array], Array]
 
 OVERLAP_FRAMES = 3  # 17 pixel frames: 8 blended, 4 of halo on each side
 OVERLAP_SPACE = 4  # 128 pixels: 32 blended, 48 of halo on each side
-MIN_TILE_FRAMES = 2 * OVERLAP_FRAMES  # below this more than half of the work is done twice
+MIN_TILE_FRAMES = 2 * OVERLAP_FRAMES  # below this, more than half of the work is done twice
 MIN_TILE_SIDE = 2 * OVERLAP_SPACE
 WORKSPACE = (
     1.3  # what ONNX Runtime's CPU takes of the activations computed; tests/export/graph/test_memory.py
@@ -191,7 +191,7 @@ def decode(call: Decode, latents: Array, tiles: Tile, vae: Compression) -> Itera
 
 
 def _single_run(call: Decode, latents: Array) -> Iterator[Array]:
-    """Everything at once, without a second copy of the pixels."""
+    """Decode without tiles, without a second copy of the pixels."""
     yield call(latents, slice(0, latents.shape[3]), slice(0, latents.shape[4]))[0]
 
 
@@ -309,9 +309,9 @@ def choose(
 ) -> Tile:
     """The largest tile for which `fixed + per_cell * cells` bytes fit `budget`.
 
-    Whole where that fits, then cut in time, then in space as well. With `elements_per_cell`, the elements of
-    the largest tensor per cell, that tensor stays within LARGEST_TENSOR too. Raises InputError where the
-    smallest sensible tile does not fit.
+    The whole video if that fits, otherwise cut in time, then in space as well. With `elements_per_cell`, the
+    elements of the largest tensor per cell, that tensor stays within LARGEST_TENSOR too. Raises InputError
+    where the smallest sensible tile does not fit.
     """
     least = Tile(
         min(shape.frames, MIN_TILE_FRAMES), min(shape.height, MIN_TILE_SIDE), min(shape.width, MIN_TILE_SIDE)
@@ -343,7 +343,7 @@ def _side(shape: LatentShape, area: int) -> int:
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes of "4GiB", "512 MiB", "2.5GB" or "1000000"; a fraction of a byte is cut off.
+    """Bytes of "4GiB", "512 MiB", "2.5GB" or "1000000"; fractions of a byte are dropped.
 
     Units are B, KB to TB (1000) and KiB to TiB (1024), in any case. Raises InputError for anything else.
     """
@@ -352,7 +352,7 @@ def parse_bytes(text: str) -> int:
     size = units.get(match[2].lower()) if match else None
     if match is None or size is None or int(Decimal(match[1]) * size) < 1 or ("." in match[1] and size == 1):
         raise InputError(
-            f"{quoted(text)} is no amount of memory: give a positive number of bytes, or one with a unit of "
+            f"{quoted(text)} is not an amount of memory: give a positive number of bytes, or with a unit of "
             f"{', '.join(UNITS)[2:]}, such as 4GiB"
         )
     return int(Decimal(match[1]) * size)

@@ -370,7 +370,7 @@ def test_amounts_of_memory(text, size):
 
 @pytest.mark.parametrize("text", ["", "4 gigs", "-1", "0", "0GiB", "1.5", "1e9", "GiB", "4GiB2", "nan"])
 def test_what_is_no_amount_of_memory(text):
-    with pytest.raises(InputError, match=r"no amount of memory: .* such as 4GiB"):
+    with pytest.raises(InputError, match=r"not an amount of memory: .* such as 4GiB"):
         tiling.parse_bytes(text)
 
 
