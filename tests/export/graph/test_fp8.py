@@ -222,7 +222,7 @@ def test_only_the_transformer_is_quantised(loud, tmp_path):
         ('{"schema": 1, "amax": {"w": 0.0}}', "it holds wrong numbers"),
         ('{"schema": 1, "amax": {"w": NaN}}', "is not a scales file"),
         ('{"schema": 1, "amax": {"w": 1' + "0" * 400 + "}}", "is not a scales file"),
-        ('{"schema": 7, "amax": {"w": 1.0}}', "does not fit this transformer"),
+        ('{"schema": 7, "amax": {"w": 1.0}}', "does not fit this network"),
     ],
 )
 def test_other_scales_files_are_refused(tmp_path, content, message):
