@@ -27,7 +27,7 @@ from ltxrt.engines.storage.files import atomic_write
 from ltxrt.export.graph import fp8
 from ltxrt.export.ltxv.fp8 import LAYOUT
 from ltxrt.parity.check.emulation import beside
-from ltxrt.parity.check.sessions import HostSession
+from ltxrt.parity.check.inputs import HostSession
 from ltxrt.runtime.engine_pool import EnginePool
 from ltxrt.runtime.ltxv.pipeline import Pipeline
 from ltxrt.runtime.ltxv.results import Event, Watch

@@ -13,6 +13,7 @@ import click
 from ltxrt.engines.cli_base import LtxrtGroup, ltxrt_command, say
 from ltxrt.engines.errors import BundleError, InputError, MissingPackageError
 from ltxrt.engines.storage.files import atomic_write, make_folder
+from ltxrt.export.cli import source_options
 from ltxrt.parity import calibrate
 from ltxrt.parity.bench.cli import bench_command
 
@@ -27,17 +28,13 @@ SIZES = ("128x192x17", "192x128x33")
 @ltxrt_command("ltx-parity", cls=LtxrtGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ltxrt")
 def main() -> None:
-    """Hold a bundle's engines against torch, and measure them."""
+    """Verify a bundle's engines against torch, and measure them."""
 
 
 @main.command("check")
 @click.option("--bundle", type=PATH, required=True, metavar="DIR", help="Made by ltx-export onnx.")
 @click.option("--checkpoint", type=PATH, required=True, help="What the bundle was exported from.")
-@click.option("--text-encoder", type=PATH, metavar="DIR", help="T5 folder, as for ltx-export.")
-@click.option("--vae", type=PATH, metavar="FILE", help="VAE file or folder, if not in the checkpoint.")
-@click.option(
-    "--upsampler", "upsamplers", type=PATH, multiple=True, metavar="FILE", help="As for ltx-export."
-)
+@source_options
 @click.option("--model-version", metavar="NAME", help="Release, where the file does not tell.")
 @click.option(
     "--reference", default="torch", show_default=True, help="torch (the traced modules) or diffusers."
@@ -90,19 +87,20 @@ def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: b
 
             report = dataclasses.replace(report, culprits=bisection.culprits(order, report, feeds, _tell))
         if end_to_end:
-            from ltxrt.parity.check import asked
-            from ltxrt.parity.check import end_to_end as whole
+            from ltxrt.parity.check import demands
+            from ltxrt.parity.check import end_to_end as sampler
 
-            runs = whole.run(order, folder, _tell)
-            report = dataclasses.replace(report, end_to_end=runs, status=whole.status(report.status, runs))
-            report = check.with_unmet(report, asked.of_end_to_end(order.precisions, order.backends, runs))
+            runs = sampler.run(order, folder, _tell)
+            report = dataclasses.replace(report, end_to_end=runs, status=sampler.status(report.status, runs))
+            unmet = demands.of_end_to_end(order.precisions, order.backends, runs)
+            report = results.with_unmet(report, unmet)
         with locks.alone(folder):  # what another check adds to the report meanwhile would be lost
-            whole_report = _with_earlier(report, folder)
-            results.write(whole_report, folder / verification.REPORT.name)
+            written = _with_earlier(report, folder)
+            results.write(written, folder / verification.REPORT.name)
             with atomic_write(folder / "report.html") as temporary:
-                temporary.write_text(render(whole_report), encoding="utf-8")
-    _summary(report, whole_report, folder)
-    if whole_report.status != results.PASSED:
+                temporary.write_text(render(written), encoding="utf-8")
+    _summary(report, written, folder)
+    if written.status != results.PASSED:
         raise click.exceptions.Exit(1)
 
 
@@ -129,13 +127,12 @@ def _with_earlier(report: Report, folder: Path) -> Report:
     """The report with what the last one in `folder` says of graphs that were not looked at now."""
     from ltxrt.engines import verification
     from ltxrt.parity.check import results
-    from ltxrt.parity.check import run as check
 
     try:
         before = results.read(folder / verification.REPORT.name)
     except BundleError:
         return report
-    return check.merged(before, report)
+    return results.merged(before, report)
 
 
 def _tell(line: str) -> None:
@@ -146,27 +143,28 @@ def _order(bundle: Path, options: dict[str, Any]) -> Order:
     import torch
 
     from ltxrt.engines.bundle import read_bundle
-    from ltxrt.export.ltxv.open import open_checkpoint
+    from ltxrt.export import families
     from ltxrt.parity.check import inputs
     from ltxrt.parity.check.run import Order
-    from ltxrt.parity.reference.torch import REFERENCES
 
-    if options["reference"] not in REFERENCES:
-        raise InputError(f"--reference {options['reference']!r}: must be one of {', '.join(REFERENCES)}")
     if options["threads"]:
         torch.set_num_threads(options["threads"])
     opened = read_bundle(bundle)
-    path, vae, text_encoder, version = (
-        options[n] for n in ("checkpoint", "vae", "text_encoder", "model_version")
-    )
-    checkpoint = open_checkpoint(path, vae, text_encoder, version, options["upsamplers"])
-    sizes = tuple(inputs.parse_size(text, opened.facts.vae) for text in options["sizes"])
-    prompt = options["prompt"] or inputs.PROMPT
-    plan = inputs.Plan(sizes, options["steps"], prompt, options["seed"], options["image"])
+    family = families.family(opened.family)
+    sources = {source.name: options[source.name] for source in family.SOURCES}
+    checkpoint = family.open_checkpoint(options["checkpoint"], sources, options["model_version"])
+    sizes = tuple(map(inputs.parse_size, options["sizes"]))
+    plan = inputs.Plan(sizes, *(options[name] for name in ("steps", "prompt", "seed", "image")))
     chosen: dict[str, Any] = {name: options[name] for name in ("reference", "threads")}
     for name in ("components", "precisions", "backends"):
         chosen[name] = tuple(dict.fromkeys(options[name]))
-    return Order(opened, checkpoint, plan, save=options["save_inputs"], **chosen)
+    order = Order(opened, checkpoint, plan, save=options["save_inputs"], **chosen)
+    for text, size in zip(options["sizes"], sizes):
+        try:
+            order.family.check_size(opened, size)
+        except InputError as error:
+            raise InputError(f"--size {text}: {error}") from error
+    return order
 
 
 def _summary(now: Report, written: Report, folder: Path) -> None:

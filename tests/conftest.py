@@ -31,7 +31,7 @@ def interruptible():
 
 @pytest.fixture(scope="session")
 def reference():
-    from ltxrt.parity.reference import diffusers
+    from ltxrt.parity.ltxv import diffusers
 
     names = ("transformer_config", "vae_config", "transformer", "vae", "t5_config", "to_diffusers_vae")
     return SimpleNamespace(**{name: getattr(diffusers, name) for name in names})
@@ -210,7 +210,7 @@ def diffusers_models(tiny_checkpoint):
     from transformers import T5EncoderModel
 
     from ltxrt.export.ltxv import versions
-    from ltxrt.parity.reference.diffusers import to_diffusers_vae, transformer, vae
+    from ltxrt.parity.ltxv.diffusers import to_diffusers_vae, transformer, vae
     from ltxrt.parity.synthetic import models as synthetic_models
 
     def make(version):

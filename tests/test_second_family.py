@@ -18,7 +18,8 @@ from ltxrt.export import components
 from ltxrt.export import families as export_families
 from ltxrt.export.cli import main as export
 from ltxrt.export.inspect import describe
-from ltxrt.parity.reference import torch as reference
+from ltxrt.parity.check import reference, results
+from ltxrt.parity.cli import main as parity
 
 SIZES = {"B": 1, "V": 9, "S": 4, "T": 3}  # none that was traced
 
@@ -86,12 +87,24 @@ def test_engines_give_the_outputs_of_torch_by_name(file, bundle, component):
     inputs = feed(contract)
     with load_engine(bundle, component, precision="fp32") as engine:
         outputs = engine(**inputs)
-    session = reference.session(two_streams.open_checkpoint(file), component)
+    session = reference.session(bundle, two_streams.open_checkpoint(file), component)
     expected = session.run(inputs)
     assert list(outputs) == [tensor.name for tensor in contract.outputs]
     for name, values in outputs.items():
         assert values.dtype == np.float32 and values.shape == expected[name].shape
         assert np.linalg.norm(values - expected[name]) < 1e-4 * np.linalg.norm(expected[name])
+
+
+def test_parity_verifies_every_output_on_random_inputs(file, bundle, run_command, tmp_path):
+    where = ("--bundle", bundle.root, "--checkpoint", file, "--output", tmp_path)
+    run_command(parity, "check", *where, "--precision", "fp32", "--backend", "onnxruntime")
+    report = results.read(tmp_path / "report.json")
+    names = {n: [t.name for t in bundle.contract(n).outputs] for n in bundle.components}
+    found = [(row.component, row.output) for row in report.checks]
+    assert found == [(n, t if len(names[n]) > 1 else "") for n in names for t in names[n]]
+    assert len(names["denoiser"]) == 2 and report.status == results.PASSED
+    assert all(row.status == results.PASSED and len(row.calls) == 3 for row in report.checks)
+    assert "denoiser: sound_velocity on onnxruntime" in (tmp_path / "report.html").read_text()
 
 
 def test_each_row_of_the_mask_is_for_its_stream(bundle):

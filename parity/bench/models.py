@@ -109,7 +109,7 @@ def write_diffusers(folder: Path, model: Model) -> None:
     from safetensors.torch import load_file
     from transformers import T5EncoderModel, T5TokenizerFast
 
-    from ltxrt.parity.reference import diffusers
+    from ltxrt.parity.ltxv import diffusers
 
     configs, output, checkpoint = model.configs(), folder / "diffusers", folder / "checkpoint"
     tensors = load_file(checkpoint / "random.safetensors")

@@ -124,45 +124,32 @@ def problems_of(reference: Sequence[Outputs], ours: Sequence[Outputs]) -> list[s
     return []
 
 
-def problems_of_call(theirs: Outputs, ours: Outputs) -> list[str]:
-    """Why two outputs cannot be compared, or must not be called equal whatever the metrics say."""
+def problems_of_output(name: str, theirs: Outputs, ours: Outputs) -> list[str]:
+    """Why an output cannot be compared, or must not be called equal whatever the metrics say."""
     if set(theirs) != set(ours) or not theirs:
-        return [
-            f"outputs are named {sorted(ours) or 'nothing'}, the reference's {sorted(theirs) or 'nothing'}"
-        ]
-    found = []
-    for name in theirs:
-        a, b = np.asarray(theirs[name]), np.asarray(ours[name])
-        if a.dtype != b.dtype or a.shape != b.shape:
-            found.append(f"{name} is {b.dtype} {b.shape}, the reference's {a.dtype} {a.shape}")
-        elif a.size == 0:
-            found.append(f"{name} is empty")
-        elif not np.isfinite(a).all():
-            found.append(f"{name} of the reference holds NaN or infinities")
-        elif not np.isfinite(b).all():
-            found.append(f"{name} holds NaN or infinities")
-        elif float(a.std(dtype=np.float64)) == 0:
-            found.append(f"{name} of the reference is the same number everywhere: it tells nothing apart")
-    return found
+        shown = sorted(ours) or "nothing", sorted(theirs) or "nothing"
+        return [f"outputs are named {shown[0]}, the reference's {shown[1]}"]
+    a, b = np.asarray(theirs[name]), np.asarray(ours[name])
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return [f"{name} is {b.dtype} {b.shape}, the reference's {a.dtype} {a.shape}"]
+    if a.size == 0:
+        return [f"{name} is empty"]
+    if not np.isfinite(a).all():
+        return [f"{name} of the reference holds NaN or infinities"]
+    if not np.isfinite(b).all():
+        return [f"{name} holds NaN or infinities"]
+    if float(a.std(dtype=np.float64)) == 0:
+        return [f"{name} of the reference is the same number everywhere: it tells nothing apart"]
+    return []
 
 
-def compare(theirs: Outputs, ours: Outputs, tolerance: Tolerance) -> tuple[dict[str, Metrics], list[str]]:
-    """A call's metrics per output by Polygraphy's classes, and what is wrong: nothing if all outputs are
-    within tolerance. No metrics where the calls cannot be compared."""
-    problems = problems_of_call(theirs, ours)
-    if problems:
-        return {}, problems
-    metrics = {}
-    for name in theirs:
-        metrics[name], wrong = _compare_output(name, theirs, ours, tolerance)
-        problems += wrong if len(theirs) == 1 else [f"{name}: {problem}" for problem in wrong]
-    return metrics, problems
-
-
-def _compare_output(
+def compare(
     name: str, theirs: Outputs, ours: Outputs, tolerance: Tolerance
-) -> tuple[Metrics, list[str]]:
-    problems = []
+) -> tuple[Metrics | None, list[str]]:
+    """Metrics of a call's output by Polygraphy's classes, and what is wrong: nothing within the tolerance."""
+    problems = problems_of_output(name, theirs, ours)
+    if problems:
+        return None, problems
     reference = np.asarray(theirs[name], np.float64)
     mean, deviation = reference.mean(), reference.std()
     sides = [(np.asarray(side[name], np.float64) - mean) / deviation for side in (theirs, ours)]

@@ -19,7 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, shape_inference
 
 from ltxrt.engines.contract import Contract
 from ltxrt.engines.storage.files import temporary_for
-from ltxrt.parity.check.sessions import HostSession
+from ltxrt.parity.check.inputs import HostSession
 
 BACKEND = "emulated"
 _BF16, _FP16, _FLOAT = TensorProto.BFLOAT16, TensorProto.FLOAT16, TensorProto.FLOAT

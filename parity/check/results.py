@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ltxrt.engines import verification
@@ -64,17 +64,26 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Check:
-    """A component, precision and backend against a reference. `problems`: why it failed or was skipped."""
+    """An output of a component in a precision on a backend, verified against a reference.
+
+    problems: why it failed or was skipped; output: its name where the component has several, else "".
+    """
 
     component: str
     precision: str
     backend: str
     reference: str
-    status: str
-    tolerance: Tolerance | None
-    calls: tuple[Call, ...]
+    status: str = SKIPPED
+    tolerance: Tolerance | None = None
+    calls: tuple[Call, ...] = ()
     problems: tuple[str, ...] = ()
     seconds: float = 0.0
+    output: str = ""
+
+    @property
+    def title(self) -> str:
+        """The component, with its output where there are several."""
+        return f"{self.component}: {self.output}" if self.output else self.component
 
 
 @dataclass(frozen=True)
@@ -88,21 +97,21 @@ class EndToEnd:
     precision: str
     backend: str
     reference: str
-    status: str
-    cosine_by_step: tuple[float, ...]
-    psnr: float | None
-    ssim: float
-    strip: str
-    video: str
+    status: str = SKIPPED
+    cosine_by_step: tuple[float, ...] = ()
+    psnr: float | None = None
+    ssim: float = 0.0
+    strip: str = ""
+    video: str = ""
     problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Culprit:
-    """Where the error of a component first leaves the band.
+    """Where the error of a component first exceeds the tolerance.
 
     block: "transformer_blocks.3", or "" outside of blocks; operator: the graph's operator and tensor;
-    relative_l2: the error there; band: what was allowed.
+    relative_l2: the error there; band: what is allowed.
     """
 
     component: str
@@ -135,20 +144,64 @@ class Report:
 
 def write(report: Report, path: Path) -> None:
     """Write the report as JSON; NaN and infinities are refused, they are no JSON."""
+    data = dataclasses.asdict(report)
+    data["checks"] = [{key: c[key] for key in c if c[key] or key != "output"} for c in data["checks"]]
     with atomic_write(path) as temporary:
-        text = json.dumps(dataclasses.asdict(report), indent=1, allow_nan=False)
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(json.dumps(data, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def read(path: Path) -> Report:
-    """A report that `write` wrote. Raises BundleError where it is none."""
+    """A report that `write` wrote, of this release or an earlier one. Raises BundleError where it is none."""
     try:
         data = json_input.read(path, verification.LIMIT)
         if isinstance(data, dict):
-            data.setdefault("unmet", [])  # reports of earlier releases have none
+            data.setdefault("unmet", [])
+            rows = data.get("checks")
+            for row in rows if isinstance(rows, list) else []:
+                if isinstance(row, dict):
+                    row.setdefault("output", "")
         report = from_json(Report, data, path.name)
     except (OSError, ValueError) as error:
         raise BundleError(f"{path}: is no parity report ({error}); run ltx-parity check") from error
     if report.schema != SCHEMA:
         raise BundleError(f"{path}: was made by another ltxrt (schema {report.schema}); run ltx-parity check")
     return report
+
+
+def status(checks: tuple[Check, ...]) -> str:
+    """Failed if one failed; passed if every component passed somewhere; else nothing is known: skipped."""
+    if any(check.status == FAILED for check in checks):
+        return FAILED
+    passed = {check.component for check in checks if check.status == PASSED}
+    return PASSED if checks and passed == {check.component for check in checks} else SKIPPED
+
+
+def with_unmet(report: Report, unmet: tuple[str, ...]) -> Report:
+    """The report with more that was asked for and did not run: it failed if there is any."""
+    return replace(report, status=FAILED, unmet=(*report.unmet, *unmet)) if unmet else report
+
+
+def merged(before: Report, report: Report) -> Report:
+    """`report`, with the rows of an earlier one that it does not repeat and whose graphs are the same."""
+    mine = {(c.component, c.precision, c.backend) for c in report.checks}
+    kept = tuple(
+        c
+        for c in before.checks
+        if (c.component, c.precision, c.backend) not in mine
+        and before.graphs.get(f"{c.component}.{c.precision}", "-")
+        == report.graphs.get(f"{c.component}.{c.precision}")
+    )
+    if not kept:
+        return report
+    checks = (*report.checks, *kept)
+    ends = (
+        before.end_to_end if before.graphs == report.graphs and not report.end_to_end else report.end_to_end
+    )
+    note = {"rows kept": f"{len(kept)} of the check of {before.created}"}
+    return replace(
+        report,
+        status=FAILED if report.unmet or any(run.status == FAILED for run in ends) else status(checks),
+        checks=checks,
+        end_to_end=ends,
+        environment={**report.environment, **note},
+    )

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ltxrt.engines import host, verification
-from ltxrt.engines.backend import BACKENDS, Session, load_engine, preferred, why_not
+from ltxrt.engines.backend import Session, preferred
 from ltxrt.engines.bundle import Bundle
-from ltxrt.engines.errors import InputError, LtxrtError
-from ltxrt.engines.storage import integrity
+from ltxrt.engines.contract import Tensor
+from ltxrt.engines.errors import InputError, LtxrtError, setting
 from ltxrt.engines.storage.files import atomic_write
 from ltxrt.export import components
-from ltxrt.export.ltxv.open import Checkpoint
-from ltxrt.parity.check import asked, compare, emulation, inputs
+from ltxrt.export.checkpoint.part import Checkpoint
+from ltxrt.parity import families
+from ltxrt.parity.check import backends, compare, demands, emulation, inputs, reference, results
 from ltxrt.parity.check.compare import Ran, SessionRunner
 from ltxrt.parity.check.inputs import Feed
-from ltxrt.parity.check.results import FAILED, PASSED, SCHEMA, SKIPPED, Call, Check, Report
+from ltxrt.parity.check.results import FAILED, PASSED, SCHEMA, Call, Check, Report, Tolerance
 from ltxrt.parity.check.tolerances import tolerance
-from ltxrt.parity.reference import torch as reference
+from ltxrt.parity.families import Family
 
 PACKAGES = (
     "ltxrt", "torch", "diffusers", "transformers", "polygraphy", "onnxruntime", "onnxruntime-gpu", "tensorrt",
     "tensorrt-rtx", "numpy",
 )  # fmt: skip
-TOKEN_AXIS = {"transformer": 1, "text_encoder": 1}  # elsewhere the frames', 2
 
 Tell = Callable[[str], None]
 
@@ -40,12 +41,21 @@ class Order:
     bundle: Bundle
     checkpoint: Checkpoint
     plan: inputs.Plan
-    reference: str = "torch"
+    reference: str = reference.TORCH
     components: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()
     threads: int | None = None
     save: Path | None = None
+
+    @property
+    def family(self) -> Family:
+        """How engines of this model are verified."""
+        return families.family(self.bundle.family)
+
+    def session(self, component: str) -> Session:
+        """A component on the reference, loaded."""
+        return reference.session(self.bundle, self.checkpoint, component, self.reference)
 
 
 def run(order: Order, tell: Tell) -> tuple[Report, list[Feed]]:
@@ -54,31 +64,17 @@ def run(order: Order, tell: Tell) -> tuple[Report, list[Feed]]:
     Raises InputError for what cannot be compared, before any work.
     """
     names = _components(order)
-    _same_model(order)
-    for precision in order.precisions:
-        if not any(precision in order.bundle.components[name] for name in names):
-            raise InputError(f"--precision {precision!r}: the bundle has none of it in {', '.join(names)}")
-    for name in order.components:
-        there = order.bundle.components[name]
-        if order.precisions and not any(precision in there for precision in order.precisions):
-            raise InputError(
-                f"--component {name}: the bundle has it in {', '.join(there)}, not in "
-                f"{' or '.join(order.precisions)}; leave it out, or name one of its precisions too"
-            )
-    for backend in order.backends:
-        if backend != emulation.BACKEND:
-            preferred(backend)
-    asked.check(order.precisions, order.backends)
+    _check_demands(order, names)
     left = [name for name in order.bundle.components if not order.components and name not in names]
     if left:
-        tell(f"not compared: {', '.join(left)}, which diffusers does not have; use --reference torch for it")
-    tell("sampling on the reference, to have its inputs")
-    feeds = inputs.record(order.bundle, loader(order), order.plan, order.reference == "torch")
+        tell(f"not compared: {', '.join(left)}, which {order.reference} does not have")
+    tell(f"making inputs on {order.reference}")
+    feeds = order.family.record(order.bundle, order.session, order.plan, order.reference)
     checks: list[Check] = []
     for name in names:
-        checks += _component(order, name, inputs.of(feeds, name), tell)
-    unmet = asked.of_checks(order.components, order.precisions, order.backends, checks)
-    return with_unmet(assemble(order.bundle, tuple(checks)), unmet), feeds
+        checks += _component(order, name, [feed for feed in feeds if feed.component == name], tell)
+    unmet = demands.of_checks(order.components, order.precisions, order.backends, checks)
+    return results.with_unmet(assemble(order.bundle, tuple(checks)), unmet), feeds
 
 
 def assemble(bundle: Bundle, checks: tuple[Check, ...]) -> Report:
@@ -90,7 +86,7 @@ def assemble(bundle: Bundle, checks: tuple[Check, ...]) -> Report:
     }
     return Report(
         schema=SCHEMA,
-        status=status(checks),
+        status=results.status(checks),
         bundle=bundle.root.resolve().name,
         version=bundle.version,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -100,173 +96,148 @@ def assemble(bundle: Bundle, checks: tuple[Check, ...]) -> Report:
     )
 
 
-def with_unmet(report: Report, unmet: tuple[str, ...]) -> Report:
-    """The report with more that was asked for and did not run: it failed if there is any."""
-    return replace(report, status=FAILED, unmet=(*report.unmet, *unmet)) if unmet else report
-
-
-def merged(before: Report, report: Report) -> Report:
-    """`report`, with the rows of an earlier one that it does not repeat and whose graphs are the same."""
-    mine = {(c.component, c.precision, c.backend) for c in report.checks}
-    kept = tuple(
-        c
-        for c in before.checks
-        if (c.component, c.precision, c.backend) not in mine
-        and before.graphs.get(f"{c.component}.{c.precision}", "-")
-        == report.graphs.get(f"{c.component}.{c.precision}")
-    )
-    if not kept:
-        return report
-    checks = (*report.checks, *kept)
-    ends = (
-        before.end_to_end if before.graphs == report.graphs and not report.end_to_end else report.end_to_end
-    )
-    note = {"rows kept": f"{len(kept)} of the check of {before.created}"}
-    return replace(
-        report,
-        status=FAILED if report.unmet or any(run.status == FAILED for run in ends) else status(checks),
-        checks=checks,
-        end_to_end=ends,
-        environment={**report.environment, **note},
-    )
-
-
-def status(checks: tuple[Check, ...]) -> str:
-    """Failed if one failed; passed if every component passed somewhere; else nothing is known: skipped."""
-    if any(check.status == FAILED for check in checks):
-        return FAILED
-    passed = {check.component for check in checks if check.status == PASSED}
-    return PASSED if checks and passed == {check.component for check in checks} else SKIPPED
-
-
 def _components(order: Order) -> tuple[str, ...]:
+    """The components to compare, all of which are in the bundle, the checkpoint and the reference."""
+    family = order.family
+    if order.reference not in reference.names(family):
+        known = ", ".join(reference.names(family))
+        raise InputError(f"{setting('reference')} {order.reference!r:.60}: must be one of {known}")
     for name in order.components:
         order.bundle.precision(name, prefer=tuple(order.bundle.components.get(name, ())))
     names = order.components or tuple(order.bundle.components)
-    if order.reference == "diffusers":
-        left = [name for name in order.components if name in inputs.UPSAMPLERS]
-        if left:
-            raise InputError(f"--reference diffusers has no {left[0]}; compare it with --reference torch")
-        names = tuple(name for name in names if name not in inputs.UPSAMPLERS)
-    needed = {"text_encoder", "transformer", "vae_encoder", "vae_decoder", *names}
-    for name in sorted(needed):
+    lacking = [name for name in names if not reference.has(family, order.reference, name)]
+    if lacking and order.components:
+        raise InputError(
+            f"{setting('reference')} {order.reference} has no {lacking[0]}; compare it with "
+            f"{setting('reference')} {reference.TORCH}"
+        )
+    names = tuple(name for name in names if name not in lacking)
+    for name in sorted({*family.called(order.bundle), *names}):
         if name in order.bundle.components or name in names:
             components.part(order.checkpoint, name)
+    _check_model(order)
     return names
 
 
-def _same_model(order: Order) -> None:
+def _check_model(order: Order) -> None:
     found, wanted = components.facts(order.checkpoint), order.bundle.facts
-    for name in ("transformer", "vae", "text_encoder"):
-        ours, theirs = getattr(wanted, name), getattr(found, name)
+    for part in dataclasses.fields(wanted):
+        ours, theirs = getattr(wanted, part.name), getattr(found, part.name)
         if ours is not None and theirs is not None and ours != theirs:
             raise InputError(
-                f"--checkpoint {order.checkpoint.source}: its {name} is not the bundle's; give the "
-                "checkpoint that the bundle was exported from"
+                f"{setting('checkpoint')} {order.checkpoint.source}: its {part.name} is not the bundle's; "
+                "give the checkpoint that the bundle was exported from"
             )
 
 
-def loader(order: Order) -> Callable[[str], Session]:
-    return lambda name: reference.session(order.checkpoint, name, order.reference)
+def _check_demands(order: Order, names: tuple[str, ...]) -> None:
+    for precision in order.precisions:
+        if not any(precision in order.bundle.components[name] for name in names):
+            raise InputError(
+                f"{setting('precision')} {precision!r:.60}: the bundle has none of it in {', '.join(names)}"
+            )
+    for name in order.components:
+        there = order.bundle.components[name]
+        if order.precisions and not any(precision in there for precision in order.precisions):
+            raise InputError(
+                f"{setting('component')} {name}: the bundle has it in {', '.join(there)}, not in "
+                f"{' or '.join(order.precisions)}; leave it out, or name one of its precisions too"
+            )
+    for backend in order.backends:
+        if backend != emulation.BACKEND:
+            preferred(backend)
+    demands.check(order.precisions, order.backends)
 
 
 def _component(order: Order, name: str, feeds: list[Feed], tell: Tell) -> list[Check]:
     """All precisions and backends of a component; the reference runs once."""
     if not feeds:
-        raise InputError(f"{name}: the sampling run never called it; leave it out of --component")
+        raise InputError(f"{name}: the sampling run never called it; leave it out of {setting('component')}")
     contract = order.bundle.contract(name)
-    load = loader(order)
     tell(f"{name}: {len(feeds)} calls on {order.reference}")
     arrays = [feed.inputs for feed in feeds]
-    theirs = compare.run(SessionRunner(order.reference, contract, lambda: load(name)), arrays)
+    theirs = compare.run(SessionRunner(order.reference, contract, lambda: order.session(name)), arrays)
     if order.save is not None:
         _save(order.save, name, feeds, theirs)
     precisions = [p for p in order.bundle.components[name] if not order.precisions or p in order.precisions]
     return [
-        _engine(order, name, precision, backend, feeds, theirs, tell)
+        check
         for precision in precisions
-        for backend in backends(order, precision)
+        for backend in backends.tried(order.backends, precision)
+        for check in _engine(order, Check(name, precision, backend, order.reference), feeds, theirs, tell)
     ]
 
 
-def backends(order: Order, precision: str) -> tuple[str, ...]:
-    """Where a precision is tried: what was ordered, or everything; emulation where it tells something."""
-    if order.backends:
-        return order.backends
-    return (*BACKENDS, emulation.BACKEND) if precision in emulation.PRECISIONS else tuple(BACKENDS)
-
-
-def _engine(
-    order: Order, name: str, precision: str, backend: str, feeds: list[Feed], theirs: Ran, tell: Tell
-) -> Check:
-    def result(
-        state: str, calls: tuple[Call, ...] = (), problems: tuple[str, ...] = (), seconds: float = 0.0
-    ) -> Check:
-        if state != SKIPPED:
-            tell(f"{name} {precision} on {backend}: {state}" + (f": {problems[0]}" if problems else ""))
-        allowed = tolerance(name, precision)
-        return Check(name, precision, backend, order.reference, state, allowed, calls, problems, seconds)
-
-    reason = unavailable(order.bundle, name, precision, backend)
+def _engine(order: Order, base: Check, feeds: list[Feed], theirs: Ran, tell: Tell) -> list[Check]:
+    """`base` with its result; a check for each output where the component has several."""
+    place = base.component, base.precision, base.backend
+    contract = order.bundle.contract(base.component)
+    allowed = {
+        tensor.name: tolerance(base.precision, order.family.TOLERANCES.get((base.component, tensor.name)))
+        for tensor in contract.outputs
+    }
+    base = dataclasses.replace(base, tolerance=allowed[contract.outputs[0].name])
+    reason = backends.unavailable(order.bundle, *place)
     if reason is not None:
-        return result(SKIPPED, problems=(reason,))
-    contract = order.bundle.contract(name)
-    load = engine_loader(order, name, precision, backend)
+        return [dataclasses.replace(base, problems=(reason,))]
+    load = backends.loader(order.bundle, *place, order.threads)
     start = time.monotonic()
     try:
-        ours = compare.run(SessionRunner(backend, contract, load), [feed.inputs for feed in feeds])
+        ours = compare.run(SessionRunner(base.backend, contract, load), [feed.inputs for feed in feeds])
     except LtxrtError as error:
-        return result(FAILED, problems=(str(error),), seconds=time.monotonic() - start)
-    calls, problems = judge(name, precision, feeds, theirs, ours)
-    return result(FAILED if problems else PASSED, calls, problems, ours.seconds)
-
-
-def engine_loader(order: Order, name: str, precision: str, backend: str) -> Callable[[], Session]:
-    """What loads the engine, or the graph that stands in for it."""
-    bundle, threads = order.bundle, order.threads
-    if backend == emulation.BACKEND:
-        graph, contract = bundle.components[name][precision], bundle.contract(name)
-
-        def emulated() -> Session:
-            integrity.check(bundle.root, (graph.file, *graph.data))
-            return emulation.EmulatedSession(bundle.path(graph.file), contract, precision, threads)
-
-        return emulated
-    return lambda: load_engine(bundle, name, backend=backend, precision=precision, threads=threads).session
+        seconds = time.monotonic() - start
+        found = [dataclasses.replace(base, status=FAILED, problems=(str(error),), seconds=seconds)]
+    else:
+        count = len(contract.outputs)
+        base = dataclasses.replace(base, seconds=ours.seconds / count)
+        found = [
+            judge(
+                dataclasses.replace(base, output=t.name * (count > 1)),
+                t,
+                allowed[t.name],
+                feeds,
+                theirs,
+                ours,
+            )
+            for t in contract.outputs
+        ]
+    for check in found:
+        problem = f": {check.problems[0]}" if check.problems else ""
+        tell(f"{check.title} {check.precision} on {check.backend}: {check.status}{problem}")
+    return found
 
 
 def judge(
-    name: str, precision: str, feeds: list[Feed], theirs: Ran, ours: Ran
-) -> tuple[tuple[Call, ...], tuple[str, ...]]:
-    """Every call compared, and why the whole fails: nothing if every call is within the tolerance."""
+    base: Check, tensor: Tensor, allowed: Tolerance, feeds: list[Feed], theirs: Ran, ours: Ran
+) -> Check:
+    """`base` with every call's output `tensor` compared: failed unless all are within what is allowed."""
+    base = dataclasses.replace(base, tolerance=allowed)
     problems = compare.problems_of(theirs.outputs, ours.outputs)
     if problems:
-        return (), tuple(problems)
-    allowed = tolerance(name, precision)
-    calls = []
-    for feed, reference_output, output in zip(feeds, theirs.outputs, ours.outputs, strict=True):
-        metrics, wrong = compare.compare(reference_output, output, allowed)
-        pieces: tuple[float, ...] = ()
-        worst = max(metrics, key=lambda key: metrics[key].relative_l2, default=None)
-        if worst is not None:  # of several outputs a report shows the worst
-            pieces = compare.by_token(reference_output[worst], output[worst], TOKEN_AXIS.get(name, 2))
-        shown = metrics[worst] if worst is not None else None
-        calls.append(
-            Call(feed.case, feed.size, feed.batch, feed.step, feed.timestep, shown, pieces, tuple(wrong))
-        )
+        return dataclasses.replace(base, status=FAILED, problems=tuple(problems))
+    calls = tuple(
+        _call(feed, tensor, allowed, before, after)
+        for feed, before, after in zip(feeds, theirs.outputs, ours.outputs, strict=True)
+    )
     failed = [call for call in calls if call.problems]
     if not failed:
-        return tuple(calls), ()
+        return dataclasses.replace(base, status=PASSED, calls=calls)
     first = failed[0]
     where = f"{first.case}" + (f", step {first.step}" if first.step else "")
-    return tuple(calls), (f"{len(failed)} of {len(calls)} calls failed, first {where}: {first.problems[0]}",)
+    problem = f"{len(failed)} of {len(calls)} calls failed, first {where}: {first.problems[0]}"
+    return dataclasses.replace(base, status=FAILED, calls=calls, problems=(problem,))
 
 
-def unavailable(bundle: Bundle, name: str, precision: str, backend: str) -> str | None:
-    """Why this backend cannot run this precision here, None if it can."""
-    if backend == emulation.BACKEND:
-        return None if precision in emulation.PRECISIONS else f"{precision} needs no emulation"
-    return why_not(bundle, name, backend, precision)
+def _call(
+    feed: Feed, tensor: Tensor, allowed: Tolerance, theirs: compare.Outputs, ours: compare.Outputs
+) -> Call:
+    metrics, wrong = compare.compare(tensor.name, theirs, ours, allowed)
+    # Tokens, or latent frames: the first axis but the batch's whose size varies.
+    axis = next((i for i, size in enumerate(tensor.shape) if i > 0 and isinstance(size, str)), None)
+    pieces: tuple[float, ...] = ()
+    if metrics is not None and axis is not None:
+        pieces = compare.by_token(theirs[tensor.name], ours[tensor.name], axis)
+    return Call(feed.case, feed.size, feed.batch, feed.step, feed.timestep, metrics, pieces, tuple(wrong))
 
 
 def _save(folder: Path, name: str, feeds: list[Feed], theirs: Ran) -> None:

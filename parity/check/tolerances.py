@@ -1,4 +1,4 @@
-"""What a component may be off by in each precision, and why so much. One table.
+"""What an output may be off by in each precision, and why so much. One table.
 
 The reference is torch in fp32. Outputs are first centred and scaled by the reference's own mean and
 deviation, so that no figure depends on how large an output is: a relative L2 error of 0.01 is one hundredth
@@ -8,11 +8,14 @@ of a deviation.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from ltxrt.parity.check.results import Tolerance
 
-# precision → relative L2 and its reason. A component that needs more has a row of its own below.
-_RELATIVE_L2 = {
+Allowed = Mapping[str, tuple[float, str]]  # precision → relative L2 and its reason
+
+# An output that needs others has a row in its family's TOLERANCES.
+GENERAL: Allowed = {
     "fp32": (1e-4, "fp32 on both sides: only the order of sums differs, 1e-7 to 1e-6 where it was measured"),
     "fp16": (1e-2, "11 bits: 5e-4 per rounding, added up over the depth of the network"),
     "bf16": (6e-2, "8 bits: 4e-3 per rounding, added up over the depth of the network"),
@@ -31,11 +34,11 @@ END_TO_END = {
 }
 
 
-def tolerance(component: str, precision: str) -> Tolerance:
-    """The row of a component in a precision. Cosine and PSNR follow from the relative L2 error e.
+def tolerance(precision: str, special: Allowed | None = None) -> Tolerance:
+    """What an output may be off by in a precision. Cosine and PSNR follow from the relative L2 error e.
 
     Of an error that is independent of the output, cosine is 1 - e²/2; twice that is allowed. PSNR is measured
     against the reference's largest value, which is a deviation or more, so it is -20 log10(e) or more.
     """
-    relative_l2, reason = _RELATIVE_L2[precision]
+    relative_l2, reason = {**GENERAL, **(special or {})}[precision]
     return Tolerance(relative_l2, 1 - relative_l2**2, -20 * math.log10(relative_l2), reason)

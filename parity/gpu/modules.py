@@ -89,7 +89,7 @@ def _compared(
     error = relative_l2(output, reference)
     block, largest = seen.top
     figures = {"relative L2": error, "largest activation": largest, "in": block}
-    passed = error <= tolerance(component, precision).relative_l2
+    passed = error <= tolerance(precision).relative_l2
     return Row(f"{component} {precision}, size {size}", passed, figures)
 
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from ltxrt.engines import ort
 from ltxrt.engines.bundle import Bundle
-from ltxrt.parity.check.end_to_end import frames_psnr
 from ltxrt.parity.check.tolerances import END_TO_END
 from ltxrt.parity.gpu import models
 from ltxrt.parity.gpu.backend import COMPONENTS, available
 from ltxrt.parity.gpu.parts import Place, Row, attempt, torch_on
+from ltxrt.parity.metrics import frames_psnr
 from ltxrt.runtime.ltxv.pipeline import Pipeline
 from ltxrt.runtime.request.request import Request
 from ltxrt.runtime.sampling.latents import LatentShape

@@ -48,7 +48,7 @@ def render(report: Report) -> str:
     colours = {
         name: number for number, name in enumerate(dict.fromkeys(row.precision for row in _rows(report)))
     }
-    tolerances = [(c.component, c.precision, c.tolerance) for c in report.checks if c.tolerance]
+    tolerances = [(c.title, c.precision, c.tolerance) for c in report.checks if c.tolerance]
     page = environment.get_template("report.html").render(
         report=report,
         status=status,
@@ -154,7 +154,7 @@ def grouped(checks: Iterable[Check]) -> dict[str, list[Check]]:
     """The checks that share a plot: those that differ in nothing but precision."""
     groups: dict[str, list[Check]] = {}
     for check in checks:
-        groups.setdefault(f"{check.component} on {check.backend} against {check.reference}", []).append(check)
+        groups.setdefault(f"{check.title} on {check.backend} against {check.reference}", []).append(check)
     return groups
 
 

@@ -19,11 +19,13 @@ from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import BundleError
 from ltxrt.export.cli import main as export
 from ltxrt.export.ltxv.open import open_checkpoint
-from ltxrt.parity.check import inputs, results
+from ltxrt.parity import families
+from ltxrt.parity.check import backends, inputs, reference, results
 from ltxrt.parity.check import run as check
 from ltxrt.parity.check.tolerances import END_TO_END, tolerance
 from ltxrt.parity.cli import main
-from ltxrt.parity.reference import torch as reference
+from ltxrt.parity.ltxv.family import UPSAMPLERS
+from ltxrt.parity.metrics import relative_l2
 
 SMALL = ("--size", "64x96x17", "--size", "96x64x9", "--steps", "3")
 PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "fp8-fp16")
@@ -77,7 +79,7 @@ def test_errors_grow_as_precision_falls(report):
         if row.component == "transformer" and row.calls:
             worst[row.precision] = max(call.metrics.relative_l2 for call in row.calls)
     assert 0 < worst["fp32"] < 1e-5 < worst["fp16"] < worst["bf16"] < worst["fp8"]
-    assert worst["fp16"] < worst["fp8-fp16"] < tolerance("transformer", "fp8-fp16").relative_l2
+    assert worst["fp16"] < worst["fp8-fp16"] < tolerance("fp8-fp16").relative_l2
 
 
 def test_calls_are_those_of_sampling_runs(report):
@@ -135,12 +137,12 @@ def test_the_other_autoencoders_pass_against_diffusers(version, tiny_bundle, tin
 
 def test_upsamplers_are_compared_too(two_pass_bundle, tiny_checkpoint, tiny_upsampler):
     checkpoint = tiny_checkpoint("0.9.5")
-    files = [tiny_upsampler(name) for name in inputs.UPSAMPLERS]
+    files = [tiny_upsampler(name) for name in UPSAMPLERS]
     opened = open_checkpoint(checkpoint / "model.safetensors", None, checkpoint / "t5", "0.9.5", files)
     plan, bundle = inputs.Plan(((64, 96, 9),), 2), read_bundle(two_pass_bundle)
-    order = check.Order(bundle, opened, plan, components=inputs.UPSAMPLERS, backends=("onnxruntime",))
+    order = check.Order(bundle, opened, plan, components=UPSAMPLERS, backends=("onnxruntime",))
     found, _ = check.run(order, lambda line: None)
-    assert [(c.component, c.status) for c in found.checks] == [(n, "passed") for n in inputs.UPSAMPLERS]
+    assert [(c.component, c.status) for c in found.checks] == [(n, "passed") for n in UPSAMPLERS]
 
 
 @pytest.fixture
@@ -203,7 +205,7 @@ def test_files_that_are_not_as_recorded_are_not_compared(parity_case, copy, back
         parity_case / "model.safetensors", text_encoder=parity_case / "t5", version="0.9.5"
     )
     order = check.Order(bundle, opened, inputs.Plan(((64, 96, 9),), 2))
-    load = check.engine_loader(order, "transformer", "fp16", backend)  # which does not read them yet
+    load = backends.loader(order.bundle, "transformer", "fp16", backend, None)  # which does not read them yet
     with pytest.raises(BundleError, match=f"{data.name} has SHA-256 .* changed or damaged"):
         load()
 
@@ -310,21 +312,23 @@ def test_another_model_s_checkpoint_is_refused(parity_case, tiny_checkpoint):
 
 def test_the_references_agree(parity_case):
     opened = open_checkpoint(parity_case / "model.safetensors", None, parity_case / "t5", "0.9.5")
-    contract = read_bundle(parity_case / "bundle").contract("transformer")
-    feed = contract.sample({"B": 2, "N": 12, "K": 2, "T": 5}, np.random.default_rng(0))
-    feed["perturbation_mask"][:] = True
-    one, other = (reference.session(opened, "transformer", kind).run(feed) for kind in reference.REFERENCES)
-    assert np.linalg.norm(one - other) / np.linalg.norm(one) < 1e-6
+    bundle, family = read_bundle(parity_case / "bundle"), families.family("ltx-video")
+    feed = bundle.contract("transformer").sample({"B": 2, "N": 12, "K": 2, "T": 5}, np.random.default_rng(0))
+    one, other = (
+        reference.session(bundle, opened, "transformer", name).run(feed)["velocity"]
+        for name in reference.names(family)
+    )
+    assert relative_l2(one, other) < 1e-6
 
 
 def test_a_verdict_needs_a_pass_of_every_component():
     def row(component, status):
         return results.Check(component, "fp32", "b", "torch", status, None, ())
 
-    assert check.status(()) == results.SKIPPED
-    assert check.status((row("a", "passed"), row("b", "skipped"))) == results.SKIPPED
-    assert check.status((row("a", "passed"), row("a", "skipped"))) == results.PASSED
-    assert check.status((row("a", "passed"), row("a", "failed"))) == results.FAILED
+    assert results.status(()) == results.SKIPPED
+    assert results.status((row("a", "passed"), row("b", "skipped"))) == results.SKIPPED
+    assert results.status((row("a", "passed"), row("a", "skipped"))) == results.PASSED
+    assert results.status((row("a", "passed"), row("a", "failed"))) == results.FAILED
 
 
 def test_a_part_keeps_the_rest_of_an_earlier_report(parity_case, copy, change_weight):
@@ -346,11 +350,11 @@ def test_rows_of_graphs_that_changed_are_not_kept():
         return results.Report(results.SCHEMA, "passed", "b", "0.9.5", "now", {}, graphs, rows)
 
     before = of({"a.fp32": "1", "b.fp32": "2"}, "a", "b")
-    after = check.merged(before, of({"a.fp32": "1", "b.fp32": "3"}, "a"))
+    after = results.merged(before, of({"a.fp32": "1", "b.fp32": "3"}, "a"))
     assert [c.component for c in after.checks] == ["a"]
-    after = check.merged(before, of({"a.fp32": "4", "b.fp32": "2"}, "a"))
+    after = results.merged(before, of({"a.fp32": "4", "b.fp32": "2"}, "a"))
     assert [c.component for c in after.checks] == ["a", "b"]
-    assert check.merged(before, of({}, "c")).checks[0].component == "c"
+    assert results.merged(before, of({}, "c")).checks[0].component == "c"
 
 
 @pytest.mark.parametrize("package", ["torch", "polygraphy"])

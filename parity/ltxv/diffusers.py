@@ -6,7 +6,7 @@ code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -112,16 +112,8 @@ def to_diffusers_vae(tensors: dict[str, Any], graph: str) -> dict[str, Any]:
 
 
 def function(checkpoint: Checkpoint, component: str) -> Function:
-    """A component as a function of the contract's inputs. Raises InputError for one without counterpart."""
-    made = {
-        "text_encoder": _text_encoder,
-        "transformer": _transformer,
-        "vae_encoder": _vae_encoder,
-        "vae_decoder": _vae_decoder,
-    }
-    if component not in made:
-        raise InputError(f"--reference diffusers has no {component}; compare it with --reference torch")
-    return made[component](checkpoint)
+    """One of COMPONENTS as a function of the contract's inputs."""
+    return COMPONENTS[component](checkpoint)
 
 
 def _weights(checkpoint: Checkpoint, component: str, prefix: str) -> dict[str, Any]:
@@ -150,7 +142,7 @@ def _transformer(checkpoint: Checkpoint) -> Function:
 
     def call(latents: torch.Tensor, **rest: torch.Tensor) -> torch.Tensor:
         if not rest["perturbation_mask"].all():
-            raise InputError("diffusers has no spatiotemporal guidance for this model; use --reference torch")
+            raise InputError("diffusers has no spatiotemporal guidance for this model; verify against torch")
         tables = [rest[f"rope_{name}"].repeat_interleave(2, dim=-1) for name in ("cos", "sin")]
         model.rope.forward = lambda *_args, **_kwargs: tuple(tables)
         timestep = rest["timesteps"].gather(1, rest["timestep_index"]) * 1000
@@ -201,3 +193,11 @@ def _drawing(maps: list[torch.Tensor]) -> Iterator[None]:
         yield
     finally:
         torch.randn = drawn
+
+
+COMPONENTS: Mapping[str, Callable[[Checkpoint], Function]] = {
+    "text_encoder": _text_encoder,
+    "transformer": _transformer,
+    "vae_encoder": _vae_encoder,
+    "vae_decoder": _vae_decoder,
+}

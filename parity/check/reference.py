@@ -1,11 +1,12 @@
 """The reference in torch: a checkpoint's components in fp32, in the shape of our engines' sessions.
 
-`torch` is our own modules, which are what is traced; they are held against diffusers and transformers by the
-tests. `diffusers` is those packages' modules themselves.
+`torch` is our own modules, which are what is traced; the tests verify them against other packages' modules. A
+family may bring such modules as references of their own.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,17 +14,18 @@ import numpy as np
 import torch
 
 from ltxrt.engines.backend import Session
+from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.contract import Contract
-from ltxrt.engines.errors import InputError
-from ltxrt.engines.families import derive
+from ltxrt.engines.errors import InputError, setting
 from ltxrt.export import components
+from ltxrt.export.checkpoint.part import Checkpoint
 from ltxrt.export.graph.trace import load_module
 from ltxrt.export.graph.weights import read
-from ltxrt.export.ltxv.open import Checkpoint
-from ltxrt.parity.check.sessions import HostSession
-from ltxrt.parity.reference import diffusers
+from ltxrt.parity import families
+from ltxrt.parity.check.inputs import HostSession
+from ltxrt.parity.families import Family
 
-REFERENCES = ("torch", "diffusers")
+TORCH = "torch"
 
 
 class TorchSession(HostSession):
@@ -55,10 +57,25 @@ def module(checkpoint: Checkpoint, component: str) -> torch.nn.Module:
     return load_module(empty, {**weights, **row.constants(config)})
 
 
-def session(checkpoint: Checkpoint, component: str, kind: str = "torch") -> Session:
-    """A component of the checkpoint, loaded. Raises InputError for no such reference."""
-    makers: dict[str, Callable[..., Any]] = {"torch": module, "diffusers": diffusers.function}
-    if kind in makers:
-        made = makers[kind](checkpoint, component)
-        return TorchSession(made, derive(component, components.facts(checkpoint)))
-    raise InputError(f"--reference {kind!r}: must be one of {', '.join(REFERENCES)}")
+def names(family: Family) -> tuple[str, ...]:
+    """The references of a family."""
+    return TORCH, *family.REFERENCES
+
+
+def has(family: Family, reference: str, component: str) -> bool:
+    """Whether a reference has a component."""
+    if reference == TORCH:
+        return True
+    return component in importlib.import_module(family.REFERENCES[reference]).COMPONENTS
+
+
+def session(bundle: Bundle, checkpoint: Checkpoint, component: str, reference: str = TORCH) -> Session:
+    """A component of the checkpoint, loaded. Raises InputError where the reference has none."""
+    family = families.family(bundle.family)
+    if not has(family, reference, component):
+        raise InputError(f"{setting('reference')} {reference} has no {component}; verify it against {TORCH}")
+    contract = bundle.contract(component)
+    if reference == TORCH:
+        return TorchSession(module(checkpoint, component), contract)
+    other = importlib.import_module(family.REFERENCES[reference])
+    return TorchSession(other.function(checkpoint, component), contract)

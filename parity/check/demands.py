@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from ltxrt.engines.backend import BACKENDS, preferred
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.precision import PRECISIONS
-from ltxrt.parity.check import emulation
+from ltxrt.parity.check.backends import every, runs
 from ltxrt.parity.check.results import SKIPPED, Check, EndToEnd
 
-EVERY = (*BACKENDS, emulation.BACKEND)
 Row = TypeVar("Row", Check, EndToEnd)
 
 
@@ -27,22 +25,17 @@ def check(precisions: Sequence[str], backends: Sequence[str]) -> None:
     for precision in precisions:
         if not any(runs(backend, precision) for backend in backends):
             raise InputError(
-                f"--precision {precision}: not run by {' or '.join(backends)}; name a --backend that does: "
-                f"{', '.join(b for b in EVERY if runs(b, precision))}"
+                f"{setting('precision')} {precision}: not run by {' or '.join(backends)}; name a "
+                f"{setting('backend')} that does: "
+                f"{', '.join(b for b in every() if runs(b, precision))}"
             )
     for backend in backends:
         if not any(runs(backend, precision) for precision in precisions):
             raise InputError(
-                f"--backend {backend}: runs none of {', '.join(precisions)}; leave it out, or name one of "
-                f"{', '.join(p for p in PRECISIONS if runs(backend, p))} with --precision"
+                f"{setting('backend')} {backend}: runs none of {', '.join(precisions)}; leave it out, or "
+                f"name one of {', '.join(p for p in PRECISIONS if runs(backend, p))} with "
+                f"{setting('precision')}"
             )
-
-
-def runs(backend: str, precision: str) -> bool:
-    """Whether the backend runs the precision at all, on whatever machine. InputError for no such backend."""
-    if backend == emulation.BACKEND:
-        return precision in emulation.PRECISIONS
-    return precision in preferred(backend)
 
 
 def of_checks(

@@ -1,0 +1,1 @@
+"""How the engines of LTX-Video are verified."""
