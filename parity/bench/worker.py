@@ -279,7 +279,7 @@ class Torch:
         pipeline.set_progress_bar_config(disable=True)
         if self._compiled:
             pipeline.transformer.compile()
-            pipeline.model.vae.decoder.compile()
+            pipeline.vae.decoder.compile()
         if work.kind == "i2v":
             options["image"] = torch.from_numpy(first_frame(work, vae))[None]
         seconds: dict[str, float] = defaultdict(float)
@@ -339,9 +339,9 @@ def _time_stages(pipeline: Any, kind: str, seconds: dict[str, float]) -> None:
 
     wrap(pipeline, "encode_prompt", "text encoder")
     if kind == "i2v":
-        wrap(pipeline.model.vae, "encode", "image encoder")
+        wrap(pipeline.vae, "encode", "image encoder")
     wrap(pipeline.transformer, "forward", "transformer")
-    wrap(pipeline.model.vae, "decode", "image decoder")
+    wrap(pipeline.vae, "decode", "image decoder")
 
 
 def matmul(library: str, work: Work) -> Runner:
