@@ -4,8 +4,7 @@ from ltxrt.engines.public import public
 
 __all__, __getattr__ = public(
     __name__,
-    "asked bisect end_to_end inputs results run",
+    "bisect demands end_to_end inputs results run",
     emulation="beside",
-    sessions="HostSession",
-    tolerances="END_TO_END tolerance",
+    tolerances="Allowed END_TO_END tolerance",
 )

@@ -1,7 +1,7 @@
 """A 16-bit graph on a CPU as written: fp32 kernels, every result rounded to the graph's own type.
 
 ONNX Runtime's CPU has no bf16, and computes fp16 between casts that it then removes, so that nothing
-overflows there that would on a GPU. This shows that a graph's structure, weights, casts, fp32 islands and
+overflows there that would on a GPU. This shows that a graph's structure, weights, casts, fp32 parts and
 quantisation are right where no GPU is; what a GPU's own kernels do with it, it does not show.
 """
 

@@ -4,6 +4,6 @@ from ltxrt.engines.public import public
 
 __all__, __getattr__ = public(
     __name__,
-    "checkpoint models",
+    "checkpoint models picture",
     tokenizer="write_tokenizer",
 )
