@@ -89,9 +89,7 @@ def bundle(folder: Path) -> Bundle:
 
 def engine_record(whole: Bundle) -> cache.Record:
     """The record of an engine of the bundle's transformer."""
-    vae = whole.facts.vae
-    if vae is None:
-        raise ValueError("the bundle was made with a VAE")
+    sizes = ("512x768x97", "64..128x96..192x9..33")
     graph = whole.graph("transformer")
     written = cache.Record(
         schema=cache.SCHEMA,
@@ -102,7 +100,7 @@ def engine_record(whole: Bundle) -> cache.Record:
         target="sm89",
         graph=graph.file.sha256,
         data=(),
-        profiles=tuple(to_json(parse(text, vae)) for text in ("512x768x97", "64..128x96..192x9..33")),
+        profiles=tuple(to_json(parse(text, whole.facts)) for text in sizes),
         options=dataclasses.asdict(BuildOptions()),
         attentions=4,
         layers={"matrix_multiply": {"float": 8}},
