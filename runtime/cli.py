@@ -15,8 +15,7 @@ from ltxrt.runtime.request.options import RequestGroup, setting_options
 
 if TYPE_CHECKING:
     from ltxrt.engines.bundle import Bundle
-    from ltxrt.runtime.ltxv.results import Event, Stream
-    from ltxrt.runtime.request.request import Request
+    from ltxrt.runtime import Event, Request, Stream
 
 PATH = click.Path(path_type=Path)
 
@@ -90,8 +89,7 @@ def _before_doctor(context: click.Context) -> Path | None:
 def _generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:
     from ltxrt.engines.bundle import read_bundle
     from ltxrt.engines.families import component_names
-    from ltxrt.runtime.ltxv.pipeline import Pipeline
-    from ltxrt.runtime.media import conditions
+    from ltxrt.runtime.families import family
     from ltxrt.runtime.media.write import check_not_read, check_output
     from ltxrt.runtime.request import provenance
     from ltxrt.runtime.request.options import precisions
@@ -99,50 +97,32 @@ def _generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:
     check_output(output)
     where = {key: options.pop(key) for key in ("backend", "device", "threads", "keep_loaded")}
     precision = precisions(options.pop("precision"), component_names())
-    pipeline = Pipeline(read_bundle(bundle), precision=precision, **where)
+    opened = read_bundle(bundle)
+    model = family(opened.family)
+    pipeline = model.Pipeline(opened, precision=precision, **where)
     request, first = _request(options)
-    check_not_read(output, conditions.files(request))
+    check_not_read(output, request.files())
     start = time.monotonic()
     console = Console()
-    inputs = provenance.given(request)
+    inputs = provenance.inputs(request)
     stream = pipeline.stream(request, console)
-    for line in (*pipeline.unproved(stream.plan), *_notes(stream, first)):
+    for line in (*pipeline.unproved(stream.plan), *model.notes(stream.plan), *_first_only(stream, first)):
         say(line, err=True)
     if stream.truncated:
         over = f"{stream.truncated} tokens over {stream.settings.preset.max_tokens}"
         click.echo(f"warning: the prompt is {over}; its end was cut off", err=True)
-    metadata = provenance.metadata(
-        stream.settings,
-        pipeline.bundle,
-        backend=pipeline.engines.backend,
-        precisions=stream.plan.precisions,
-        threads=pipeline.engines.threads,
-        inputs=inputs,
-    )
-    count = _write(stream, output, metadata)
+    count = _write(stream, output, model.metadata(stream.plan, pipeline.engines, inputs))
     console.finish()
     say(f"{output}: {count} frames in {time.monotonic() - start:.1f} s")
 
 
-def _notes(stream: Stream, first: list[str]) -> list[str]:
-    """Notes on options that have less effect than expected.
-
-    `first` are the given options that only apply to the first of two passes.
-    """
-    from ltxrt.runtime.ltxv.guidance import unperturbed
-
-    lines, passes = [], stream.plan.passes
-    if first and len(passes) > 1:
-        context = click.get_current_context()
-        flags = ", ".join(called(context, name) for name in first)
-        lines.append(f"note: {flags} hold for the first pass; --second-pass KEY=VALUE sets the second's")
-    for number, one in enumerate(passes, 1):
-        if count := unperturbed(one.guidance):
-            lines.append(
-                f"note: {count} of the {len(one.guidance)} steps of pass {number} have an stg-scale and no "
-                "block to perturb; it has no effect there (--skip-block-list names blocks)"
-            )
-    return lines
+def _first_only(stream: Stream, first: list[str]) -> list[str]:
+    """A note on the given options that apply to the first of two passes alone."""
+    if not first or len(stream.plan.passes) == 1:
+        return []
+    context = click.get_current_context()
+    flags = ", ".join(called(context, name) for name in first)
+    return [f"note: {flags} hold for the first pass; --second-pass KEY=VALUE sets the second's"]
 
 
 def _request(options: dict[str, Any]) -> tuple[Request, list[str]]:
@@ -170,7 +150,9 @@ def _request(options: dict[str, Any]) -> tuple[Request, list[str]]:
 
 def _presets(bundle: Bundle) -> str:
     """The presets as text, one field per line."""
-    lines = [f"LTX-Video {bundle.version}"]
+    from ltxrt.engines.families import named
+
+    lines = [f"{named(bundle.family).title} {bundle.version}"]
     for name, preset in bundle.presets.items():
         lines.append(f"{name}:")
         lines += [f"  {_key(n)}: {value}" for n, value in vars(preset).items() if n != "passes"]

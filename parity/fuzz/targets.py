@@ -26,9 +26,10 @@ from ltxrt.parity.fuzz.runner import Attempt, Target
 from ltxrt.parity.report import render
 from ltxrt.runtime.ltxv.pipeline import Pipeline
 from ltxrt.runtime.ltxv.prompt import Tokenizer
+from ltxrt.runtime.ltxv.settings import complete
 from ltxrt.runtime.media import read as media
 from ltxrt.runtime.request import fields, options, yaml_file
-from ltxrt.runtime.request.request import Request, complete
+from ltxrt.runtime.request.request import Request
 from ltxrt.runtime.vae import tiling
 
 PROMPT = "waves break on a rocky shore, ﬁne weather 🌊"

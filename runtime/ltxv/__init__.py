@@ -6,6 +6,9 @@ __all__, __getattr__ = public(
     __name__,
     "decode guidance",
     pipeline="Pipeline",
+    plan="notes",
     prompt="Tokenizer",
-    results="Event Stream Watch",
+    provenance="metadata",
+    results="Event Watch",
+    settings="complete",
 )

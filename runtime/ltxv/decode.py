@@ -15,11 +15,11 @@ from ltxrt.engines.backend import Engine
 from ltxrt.engines.errors import NumericsError
 from ltxrt.engines.families.ltxv.facts import VaeFacts
 from ltxrt.runtime.ltxv.plan import Plan
+from ltxrt.runtime.ltxv.settings import Settings
 from ltxrt.runtime.ltxv.upscale import tone_map
 from ltxrt.runtime.media.resize import resize
 from ltxrt.runtime.media.write import to_uint8
 from ltxrt.runtime.noise.cpu import Generator
-from ltxrt.runtime.request.request import Settings
 from ltxrt.runtime.sampling.latents import LatentShape, normalise, unnormalise, unpack
 from ltxrt.runtime.sampling.numerics import ADVICE, check_finite
 from ltxrt.runtime.vae import tiling

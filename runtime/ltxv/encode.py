@@ -7,10 +7,9 @@ from numpy.typing import NDArray
 
 from ltxrt.engines.backend import Engine
 from ltxrt.engines.errors import InputError
-from ltxrt.runtime.ltxv import upscale
+from ltxrt.runtime.ltxv import conditions, upscale
+from ltxrt.runtime.ltxv.noise import NoiseSources
 from ltxrt.runtime.ltxv.plan import Plan
-from ltxrt.runtime.media import conditions
-from ltxrt.runtime.noise.sources import NoiseSources
 from ltxrt.runtime.sampling.conditioning import TokenStream, prepare
 from ltxrt.runtime.sampling.latents import LatentShape, VideoShape, pack
 from ltxrt.runtime.sampling.numerics import check_finite

@@ -24,12 +24,13 @@ from ltxrt.engines.storage import integrity
 from ltxrt.runtime.engine_pool import EnginePool, Engines, PoolOptions
 from ltxrt.runtime.ltxv import decode, encode, plan, prompt, transformer, upscale
 from ltxrt.runtime.ltxv.guidance import STREAM
+from ltxrt.runtime.ltxv.noise import NoiseSources, noise_sources
 from ltxrt.runtime.ltxv.plan import Model, Plan
 from ltxrt.runtime.ltxv.prompt import Text, Tokenizer, Tokens
 from ltxrt.runtime.ltxv.results import Event, Stream, Video, Watch, unwatched
+from ltxrt.runtime.ltxv.settings import Settings, complete
 from ltxrt.runtime.noise.cpu import Generator
-from ltxrt.runtime.noise.sources import NoiseSources, noise_sources
-from ltxrt.runtime.request.request import Request, Settings, complete
+from ltxrt.runtime.request.request import Request
 from ltxrt.runtime.sampling.conditioning import TokenStream
 from ltxrt.runtime.sampling.latents import unpack
 

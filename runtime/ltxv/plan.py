@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines.bundle import Bundle
-from ltxrt.engines.errors import BundleError, within
+from ltxrt.engines.errors import BundleError, setting, within
 from ltxrt.engines.families.ltxv.facts import SchedulerFacts, TransformerFacts, VaeFacts
 from ltxrt.runtime.engine_pool import Engines
-from ltxrt.runtime.ltxv import guidance, upscale
-from ltxrt.runtime.media import conditions
+from ltxrt.runtime.ltxv import conditions, guidance, upscale
+from ltxrt.runtime.ltxv.settings import PASS_GROUPS, Settings, complete, guidance_lists
 from ltxrt.runtime.noise import file as noise_file
-from ltxrt.runtime.request.request import PASS_GROUPS, Request, Settings, complete, guidance_lists
+from ltxrt.runtime.request.request import Request
 from ltxrt.runtime.sampling import schedule
 from ltxrt.runtime.sampling.conditioning import Item, own_frames
 from ltxrt.runtime.sampling.guidance import StepGuidance
@@ -112,6 +112,16 @@ class Plan:
             "output": dataclasses.asdict(self.settings.video),
             "seed": self.settings.request.seed if self.noise is None else None,
         }
+
+
+def notes(plan: Plan) -> list[str]:
+    """Settings of a run that have less effect than their user may expect."""
+    return [
+        f"note: {count} of the {len(one.guidance)} steps of pass {number} have an {setting('stg_scale')} and "
+        f"no block to perturb; it has no effect there ({setting('skip_block_list')} names blocks)"
+        for number, one in enumerate(plan.passes, 1)
+        if (count := guidance.unperturbed(one.guidance))
+    ]
 
 
 def make(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.runtime.ltxv.plan import Plan
-from ltxrt.runtime.request.request import Settings
+from ltxrt.runtime.ltxv.settings import Settings
 from ltxrt.runtime.sampling.denoise import Step
 
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from ltxrt.engines.backend import BoundEngine, Engine
 from ltxrt.runtime.ltxv.guidance import MODES, STREAM
+from ltxrt.runtime.ltxv.noise import NoiseSources
 from ltxrt.runtime.ltxv.plan import Plan
 from ltxrt.runtime.ltxv.prompt import Text
-from ltxrt.runtime.noise.sources import NoiseSources
 from ltxrt.runtime.sampling import guidance, rope
 from ltxrt.runtime.sampling.conditioning import TokenStream
 from ltxrt.runtime.sampling.denoise import Sampling, Step, denoise

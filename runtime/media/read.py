@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from ltxrt.engines.errors import InputError, setting
-from ltxrt.engines.families.ltxv.facts import VaeFacts
 from ltxrt.engines.parsing.text import LIMIT, clipped, number, quoted, whole
 from ltxrt.runtime.media.preprocess import Fit, Picture, Preparation, prepare
 from ltxrt.runtime.media.readers import (
@@ -31,6 +30,7 @@ from ltxrt.runtime.media.readers import (
     open_image,
     open_video,
 )
+from ltxrt.runtime.sampling.latents import Compression
 
 Array = NDArray[np.float32]
 
@@ -146,7 +146,7 @@ def count(condition: Condition, limit: int) -> int:
     return decode(condition, limit).count
 
 
-def trimmed(frames: int, start: int, num_frames: int, vae: VaeFacts) -> int:
+def trimmed(frames: int, start: int, num_frames: int, vae: Compression) -> int:
     """How many of a file's frames are used from frame `start` of a video on: 8k+1 (official rule).
 
     Frames beyond the end are dropped; with a start beyond the end the number is unchanged, to be refused
@@ -161,7 +161,7 @@ def read(
     condition: Condition,
     fit: Fit,
     num_frames: int,
-    vae: VaeFacts,
+    vae: Compression,
     steps: Preparation,
     decoded: Decoded | None = None,
 ) -> Array:

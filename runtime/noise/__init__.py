@@ -7,5 +7,4 @@ __all__, __getattr__ = public(
     "file",
     cpu="Generator Noise TorchCpuGenerator bfloat16",
     cuda="GPUS TorchCudaGenerator",
-    sources="NoiseSources noise_sources",
 )

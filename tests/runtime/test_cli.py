@@ -258,7 +258,7 @@ def test_what_has_less_effect_than_it_seems_is_said(two_pass_bundle, tmp_path):
     assert result.exit_code == 0, result.output
     said = "note: --steps, --stg-scale, --skip-block-list hold for the first pass; --second-pass KEY=VALUE"
     assert said in result.output
-    assert "note: 2 of the 2 steps of pass 1 have an stg-scale and no block to perturb" in result.output
+    assert "note: 2 of the 2 steps of pass 1 have an --stg-scale and no block to perturb" in result.output
 
 
 def test_messages_name_the_pass_that_the_user_named(two_pass_bundle, tmp_path):

@@ -10,8 +10,8 @@ from ltxrt.engines.backend import load_engine
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.export.ltxv import versions
 from ltxrt.runtime import engine_pool
+from ltxrt.runtime.ltxv import conditions
 from ltxrt.runtime.ltxv.pipeline import Pipeline
-from ltxrt.runtime.media import conditions
 from ltxrt.runtime.media.read import Condition
 from ltxrt.runtime.request.request import Request
 from ltxrt.runtime.sampling.guidance import perturbation_mask

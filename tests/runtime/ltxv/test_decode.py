@@ -12,9 +12,10 @@ from ltxrt.engines.errors import NumericsError
 from ltxrt.engines.families.ltxv.facts import NoiseMaps, VaeFacts
 from ltxrt.export.ltxv import versions
 from ltxrt.runtime.ltxv import decode, upscale
+from ltxrt.runtime.ltxv.settings import complete
 from ltxrt.runtime.noise.cpu import TorchCpuGenerator
 from ltxrt.runtime.noise.cuda import TorchCudaGenerator
-from ltxrt.runtime.request.request import Request, complete
+from ltxrt.runtime.request.request import Request
 from ltxrt.runtime.sampling.latents import normalise, pack, unnormalise
 
 C = 4

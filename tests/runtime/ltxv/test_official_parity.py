@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ltxrt.runtime.ltxv import conditions as given
 from ltxrt.runtime.ltxv import decode
+from ltxrt.runtime.ltxv.compat import BEHAVIOURS
 from ltxrt.runtime.ltxv.pipeline import Pipeline
-from ltxrt.runtime.media import conditions as given
 from ltxrt.runtime.media.preprocess import Fit
 from ltxrt.runtime.media.read import Condition
-from ltxrt.runtime.request.compat import BEHAVIOURS
 from ltxrt.runtime.request.request import Request
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -12,10 +12,10 @@ from ltxrt.engines.backend import load_engine
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import BundleError, InputError, NumericsError
 from ltxrt.runtime import engine_pool
+from ltxrt.runtime.ltxv.noise import noise_sources
 from ltxrt.runtime.ltxv.pipeline import Pipeline
 from ltxrt.runtime.noise.cpu import TorchCpuGenerator
 from ltxrt.runtime.noise.cuda import TorchCudaGenerator
-from ltxrt.runtime.noise.sources import noise_sources
 from ltxrt.runtime.request.request import Request
 
 PROMPT = "a lighthouse in fog"

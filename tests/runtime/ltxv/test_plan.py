@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 
 from ltxrt.engines.errors import InputError
+from ltxrt.runtime.ltxv import conditions
 from ltxrt.runtime.ltxv import pipeline as pipeline_module
 from ltxrt.runtime.ltxv import plan as plan_module
+from ltxrt.runtime.ltxv.noise import noise_sources
 from ltxrt.runtime.ltxv.pipeline import Pipeline
-from ltxrt.runtime.media import conditions
 from ltxrt.runtime.media import read as media
 from ltxrt.runtime.media.read import Condition
 from ltxrt.runtime.noise import file as noise_file
-from ltxrt.runtime.noise.sources import noise_sources
 from ltxrt.runtime.request.request import Request
 from ltxrt.runtime.sampling import schedule
 

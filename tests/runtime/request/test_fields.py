@@ -10,10 +10,10 @@ from ltxrt.engines.cli_base import called
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.families.ltxv.facts import Pass, Preset
 from ltxrt.runtime.cli import main
+from ltxrt.runtime.ltxv.compat import BEHAVIOURS
 from ltxrt.runtime.ltxv.guidance import MODES
 from ltxrt.runtime.media.read import Condition
 from ltxrt.runtime.request import Request, fields, json_form, kinds, options, yaml_file
-from ltxrt.runtime.request.compat import BEHAVIOURS
 from ltxrt.runtime.request.fields import OF_A_PASS, SETTINGS, Scope
 
 # Of a kind: what an option is given, what YAML and JSON are, and the value in Python.

@@ -5,9 +5,10 @@ import pytest
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.families.ltxv.facts import VaeFacts
 from ltxrt.export.ltxv import versions
+from ltxrt.runtime.ltxv.settings import complete
 from ltxrt.runtime.request import options, yaml_file
 from ltxrt.runtime.request.kinds import BLOCKS, NUMBERS
-from ltxrt.runtime.request.request import Request, complete
+from ltxrt.runtime.request.request import Request
 
 VAE = VaeFacts(16, 32, 8, (0.0,) * 16, (1.0,) * 16, True, ())
 DEV = """

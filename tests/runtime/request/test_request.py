@@ -5,11 +5,9 @@ import pytest
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.families.ltxv.facts import SchedulerFacts, VaeFacts
 from ltxrt.export.ltxv import versions
+from ltxrt.runtime.ltxv.settings import complete
 from ltxrt.runtime.request.fields import SETTINGS
-from ltxrt.runtime.request.request import (
-    Request,
-    complete,
-)
+from ltxrt.runtime.request.request import Request
 
 VAE = VaeFacts(4, 32, 8, (0.0,) * 4, (1.0,) * 4, True, ())
 LIMITS = {name: row.bounds for name, row in SETTINGS.items() if row.bounds}

@@ -6,8 +6,8 @@ from PIL import Image
 
 from ltxrt.engines.errors import InputError
 from ltxrt.runtime import engine_pool
+from ltxrt.runtime.ltxv import conditions as given
 from ltxrt.runtime.ltxv.pipeline import Pipeline
-from ltxrt.runtime.media import conditions as given
 from ltxrt.runtime.media.read import Condition
 from ltxrt.runtime.media.write import VideoWriter
 from ltxrt.runtime.request.request import Request

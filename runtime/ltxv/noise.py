@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ltxrt.runtime.ltxv.settings import Settings
 from ltxrt.runtime.noise.cpu import Generator, Noise, TorchCpuGenerator
 from ltxrt.runtime.noise.cuda import TorchCudaGenerator
-from ltxrt.runtime.request.request import Request, Settings
+from ltxrt.runtime.request.request import Request
 
 
 @dataclass(frozen=True)

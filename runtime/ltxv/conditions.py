@@ -13,15 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines.errors import InputError, setting
-from ltxrt.engines.families.ltxv.facts import VaeFacts
+from ltxrt.runtime.ltxv.settings import Settings
 from ltxrt.runtime.media import read as media
 from ltxrt.runtime.media.preprocess import Fit, Preparation, preparation_named
 from ltxrt.runtime.media.read import Condition, Decoded
 from ltxrt.runtime.media.resize import resize
-from ltxrt.runtime.request.request import Request, Settings
 from ltxrt.runtime.sampling import conditioning
 from ltxrt.runtime.sampling.conditioning import Item
-from ltxrt.runtime.sampling.latents import VideoShape
+from ltxrt.runtime.sampling.latents import Compression, VideoShape
 
 Array = NDArray[np.float32]
 KEPT_BYTES = 256 << 20  # decoded frames of all files together that are kept from the checks to the last pass
@@ -39,7 +38,7 @@ class Checked:
     source: Decoded | None = None
 
 
-def checked(settings: Settings, vae: VaeFacts) -> Checked:
+def checked(settings: Settings, vae: Compression) -> Checked:
     """The request's conditions in their order, and its source video, each file decoded once.
 
     Raises InputError for conditions that do not fit, unreadable files, a source video without effect.
@@ -71,12 +70,6 @@ def checked(settings: Settings, vae: VaeFacts) -> Checked:
     return Checked(items, tuple(decoded))
 
 
-def files(request: Request) -> list[Path]:
-    """The files that a request reads while it runs."""
-    media_given = (request.image, *(one.path for one in request.conditions), request.input_video)
-    return [Path(one) for one in (*media_given, request.noise) if isinstance(one, str | Path)]
-
-
 def preparation(settings: Settings) -> Preparation:
     """How files are preprocessed: the request's choice, or the reference's behaviour."""
     return preparation_named(settings.request.preparation or settings.reference.preparation)
@@ -86,7 +79,7 @@ def read(
     condition: Condition,
     settings: Settings,
     size: VideoShape,
-    vae: VaeFacts,
+    vae: Compression,
     decoded: Decoded | None = None,
     scaled_first: bool = False,
 ) -> Array:
@@ -103,7 +96,9 @@ def read(
     return media.read(condition, fit, size.num_frames, vae, preparation(settings), decoded)
 
 
-def read_whole(settings: Settings, size: VideoShape, vae: VaeFacts, decoded: Decoded | None = None) -> Array:
+def read_whole(
+    settings: Settings, size: VideoShape, vae: Compression, decoded: Decoded | None = None
+) -> Array:
     """Pixels (3,F,h,w) of the source video."""
     if settings.request.input_video is None:
         raise InputError(f"{setting('input_video')}: there is none")
@@ -127,7 +122,7 @@ def _decoded(condition: Condition, settings: Settings, before: Sequence[Decoded 
     return media.decode(condition, settings.video.num_frames, left)
 
 
-def _expected(condition: Condition, settings: Settings, vae: VaeFacts, decoded: Decoded | None) -> Item:
+def _expected(condition: Condition, settings: Settings, vae: Compression, decoded: Decoded | None) -> Item:
     """The item that a condition will become."""
     if decoded is None:
         return item(condition, _array(condition, settings))
@@ -145,7 +140,7 @@ def _expected(condition: Condition, settings: Settings, vae: VaeFacts, decoded: 
     return Item(condition.frame, frames, condition.strength, condition.label)
 
 
-def _check_whole(condition: Condition, settings: Settings, vae: VaeFacts, decoded: Decoded | None) -> None:
+def _check_whole(condition: Condition, settings: Settings, vae: Compression, decoded: Decoded | None) -> None:
     wanted = settings.video.num_frames
     found = _expected(condition, settings, vae, decoded).frames
     if found < wanted:

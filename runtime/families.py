@@ -1,0 +1,30 @@
+"""The model families that can be run, and what the package of one provides."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    from ltxrt.runtime.engine_pool import Engines
+
+FAMILIES = {"ltx-video": "ltxrt.runtime.ltxv"}  # name in bundles → package
+
+
+class Family(Protocol):
+    """The package of a family."""
+
+    Pipeline: Callable[..., Any]
+    """Makes a pipeline of a bundle; keywords as those of `EnginePool`."""
+
+    def notes(self, plan: Any, /) -> list[str]:
+        """Settings of a planned run that have less effect than their user may expect."""
+
+    def metadata(self, plan: Any, engines: Engines, inputs: Sequence[dict[str, Any]], /) -> dict[str, str]:
+        """Names and texts for a video's metadata: all that decides its pixels."""
+
+
+def family(name: str) -> Family:
+    """The package of the family with this name in bundles, which `read_bundle` has checked."""
+    return cast(Family, importlib.import_module(FAMILIES[name]))
