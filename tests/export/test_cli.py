@@ -157,7 +157,7 @@ def test_precisions_are_one_for_all_or_a_list():
     assert parse_precisions("fp16", NAMES) == {"transformer": "fp16", "vae_decoder": "fp16"}
     assert parse_precisions("transformer=bf16", NAMES) == {"transformer": "bf16", "vae_decoder": "fp32"}
     for text in ("transformer=", "=fp16", "transformer=fp16,vae=fp32", ""):
-        with pytest.raises(InputError, match="--precision"):
+        with pytest.raises(InputError, match="precision"):
             parse_precisions(text, NAMES)
 
 

@@ -1,6 +1,7 @@
 """What the exported graphs are made of."""
 
 import json
+import shutil
 
 import numpy as np
 import onnx
@@ -162,7 +163,9 @@ def test_the_norm_s_epsilon_is_in_the_autoencoders(case):
     assert len(norms) > 4 and len(tiny) == len(norms)
 
 
-def test_checker_accepts_the_file_and_the_hashes_hold(case):
+def test_checker_accepts_the_file_and_the_hashes_hold(case, tmp_path):
     _, bundle, graph, _, _ = case
-    onnx.checker.check_model(str(bundle.path(graph.file)), full_check=True)
+    for file in (graph.file, *graph.data):  # copied: the checker refuses files that others link to
+        shutil.copy(bundle.path(file), tmp_path)
+    onnx.checker.check_model(str(tmp_path / bundle.path(graph.file).name), full_check=True)
     verify(bundle)

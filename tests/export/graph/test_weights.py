@@ -88,7 +88,7 @@ def test_float8_is_read(tmp_path):
 def test_a_file_that_shrinks_meanwhile_is_an_error(tmp_path):
     tensor = stored(tmp_path / "f", torch.randn(64, 64), "F32")
     (tmp_path / "f").write_bytes((tmp_path / "f").read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="cut while it was read"):
+    with pytest.raises(CheckpointError, match="truncated while it was read"):
         read(tensor)
 
 
