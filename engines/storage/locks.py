@@ -14,7 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -42,9 +42,14 @@ def descriptor_of(path: Path, flags: int, mode: int = 0o666) -> int:
 
 
 def release(descriptor: int) -> None:
-    """Close the descriptor and so end its lock; no effect in a forked child, where it is closed already."""
+    """Close the descriptor and end its lock; no effect in a forked child, where it is closed already.
+
+    Closing alone ends the lock only when a child that was just forked has closed its copy too.
+    """
     if descriptor in _descriptors:
         _descriptors.remove(descriptor)
+        with suppress(OSError):  # of a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 
