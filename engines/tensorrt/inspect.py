@@ -12,7 +12,6 @@ from typing import Any
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.contract import DTYPES, Contract
 from ltxrt.engines.errors import LtxrtError
-from ltxrt.engines.tensorrt import build as trt
 from ltxrt.engines.tensorrt import cache
 from ltxrt.engines.tensorrt.cache import Found, Record
 from ltxrt.engines.tensorrt.profiles import Profile, from_json
@@ -39,27 +38,6 @@ def describe(bundle: Bundle, found: Found) -> Iterator[str]:
         yield f"{profile.text}: {_memory(profile, contract, per_cell)}"
     if not found.problem:
         yield from _built(found, record)
-
-
-def states(bundle: Bundle) -> Iterator[str]:
-    """A line for each engine of the bundle: what is wrong with it, or what it fits."""
-    installed = trt.installed()
-    for engine in cache.engines(bundle, installed):
-        yield f"{engine.path.relative_to(bundle.root)}: {engine.problem or _fits(engine, installed)}"
-
-
-def _fits(engine: Found, installed: Mapping[str, str | None]) -> str:
-    """What an engine without a known problem fits: nothing is known of a package that is not there."""
-    if engine.record is None:
-        return "has no record"
-    backend = engine.record.backend
-    version = installed.get(backend)
-    if version is not None:
-        return f"fits the bundle and the installed {backend} {version}"
-    wanted = f"fits the bundle; it takes {backend} {engine.record.backend_version}"
-    if backend not in trt.FLAVOURS:
-        return f"{wanted}, which this ltxrt does not know"
-    return f"{wanted}, and no {backend} is installed: pip install 'ltxrt[{trt.FLAVOURS[backend].extra}]'"
 
 
 def _network(record: Record) -> Iterator[str]:
