@@ -7,8 +7,9 @@ not import NumPy.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ltxrt.engines.public import lazy
 
 if TYPE_CHECKING:
     from ltxrt.engines.backend import BACKENDS, BoundEngine, Engine, available, load_engine, why_not
@@ -44,10 +45,4 @@ _HOMES = {
     "family": ("Component", "Family"),
 }  # fmt: skip
 
-
-def __getattr__(name: str) -> Any:
-    """Load a part when it is first asked for."""
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{home}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy(__name__, {name: home for home, names in _HOMES.items() for name in names})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -13,13 +13,18 @@ def public(package: str, modules: str = "", **names: str) -> tuple[list[str], Ca
     Each is loaded when it is first used, because `ltx-run --help` must not import NumPy. A test compares the
     tables with what other packages import.
     """
-    home = {name: module for module, listed in names.items() for name in listed.split()}
+    homes = {name: module for module, listed in names.items() for name in listed.split()}
+    homes |= dict.fromkeys(modules.split(), "")
+    return sorted(homes), lazy(package, homes)
+
+
+def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """A package's `__getattr__`: `homes` has the module of each name, "" if the name is itself a module."""
 
     def load(name: str) -> Any:
-        if name in modules.split():
-            return importlib.import_module(f"{package}.{name}")
-        if name not in home:
+        if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{package}.{home[name]}"), name)
+        found = importlib.import_module(f"{package}.{homes[name] or name}")
+        return getattr(found, name) if homes[name] else found
 
-    return sorted({*modules.split(), *home}), load
+    return load

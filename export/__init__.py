@@ -10,8 +10,9 @@ A model family is a folder beside `checkpoint` and `graph`, and a row of `famili
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ltxrt.engines.public import lazy
 
 if TYPE_CHECKING:
     from ltxrt.export.families import open_checkpoint
@@ -22,9 +23,5 @@ __all__ = ["Plan", "describe", "export_bundle", "open_checkpoint"]
 
 _HOME = {"Plan": "write", "describe": "inspect", "export_bundle": "write", "open_checkpoint": "families"}
 
-
-def __getattr__(name: str) -> Any:
-    """Load a part when it is first asked for: `ltx-export --help` must not import torch."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+# Loaded when first asked for: `ltx-export --help` must not import torch.
+__getattr__ = lazy(__name__, _HOME)

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ltxrt.engines.public import lazy
 
 if TYPE_CHECKING:
     from ltxrt.runtime.engine_pool import EnginePool
@@ -27,9 +28,5 @@ _HOME = {
     "Video": "ltxv.results",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Load a part when it is first asked for: `ltx-run --help` must not import NumPy."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+# Loaded when first asked for: `ltx-run --help` must not import NumPy.
+__getattr__ = lazy(__name__, _HOME)

@@ -5,8 +5,9 @@ Public are the names below; they are loaded when they are first asked for.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ltxrt.engines.public import lazy
 
 if TYPE_CHECKING:
     from ltxrt.runtime.media.read import Condition
@@ -14,10 +15,5 @@ if TYPE_CHECKING:
 
 __all__ = ["Condition", "VideoWriter", "read_metadata", "read_video", "save_strip"]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a part when it is first asked for: `ltx-run --help` must not import NumPy."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "read" if name == "Condition" else "write"
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+# Loaded when first asked for: `ltx-run --help` must not import NumPy.
+__getattr__ = lazy(__name__, {name: "read" if name == "Condition" else "write" for name in __all__})
