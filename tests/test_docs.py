@@ -116,7 +116,8 @@ LIBRARY = [
     path
     for folder in ("engines", "export", "runtime")
     for path in sorted((ROOT / folder).rglob("*.py"))
-    if path.stem not in ("cli", "cli_base", "options", "fields")  # the help of options names others
+    # The help of options names others.
+    if path.stem not in ("cli", "cli_base", "options", "fields") and path.parent != ROOT / "runtime/cli"
 ]
 
 

@@ -143,17 +143,17 @@ def command(bundle, output, *extra):
 
 INTERRUPTED = """
 import os, signal, sys
-from ltxrt.runtime import cli
+from ltxrt.runtime.cli import main, run
 
-class Interrupting(cli.Console):
+class Interrupting(run.Console):
     def __call__(self, event):
         super().__call__(event)
         if event.stage == sys.argv[1] and (event.step is not None) == (sys.argv[2] == "step"):
             print("in the middle", file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGINT)
 
-cli.Console = Interrupting
-cli.main(sys.argv[3:])
+run.Console = Interrupting
+main(sys.argv[3:])
 """
 
 

@@ -1,0 +1,60 @@
+"""The options of `ltx-run`. What it does is imported after they are parsed: its packages are heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ltxrt.engines.cli_base import ltxrt_command, say
+from ltxrt.runtime.cli.doctor import doctor_command
+from ltxrt.runtime.request.options import RequestGroup, setting_options
+
+PATH = click.Path(path_type=Path)
+
+
+@ltxrt_command(
+    "ltx-run",
+    cls=RequestGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option("--bundle", type=PATH, metavar="DIR", help="Folder made by ltx-export onnx.  [required]")
+@click.option("--output", type=PATH, metavar="FILE", help=".mp4, .webm, .gif, or a name for a folder of PNG.")
+@click.option("--config", type=PATH, metavar="FILE", help="YAML file with settings; official files work too.")
+@click.option(
+    "--precision",
+    metavar="P | COMPONENT=P,…",
+    help="Precisions of the bundle to run.  [default: the backend's preference]",
+)
+@click.option("--backend", default="onnxruntime", show_default=True, help="Backend that runs the engines.")
+@click.option("--device", type=int, default=0, show_default=True, help="Number of the GPU.")
+@click.option("--threads", type=int, help="CPU threads. [default: all cores]")
+@click.option("--keep-loaded", is_flag=True, help="Keep engines between passes; uses more memory.")
+@click.option("--list-presets", is_flag=True, help="Show the bundle's presets and exit.")
+@setting_options
+@click.version_option(package_name="ltxrt")
+@click.pass_context
+def main(
+    context: click.Context, /, bundle: Path | None, output: Path | None, list_presets: bool, **options: Any
+) -> None:
+    """Make a video from a bundle. Needs no torch."""
+    if context.invoked_subcommand is not None:
+        return
+    if bundle is None:
+        raise click.UsageError("Missing option '--bundle'.")
+    if list_presets:
+        from ltxrt.engines.bundle import read_bundle
+        from ltxrt.runtime.cli import presets
+
+        say(presets.listed(read_bundle(bundle)))
+        return
+    if output is None:
+        raise click.UsageError("Missing option '--output'.")
+    from ltxrt.runtime.cli import run
+
+    run.generate(bundle, output, options)
+
+
+main.add_command(doctor_command)
