@@ -10,12 +10,12 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 READY := $(VENV)/.ready
 PIP := $(RUN) pip --disable-pip-version-check install --quiet --constraint constraints.txt
-CANDIDATES := python3 python3.13 python3.12 python3.11
+CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
 PYTEST_ARGS ?= -n 2 --dist worksteal
 
 # What fits is asked by running it: a name on the path can be a shim of a version that is not there, and Debian
 # ships python3 without the ensurepip that venv needs.
-FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint measure types wheel clean
@@ -43,6 +43,7 @@ measure: $(READY)  ## Print the code's measures
 # mypy cannot follow an editable install's import hook, so it is shown the folders under one name.
 types: $(READY)  ## Check types
 	@mkdir -p .types/ltxrt
+	@ln -sfn ../../api/__init__.py .types/ltxrt/__init__.py
 	@for folder in engines export parity runtime; do ln -sfn ../../$$folder .types/ltxrt/$$folder; done
 	MYPYPATH=.types $(RUN) mypy -p ltxrt
 
@@ -62,7 +63,7 @@ $(READY): pyproject.toml constraints.txt
 	  test -z "$$python" && $$candidate -c '$(FITS)' 2>/dev/null && python=$$candidate; \
 	done; \
 	if ! $$python -c '$(FITS)' 2>/dev/null; then \
-	  echo "error: ltxrt needs Python 3.11, 3.12 or 3.13 with its venv module (on Debian: python3-venv);" \
+	  echo "error: ltxrt needs Python 3.11, 3.12, 3.13 or 3.14 with its venv module (on Debian: python3-venv);" \
 	    "$${python:-python3} is $$($${python:-python3} --version 2>&1)." \
 	    "Install one, or say which: make PYTHON=/path/to/python3.12" >&2; \
 	  exit 2; \

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("engines", "runtime", "export", "parity")
+FOLDERS = ("api", "engines", "runtime", "export", "parity")
 INSTALLED = {"cpu", "export", "parity", "dev", "tensorrt-rtx"}  # what the Makefile installs
 EXTRAS = INSTALLED | {"cuda", "tensorrt"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -80,11 +80,12 @@ def test_source_archive_holds_what_building_and_testing_need(sdist):
     assert [name for name in sorted(wanted) if not (sdist / name).is_file()] == []
 
 
-def test_wheel_holds_the_four_folders_and_nothing_else(wheel):
+def test_wheel_holds_the_five_folders_and_nothing_else(wheel):
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
     typed = {f"ltxrt/{folder}/py.typed" for folder in FOLDERS}
     data = {"ltxrt/parity/report/report.html"}
-    assert names == {f"ltxrt/{name}" for name in modules()} | typed | data
+    wanted = {f"ltxrt/{name}" for name in modules()} | typed | data
+    assert names == {name.replace("ltxrt/api/", "ltxrt/") for name in wanted}
 
 
 def test_metadata_names_licence_and_extras(wheel):
@@ -101,6 +102,7 @@ def test_metadata_names_licence_and_extras(wheel):
         "tokenizers",
         "pillow",
         "av",
+        "rich",
     }
     assert any(n.endswith(".dist-info/licenses/LICENSE") for n in archive.namelist())
 
@@ -136,6 +138,11 @@ def deployment(wheel, tmp_path_factory):
     pip = (sys.executable, "-m", "pip", "--python", commands / "python")
     run(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=folder)
     return commands
+
+
+def test_the_installed_package_has_the_names_that_programs_use(deployment, tmp_path):
+    code = "import ltxrt; print(ltxrt.__version__, ltxrt.Pipeline.__name__, ltxrt.Request('fog').prompt)"
+    assert run(deployment / "python", "-c", code, cwd=tmp_path) == f"{PROJECT['version']} Pipeline fog\n"
 
 
 @pytest.mark.parametrize("command", ["ltx-run", "ltx-export"])
