@@ -21,7 +21,15 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = {"ltx-run": runtime_cli.main, "ltx-export": export_cli.main, "ltx-parity": parity_cli.main}
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 # Of other programs: pip's, polygraphy's, pytest's.
-FOREIGN = {"--upgrade", "--load-inputs", "--load-outputs", "--data-loader-script", "--compare", "--onnxrt"}
+FOREIGN = {
+    "--upgrade",
+    "--load-inputs",
+    "--load-outputs",
+    "--data-loader-script",
+    "--compare",
+    "--onnxrt",
+    "--force-reinstall",
+}
 
 
 def options(command):

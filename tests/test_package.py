@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("api", "engines", "runtime", "export", "parity")
-INSTALLED = {"cpu", "export", "parity", "dev", "tensorrt-rtx"}  # what the Makefile installs
+INSTALLED = {"cpu", "export", "parity", "dev", "docs", "tensorrt-rtx"}  # what the Makefile installs
 EXTRAS = INSTALLED | {"cuda", "tensorrt"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DEPENDENCIES = PROJECT["dependencies"]

@@ -109,4 +109,4 @@ def test_only_make_test_leaves_tests_out():
         "-m 'not slow' $(PYTEST_ARGS)",
         "$(PYTEST_ARGS)",
     ]
-    assert "for check in lint types test-all;" in (traces.ROOT / ".ci" / "run").read_text()
+    assert "for check in lint types docs test-all;" in (traces.ROOT / ".ci" / "run").read_text()

@@ -196,7 +196,7 @@ def videos(plan: Plan) -> Section:
             rows.append(Measurement(f"{kind}, {name} model, {_pixels(name)}, 8 steps", "s", samples))
     about = (
         "A prompt (i2v: and an image) to frames with guidance 3 from the same seed: LTXPipeline and "
-        "LTXImageToVideoPipeline, and ltxrt reproducing them (`--reference diffusers`). Engines and "
+        "LTXImageToVideoPipeline, and ltxrt reproducing them (`--compat diffusers`). Engines and "
         "models are loaded before and stay loaded. Models: "
         + "; ".join(f"{name}: {DESCRIPTIONS[name]}" for name in plan.videos)
         + ". ltxrt rounds frames to 8 bits, and its i2v conditions on the posterior's mean where diffusers "
