@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import signal
-import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,11 +18,13 @@ import click
 
 from ltxrt.engines.errors import LtxrtError, worded
 from ltxrt.engines.parsing import text
+from ltxrt.engines.terminal import interrupts
+from ltxrt.engines.terminal.interrupts import Terminated
+from ltxrt.engines.terminal.interrupts import check_interrupted as check_interrupted  # cli modules use it
 
 _DEBUG = "ltxrt.debug"
 _NAMES = "ltxrt.names"
 _LONGEST = 2000  # characters of a message at most
-_asked: list[type[KeyboardInterrupt]] = []  # interruptions since the command began
 # click ≥ 8.2 raises this instead of printing the help itself.
 _SHOWS_HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
@@ -38,10 +38,6 @@ class _OneLine(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         click.echo(self.format_message(), file=file, err=file is None)
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, with the same cleaning up as after an interruption."""
 
 
 class _Plain:
@@ -97,7 +93,7 @@ class LtxrtCommand(click.Command):
         self.params.append(_debug_option())
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        with _interruptible(), _notices():
+        with interrupts.interruptible(), _notices():
             return super().main(*args, **kwargs)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -166,40 +162,6 @@ def _remember_debug(ctx: click.Context, _parameter: click.Parameter, value: bool
     ctx.meta[_DEBUG] = value or ctx.meta.get(_DEBUG, False)
 
 
-def check_interrupted() -> None:
-    """Raise an interruption again that other code has suppressed; for the loops of long commands.
-
-    Compiled modules suppress it while they are imported: the command would run to its end.
-    """
-    if _asked:
-        raise _asked[0]
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Record Ctrl-C, and raise Terminated on SIGTERM, unless the process handles them itself."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, _frame: object) -> None:
-        if number == signal.SIGTERM:
-            signal.signal(number, signal.SIG_IGN)  # often sent twice; cleaning up must not be interrupted
-        _asked.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
-        raise _asked[-1]
-
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    taken = {number: before for number, before in usual.items() if signal.getsignal(number) is before}
-    for number in taken:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number, before in taken.items():
-            signal.signal(number, before)
-        _asked.clear()
-
-
 class _Echo(logging.Handler):
     """Shows the library's log."""
 
@@ -232,7 +194,9 @@ def _one_line(ctx: click.Context) -> Iterator[None]:
         debug = ctx.meta.get(_DEBUG, False)
         if debug and not isinstance(error, click.ClickException):
             say(traceback.format_exc().rstrip("\n"), err=True)
-        cause = _interruption(error) or (_asked[0]() if _asked else error)
+        asked = interrupts.asked()
+        cause = _interruption(error) or (asked() if asked else error)
+        interrupts.settle()
         raise _describe(cause, ctx, debug) from error
 
 

@@ -60,6 +60,9 @@ class Engines(Protocol):
     def engine(self, component: str, calls: int = 1) -> AbstractContextManager[Engine]:
         """The component's engine, for about so many calls."""
 
+    def interrupt(self) -> None:
+        """From any thread: end the calls of the engines that are in use."""
+
     def close(self) -> None:
         """Free the engines that are kept."""
 

@@ -6,5 +6,5 @@ __all__, __getattr__ = public(
     __name__,
     "integrity locks",
     files="NotRegularError atomic_write inside make_folder open_regular read_ahead read_small sha256 "
-    "temporary_for",
+    "temporary_folder_for temporary_for",
 )

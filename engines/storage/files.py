@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 import threading
 from collections.abc import Iterator, Sequence
@@ -53,17 +54,67 @@ def temporary_for(path: Path) -> Iterator[Path]:
     """
     _sweep(path)
     temporary, descriptor = _claim(path)
-    try:
+    with _discarded(temporary, descriptor):
         yield temporary
+
+
+@contextmanager
+def temporary_folder_for(path: Path) -> Iterator[Path]:
+    """Yield a new, empty folder beside `path`, named as `temporary_for` names files; removed afterwards,
+    unless it was renamed.
+
+    It is locked while the block runs. Folders of files that killed processes left for the same `path` are
+    removed first.
+    """
+    _sweep(path, stat.S_IFDIR)
+    temporary = _name(path)
+    temporary.mkdir()
+    descriptor = locks.descriptor_of(temporary, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # a file system without locks, on which nothing is removed either
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with _discarded(temporary, descriptor):
+        yield temporary
+
+
+def discard_all() -> None:
+    """Remove the temporary files and folders of blocks that are running, before a hard exit.
+
+    Their threads go on until the process has ended, so nothing may run after this.
+    """
+    for temporary in list(_live):
+        _discard(temporary)
+
+
+_live: set[Path] = set()  # what `discard_all` removes
+
+
+@contextmanager
+def _discarded(temporary: Path, descriptor: int) -> Iterator[None]:
+    """Remove `temporary` and release its lock when the block ends."""
+    _live.add(temporary)
+    try:
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
+        _live.discard(temporary)
         locks.release(descriptor)
+
+
+def _discard(temporary: Path) -> None:
+    if temporary.is_dir() and not temporary.is_symlink():
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
+        temporary.unlink(missing_ok=True)
+
+
+def _name(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
 
 
 def _claim(path: Path) -> tuple[Path, int]:
     """Create a temporary file; returns it with the descriptor that holds its lock."""
     while True:
-        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+        temporary = _name(path)
         # Not mkstemp, whose mode 0600 would be kept by the renaming.
         descriptor = locks.descriptor_of(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR)
         try:
@@ -77,22 +128,28 @@ def _claim(path: Path) -> tuple[Path, int]:
         locks.release(descriptor)
 
 
-def _sweep(path: Path) -> None:
-    """Remove temporary files of `path` that no process has locked."""
+def _sweep(path: Path, kind: int = stat.S_IFREG) -> None:
+    """Remove temporary files (or, with S_IFDIR, folders) of `path` that no process has locked."""
     name = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{8}}{re.escape(path.suffix)}")
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         left = [path.parent / entry.name for entry in entries if name.fullmatch(entry.name)]
         for temporary in left:
-            _remove_unheld(temporary)
+            _remove_unheld(temporary, kind)
 
 
-def _remove_unheld(temporary: Path) -> None:
-    with contextlib.suppress(OSError):  # locked, gone, or not permitted
+def _remove_unheld(temporary: Path, kind: int) -> None:
+    with contextlib.suppress(OSError):  # locked, gone, not permitted, or a folder with folders in it
         descriptor = locks.descriptor_of(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if stat.S_IFMT(os.fstat(descriptor).st_mode) != kind:
+                return
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if kind == stat.S_IFREG:
                 temporary.unlink()
+                return
+            for file in temporary.iterdir():
+                file.unlink()
+            temporary.rmdir()
         finally:
             locks.release(descriptor)
 

@@ -5,4 +5,10 @@ The one place that knows whether there is a terminal, and the options `--quiet` 
 
 from ltxrt.engines.public import public
 
-__all__, __getattr__ = public(__name__, jobs="Job job", output="mode_options result warn")
+__all__, __getattr__ = public(
+    __name__,
+    "interrupts",
+    interrupts="on_interrupt",
+    jobs="Job job",
+    output="mode_options result warn",
+)

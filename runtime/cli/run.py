@@ -11,6 +11,7 @@ import click
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.cli_base import called, check_interrupted, say
 from ltxrt.engines.families import component_names
+from ltxrt.engines.terminal import on_interrupt
 from ltxrt.runtime import Stream
 from ltxrt.runtime.cli.console import Console
 from ltxrt.runtime.cli.given import requested
@@ -36,13 +37,14 @@ def generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:
     start = time.monotonic()
     console = Console()
     inputs = provenance.inputs(request)
-    stream = pipeline.stream(request, console)
-    for line in (*pipeline.unproved(stream.plan), *model.notes(stream.plan), *_first_only(stream, first)):
-        say(line, err=True)
-    if stream.truncated:
-        over = f"{stream.truncated} tokens over {stream.settings.preset.max_tokens}"
-        click.echo(f"warning: the prompt is {over}; its end was cut off", err=True)
-    count = _write(stream, output, model.metadata(stream.plan, pipeline.engines, inputs))
+    with on_interrupt(pipeline.interrupt):
+        stream = pipeline.stream(request, console)
+        for line in (*pipeline.unproved(stream.plan), *model.notes(stream.plan), *_first_only(stream, first)):
+            say(line, err=True)
+        if stream.truncated:
+            over = f"{stream.truncated} tokens over {stream.settings.preset.max_tokens}"
+            click.echo(f"warning: the prompt is {over}; its end was cut off", err=True)
+        count = _write(stream, output, model.metadata(stream.plan, pipeline.engines, inputs))
     console.finish()
     say(f"{output}: {count} frames in {time.monotonic() - start:.1f} s")
 

@@ -65,6 +65,13 @@ class Pipeline:
         self._report = verification.read(self.bundle)  # before any work, which its state must not cost
         self.model = Model.of(self.bundle)
 
+    def interrupt(self) -> None:
+        """From any thread: end the runs in progress; they raise InterruptedRunError (`EnginePool.interrupt`).
+
+        A caller's pool is interrupted for all who share it.
+        """
+        self.engines.interrupt()
+
     def close(self) -> None:
         """Free the kept engines, except those of a caller's pool; the pipeline can be used again."""
         if self._owned:

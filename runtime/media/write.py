@@ -10,7 +10,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import stat
 import sys
 from collections.abc import Iterable, Mapping
@@ -29,7 +28,7 @@ from PIL import Image
 
 from ltxrt.engines.errors import InputError, LtxrtError, setting
 from ltxrt.engines.parsing.text import quoted
-from ltxrt.engines.storage.files import atomic_write, temporary_for
+from ltxrt.engines.storage.files import atomic_write, temporary_folder_for, temporary_for
 from ltxrt.runtime.media.readers import check_regular, damaged, open_video
 
 Frame = NDArray[np.uint8]  # (H, W, 3)
@@ -188,8 +187,8 @@ class VideoWriter:
 
     def __enter__(self) -> Self:
         try:
-            if suffix_of(self.path):
-                self.temporary = self._held.enter_context(temporary_for(self.path))
+            claim = temporary_for if suffix_of(self.path) else temporary_folder_for
+            self.temporary = self._held.enter_context(claim(self.path))
             self._sink = self._open()
         except BaseException:
             self._discard()
@@ -236,10 +235,6 @@ class VideoWriter:
         self.temporary.replace(self.path)
 
     def _discard(self) -> None:
-        if self.temporary.is_dir():
-            shutil.rmtree(self.temporary, ignore_errors=True)
-        else:
-            self.temporary.unlink(missing_ok=True)
         self._held.close()
 
 
@@ -321,7 +316,6 @@ class _Folder:
 
     def __init__(self, path: Path, rate: Fraction, metadata: Mapping[str, str]) -> None:
         self.path, self.count = path, 0
-        path.mkdir()
         document = {"frame_rate": str(rate), **metadata}
         (path / "metadata.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
 

@@ -263,7 +263,7 @@ def test_the_module_needs_click_alone():
         "print(sorted(ours), 'numpy' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout
-    loaded = ["cli_base", "errors", "parsing", "parsing.text", "public"]
+    loaded = ["cli_base", "errors", "parsing", "parsing.text", "public", "terminal", "terminal.interrupts"]
     names = ["ltxrt.engines", *(f"ltxrt.engines.{name}" for name in loaded)]
     assert out.strip() == f"{names} False"
 
@@ -281,7 +281,7 @@ def test_sigterm_ends_a_command_as_an_interruption_does(tmp_path):
                 signal.raise_signal(signal.SIGTERM)
 
     result = CliRunner().invoke(command, [], prog_name="ltx-run")
-    assert (result.exit_code, result.stderr) == (143, "terminated\n")
+    assert (result.exit_code, result.stderr) == (143, "stopping…\nterminated\n")
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 

@@ -179,7 +179,7 @@ def test_an_interruption_swallowed_while_something_is_loaded_ends_the_run(tiny_b
 
     monkeypatch.setattr(provenance, "inputs", swallow)
     result = run_small(tiny_bundle("0.9.5"), tmp_path / "v.mp4")
-    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+    assert (result.exit_code, result.stderr) == (130, "stopping…\ninterrupted\n")
     assert list(tmp_path.iterdir()) == []
 
 
