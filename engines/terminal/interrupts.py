@@ -142,51 +142,28 @@ def _raise(number: int, _frame: object) -> None:
     raise _state.raised[-1]
 
 
-class _Pipe:
-    """What the interpreter writes signals' numbers to. Sockets on Windows, where they alone serve."""
-
-    def __init__(self) -> None:
-        if os.name == "nt":
-            import socket
-
-            ends = socket.socketpair()
-            ends[1].setblocking(False)
-            self.descriptor = ends[1].fileno()
-            self.receive, self.send = lambda: ends[0].recv(64), ends[1].send
-            self._close: list[Callable[[], object]] = [end.close for end in ends]
-        else:
-            reader, self.descriptor = os.pipe()
-            os.set_blocking(self.descriptor, False)
-            self.receive, self.send = (
-                lambda: os.read(reader, 64),
-                lambda data: os.write(self.descriptor, data),
-            )
-            self._close = [lambda: os.close(reader), lambda: os.close(self.descriptor)]
-
-    def close(self) -> None:
-        for close in self._close:
-            close()
-
-
 @contextmanager
 def _watching(numbers: frozenset[int]) -> Iterator[None]:
     """A thread that hears of the signals `numbers` as they arrive."""
-    pipe = _Pipe()
-    before = signal.set_wakeup_fd(pipe.descriptor, warn_on_full_buffer=False)
-    thread = threading.Thread(target=_watch, args=(pipe, numbers), name="interruptions", daemon=True)
+    reader, writer = os.pipe()
+    if os.name != "nt":
+        os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    thread = threading.Thread(target=_watch, args=(reader, numbers), name="interruptions", daemon=True)
     thread.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
         with contextlib.suppress(OSError):
-            pipe.send(b"\0")
+            os.write(writer, b"\0")
         thread.join()
-        pipe.close()
+        os.close(reader)
+        os.close(writer)
 
 
-def _watch(pipe: _Pipe, numbers: frozenset[int]) -> None:
-    while 0 not in (received := pipe.receive()):
+def _watch(reader: int, numbers: frozenset[int]) -> None:
+    while 0 not in (received := os.read(reader, 64)):
         for number in filter(numbers.__contains__, received):
             if not _state.stopping.is_set():
                 _stop(number)
