@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ltxrt.engines.cli_base import LtxrtGroup, ltxrt_command, say
+from ltxrt.engines.cli_base import LtxrtGroup, ltxrt_command
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.precision import parse as parse_precisions
+from ltxrt.engines.progress import Progress, Report
+from ltxrt.engines.terminal import job, mode_options, result
 
 if TYPE_CHECKING:
     from ltxrt.engines.bundle import Bundle
-    from ltxrt.engines.tensorrt.cache import Found
+    from ltxrt.engines.tensorrt.cache import BuildOrder, Found
     from ltxrt.engines.tensorrt.profiles import Profile
+
+_SHOWN = ("component", "precision", "backend", "backend_version", "target", "bytes", "options", "attentions")
+_BUILT_PER_SECOND = 50e6  # bytes of weights, about
 
 BUNDLE = click.option(
     "--bundle",
@@ -59,6 +65,7 @@ BUNDLE = click.option(
 )
 @click.option("--weight-streaming", is_flag=True, help="Let the runtime keep weights in host memory.")
 @click.option("--strip", is_flag=True, help="tensorrt only: omit the weights; loading reads the graph's.")
+@mode_options
 def build_command(
     bundle: Path,
     backend: str,
@@ -101,16 +108,32 @@ def _build(
         for name in names:
             trt.check_target(backend, one, precisions[name])
     built = trt.BuildOptions(options["optimisation_level"], options["weight_streaming"], options["strip"])
-    for one in targets:
-        for name in names:
+    orders = [
+        cache.BuildOrder(name, precisions[name], backend, one, parsed, built)
+        for one in targets
+        for name in names
+    ]
+    lines, data = [], []
+    with job() as report:
+        report.expect({order.stage: _seconds(opened, order) for order in orders})
+        for order in orders:
             start = time.monotonic()
-            order = cache.BuildOrder(name, precisions[name], backend, one, parsed, built)
-            found = cache.build(opened, order)
-            say(f"{_line(opened, found)}  {time.monotonic() - start:.1f} s")
+            found = cache.build(opened, order, report)
+            seconds = time.monotonic() - start
+            lines.append(f"{_line(opened, found)}  {seconds:.1f} s")
+            data.append({**_data(opened, found), "seconds": round(seconds, 3)})
+    result("\n".join(lines), {"engines": data})
+
+
+def _seconds(opened: Bundle, order: BuildOrder) -> float:
+    """About how long a build takes: most of it grows with the weights."""
+    graph = opened.components[order.component][order.precision]
+    return 5 + sum(file.bytes for file in (graph.file, *graph.data)) / _BUILT_PER_SECOND
 
 
 @ltxrt_command("verify")
 @BUNDLE
+@mode_options
 def verify_bundle_command(bundle: Path) -> None:
     """Hash every file of a bundle: graphs, weights, tokenizer and engines.
 
@@ -120,17 +143,28 @@ def verify_bundle_command(bundle: Path) -> None:
     from ltxrt.engines.errors import BundleError
     from ltxrt.engines.storage import integrity
 
-    opened = read_bundle(bundle)
-    records, damaged = dict.fromkeys(opened.files()), 0
-    for record in records:
-        try:
-            integrity.check(opened.root, (record,), afresh=True)
-        except BundleError as error:
-            damaged += 1
-            say(str(error))
-    say(f"{len(records) - damaged} of {len(records)} files are as recorded")
-    stale = [found for found in _engines(opened, hashed=True) if found.problem]
-    if damaged or stale:
+    with job() as report:
+        opened = read_bundle(bundle)
+        records = list(dict.fromkeys(opened.files()))
+        total, done = sum(record.bytes for record in records), 0
+        damaged: dict[str, str] = {}
+        report(Progress("hashing the bundle", 0, total, "byte"))
+        for record in records:
+            before = done
+
+            def hashed(count: int, before: int = before) -> None:
+                report(Progress("hashing the bundle", before + count, total, "byte"))
+
+            try:
+                integrity.check(opened.root, (record,), afresh=True, hashed=hashed)
+            except BundleError as error:
+                damaged[record.path] = str(error)
+            done += record.bytes
+        engines = _engines(opened, True, report)
+    lines = [*damaged.values(), f"{len(records) - len(damaged)} of {len(records)} files are as recorded"]
+    data = {"files": len(records), "damaged": damaged, "engines": [_data(opened, one) for one in engines]}
+    result("\n".join([*lines, *(_line(opened, one) for one in engines)]), data)
+    if damaged or any(found.problem for found in engines):
         raise click.exceptions.Exit(1)
 
 
@@ -141,6 +175,7 @@ def engines_group() -> None:
 
 @engines_group.command("list")
 @BUNDLE
+@mode_options
 def list_command(bundle: Path) -> None:
     """List engines with their purpose, and the reason if one would not load."""
     _show(bundle, hashed=False)
@@ -148,6 +183,7 @@ def list_command(bundle: Path) -> None:
 
 @engines_group.command("verify")
 @BUNDLE
+@mode_options
 def verify_command(bundle: Path) -> None:
     """Like list, but hashes every file; exit status 1 if an engine is stale or damaged."""
     if any(found.problem for found in _show(bundle, hashed=True)):
@@ -157,73 +193,87 @@ def verify_command(bundle: Path) -> None:
 @engines_group.command("inspect")
 @BUNDLE
 @click.option("--component", "chosen", multiple=True, help="Describe only this; repeatable. Default: all.")
+@mode_options
 def inspect_command(bundle: Path, chosen: tuple[str, ...]) -> None:
     """Describe engines: layers by type and precision, fused attention, memory per profile.
 
     With a GPU, also the layers of the built engine.
     """
     from ltxrt.engines.bundle import read_bundle
-    from ltxrt.engines.tensorrt import build as trt
-    from ltxrt.engines.tensorrt import cache
     from ltxrt.engines.tensorrt import inspect as inspection
 
-    opened = read_bundle(bundle)
-    names = _components(opened, chosen)
-    everything = cache.engines(opened, trt.installed())
+    with job() as report:
+        opened = read_bundle(bundle)
+        names = _components(opened, chosen)
+        everything = _engines(opened, False, report)
+        shown = [f for f in everything if f.record is None or f.record.component in names]
+        described = [(one, list(inspection.describe(opened, one))) for one in shown]
     there = {found.record.component for found in everything if found.record is not None}
-    if not everything:
-        _say_none(bundle)
-    elif missing := [name for name in chosen if name not in there]:
-        _say_none(bundle, f" of {', '.join(missing)}")
-    for found in everything:
-        if found.record is None or found.record.component in names:
-            say(_line(opened, found))
-            for line in inspection.describe(opened, found):
-                say(f"  {line}")
+    lines = [line for one, more in described for line in (_line(opened, one), *(f"  {m}" for m in more))]
+    missing = [name for name in chosen if name not in there]
+    if not everything or missing:
+        lines.insert(0, _none(bundle, f" of {', '.join(missing)}" if everything else ""))
+    data = [{**_data(opened, one), "description": more} for one, more in described]
+    result("\n".join(lines), {"engines": data})
 
 
 @engines_group.command("prune")
 @BUNDLE
+@mode_options
 def prune_command(bundle: Path) -> None:
     """Delete stale and damaged engines, and leftovers of interrupted builds."""
     from ltxrt.engines.bundle import read_bundle
     from ltxrt.engines.storage import locks
-    from ltxrt.engines.tensorrt import build as trt
     from ltxrt.engines.tensorrt import cache
 
-    opened = read_bundle(bundle)
-    with locks.writing(opened.root):
-        found = cache.verify(opened, trt.installed())
-        gone = cache.prune(opened, found)
-    for path in gone:
-        say(f"deleted {path.relative_to(opened.root)}")
-    for path in (f.path for f in found if f.problem and f.path not in gone):
-        say(f"left {path.relative_to(opened.root)}: its name is none that ltxrt gives; delete it yourself")
-    if not gone:
-        say("nothing to delete")
+    with job() as report:
+        opened = read_bundle(bundle)
+        with locks.writing(opened.root):
+            found = _engines(opened, True, report)
+            gone = cache.prune(opened, found)
+    deleted = [str(path.relative_to(opened.root)) for path in gone]
+    left = [str(f.path.relative_to(opened.root)) for f in found if f.problem and f.path not in gone]
+    lines = [f"deleted {path}" for path in deleted]
+    lines += [f"left {path}: its name is none that ltxrt gives; delete it yourself" for path in left]
+    lines += [] if gone else ["nothing to delete"]
+    result("\n".join(lines), {"deleted": deleted, "left": left})
 
 
-def _show(bundle: Path, hashed: bool) -> list[Found]:
+def _show(bundle: Path, hashed: bool) -> Sequence[Found]:
     from ltxrt.engines.bundle import read_bundle
 
-    everything = _engines(read_bundle(bundle), hashed)
-    if not everything:
-        _say_none(bundle)
+    with job() as report:
+        opened = read_bundle(bundle)
+        everything = _engines(opened, hashed, report)
+    lines = [_line(opened, found) for found in everything] or [_none(bundle)]
+    result("\n".join(lines), {"engines": [_data(opened, found) for found in everything]})
     return everything
 
 
-def _engines(opened: Bundle, hashed: bool) -> list[Found]:
+def _engines(opened: Bundle, hashed: bool, report: Report) -> list[Found]:
     from ltxrt.engines.tensorrt import build as trt
     from ltxrt.engines.tensorrt import cache
 
-    everything = (cache.verify if hashed else cache.engines)(opened, trt.installed())
-    for found in everything:
-        say(_line(opened, found))
-    return everything
+    installed = trt.installed()
+    return cache.verify(opened, installed, report) if hashed else cache.engines(opened, installed)
 
 
-def _say_none(bundle: Path, of: str = "") -> None:
-    say(f"no engines{of}; build them with: ltx-export build-engines --bundle {bundle} --profile 512x768x97")
+def _none(bundle: Path, of: str = "") -> str:
+    return f"no engines{of}; build them with: ltx-export build-engines --bundle {bundle} --profile 512x768x97"
+
+
+def _data(bundle: Bundle, found: Found) -> dict[str, Any]:
+    """An engine as `--json` prints it."""
+    path, record = str(found.path.relative_to(bundle.root)), found.record
+    if record is None:
+        return {"path": path, "problem": found.problem}
+    return {
+        "path": path,
+        **{name: getattr(record, name) for name in _SHOWN},
+        "profiles": [profile.get("text") for profile in record.profiles],
+        "fused_attentions": record.attentions - record.decomposed,
+        "problem": found.problem or None,
+    }
 
 
 def _line(bundle: Bundle, found: Found) -> str:

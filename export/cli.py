@@ -15,6 +15,8 @@ from ltxrt.engines.cli import build_command, engines_group, verify_bundle_comman
 from ltxrt.engines.cli_base import LtxrtGroup, ltxrt_command, say
 from ltxrt.engines.errors import InputError, MissingPackageError
 from ltxrt.engines.precision import PRECISIONS
+from ltxrt.engines.progress import Progress
+from ltxrt.engines.terminal import job, mode_options, result, warn
 from ltxrt.export import families
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ def inspect_command(checkpoint: Path) -> None:
 @click.option("--fp8-attention", is_flag=True, help="For fp8: quantise self-attention too.")
 @click.option("--uncalibrated", is_flag=True, help="For fp8: no scales, only to try what compiles.")
 @click.option("--model-version", metavar="NAME", help="Release, if the file does not tell.")
+@mode_options
 def onnx_command(checkpoint: Path, chosen: tuple[str, ...], **options: Any) -> None:
     """Export CHECKPOINT (a .safetensors file or a diffusers folder) to ONNX graphs in BUNDLE.
 
@@ -93,25 +96,29 @@ def onnx_command(checkpoint: Path, chosen: tuple[str, ...], **options: Any) -> N
     grow with the model.
     """
     _check_readable("--scales", options["scales"])
-    try:
-        from ltxrt.export.write import Plan, export_bundle
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(error.name or "torch", "export") from error
-    from ltxrt.export import components
-
-    given = {source.name: options[source.name] for source in families.sources() if source.name in options}
-    opened = families.open_checkpoint(checkpoint, options["model_version"], **given)
-    names = tuple(dict.fromkeys(chosen)) or components.available(opened)
-    precisions = parse_precisions(options["precision"], names)
-    _check_fp8(components.rows(opened), precisions, options)
-    for line in families.family(opened.family).notes(opened, names, not chosen):
-        say(line, err=True)
     start = time.monotonic()
-    export_bundle(
-        Plan(opened, options["output"], precisions, options["scales"], options["fp8_attention"]),
-        Console(),
-    )
-    say(f"{options['output']}: {', '.join(names)} in {time.monotonic() - start:.0f} s")
+    with job() as report:
+        report(Progress("loading torch"))
+        try:
+            from ltxrt.export.write import Plan, export_bundle
+        except ModuleNotFoundError as error:
+            raise MissingPackageError(error.name or "torch", "export") from error
+        from ltxrt.export import components
+
+        report(Progress("opening the checkpoint"))
+        given = {source.name: options[source.name] for source in families.sources() if source.name in options}
+        opened = families.open_checkpoint(checkpoint, options["model_version"], **given)
+        names = tuple(dict.fromkeys(chosen)) or components.available(opened)
+        precisions = parse_precisions(options["precision"], names)
+        _check_fp8(components.rows(opened), precisions, options)
+        for line in families.family(opened.family).notes(opened, names, not chosen):
+            warn(line)
+        plan = Plan(opened, options["output"], precisions, options["scales"], options["fp8_attention"])
+        report.expect(plan.stages)
+        export_bundle(plan, report)
+    seconds = time.monotonic() - start
+    data = {"bundle": str(plan.folder), "components": precisions, "seconds": round(seconds, 3)}
+    result(f"{plan.folder}: {', '.join(names)} in {seconds:.0f} s", data)
 
 
 def parse_precisions(text: str, names: tuple[str, ...]) -> dict[str, str]:
@@ -157,31 +164,6 @@ def _check_readable(flag: str, path: Path | None) -> None:
 main.add_command(build_command)
 main.add_command(engines_group)
 main.add_command(verify_bundle_command)
-
-
-class Console:
-    """Stages and byte counts on stderr, each stage with its time."""
-
-    def __init__(self) -> None:
-        self.start = time.monotonic()
-        self.text = ""
-        self.shown = 0.0
-
-    def stage(self, text: str) -> None:
-        now = time.monotonic()
-        if self.text and now - self.start > 1:
-            say(f"  {now - self.start:.0f} s", err=True)
-        self.text, self.start, self.shown = text, now, now
-        say(text, err=True)
-
-    def progress(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self.shown < 2:
-            return
-        self.shown = now
-        rate = done / max(now - self.start, 1e-3)
-        line = f"  {done / 1e9:.2f} of {total / 1e9:.2f} GB, {now - self.start:.0f} s, {rate / 1e6:.0f} MB/s"
-        say(line, err=True)
 
 
 if __name__ == "__main__":

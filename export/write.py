@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -34,6 +34,7 @@ from ltxrt.engines.families import derive
 from ltxrt.engines.host import package_version
 from ltxrt.engines.parsing.graph_check import check_file
 from ltxrt.engines.parsing.wire import WireError
+from ltxrt.engines.progress import Progress, Report, unreported
 from ltxrt.engines.storage import locks
 from ltxrt.engines.storage.files import atomic_write, inside, make_folder
 from ltxrt.export import components, families
@@ -42,19 +43,10 @@ from ltxrt.export.graph import fp8
 from ltxrt.export.graph.memory import per_cell
 from ltxrt.export.graph.trace import PRECISIONS, Traced, trace
 from ltxrt.export.graph.weights import IR_DTYPES, stream, weights_map
+from ltxrt.export.progress import CHECKING, TRACING, WRITING, Listener, expected, reporting, stage
 
 BASE = {"fp8": "bf16", "fp8-fp16": "fp16"}  # what is not quantised, and what scales are in
 PACKAGES = ("ltxrt", "torch", "onnx", "onnxscript", "onnx-ir")
-
-
-class Listener(Protocol):
-    """What an export tells whoever watches it."""
-
-    def stage(self, text: str) -> None:
-        """A step has begun."""
-
-    def progress(self, done: int, total: int) -> None:
-        """Bytes written of the current step."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +60,21 @@ class Plan:
     fp8_attention: bool = False  # quantise queries, keys and values too
 
     @property
+    def stages(self) -> dict[str, float]:
+        """What `export_bundle` reports, in order, with about how many seconds each stage takes."""
+        return expected(self.checkpoint, self.precisions)
+
+    @property
     def tokenizer(self) -> components.Component | None:
         """The component that brings the tokenizer, where one is exported."""
         rows = (components.row(self.checkpoint, name) for name in self.precisions)
         return next((row for row in rows if row.tokenizer is not None), None)
 
 
-def export_bundle(plan: Plan, listener: Listener) -> None:
+def export_bundle(plan: Plan, report: Report | Listener = unreported) -> None:
     """Make or extend the bundle at `plan.folder`; each component is in the manifest once it is whole.
+
+    `report` is told each of `plan.stages` when it begins, and the bytes that are written.
 
     Raises before any work where parts do not fit one another, the folder holds another model's bundle or
     damage that this export does not mend, or another command is using it. An interruption leaves the bundle
@@ -93,7 +92,7 @@ def export_bundle(plan: Plan, listener: Listener) -> None:
         if plan.tokenizer is not None:
             manifest = _with_tokenizer(plan, manifest)
         for name, precision in plan.precisions.items():
-            graph = _component(plan, manifest, name, listener)
+            graph = _component(plan, manifest, name, reporting(report))
             add_to_bundle(plan.folder, dataclasses.replace(manifest, components={name: {precision: graph}}))
 
 
@@ -202,13 +201,13 @@ def _with_tokenizer(plan: Plan, manifest: Manifest) -> Manifest:
     return manifest
 
 
-def _component(plan: Plan, manifest: Manifest, name: str, listener: Listener) -> Graph:
+def _component(plan: Plan, manifest: Manifest, name: str, report: Report) -> Graph:
     """Trace and write one component; its files appear under their final names only when they are whole."""
     precision = plan.precisions[name]
     component, config = components.row(plan.checkpoint, name), components.part(plan.checkpoint, name).config
     form = component.form(precision)
     contract = derive(name, manifest.facts)
-    listener.stage(f"{name} {precision}: tracing")
+    report(Progress(stage(name, precision, TRACING)))
     sizes = families.family(plan.checkpoint.family).TRACE_SIZES
     base = BASE.get(precision, precision)
     build = functools.partial(component.module, form.config(config))
@@ -219,12 +218,16 @@ def _component(plan: Plan, manifest: Manifest, name: str, listener: Listener) ->
     target = plan.folder / "onnx" / f"{name}.{precision}.onnx"
     data = target.with_suffix(".onnx.data")
     weights_json = target.with_suffix(".weights.json")
-    listener.stage(f"{name} {precision}: writing weights")
+    writing = stage(name, precision, WRITING)
+    report(Progress(writing, unit="byte"))
     weights = components.weights(plan.checkpoint, name)
     with atomic_write(data) as temporary:
         constants = component.constants(config)
         scales = form.scales(config)
-        written = stream(traced, weights, constants, temporary, data.name, scales, listener.progress)
+        written = stream(
+            traced, weights, constants, temporary, data.name, scales,
+            lambda done, total: report(Progress(writing, done, total, "byte")),
+        )  # fmt: skip
         # Up to here an interruption costs nothing: a graph that is replaced is still whole and recorded.
         _forget(plan.folder, name, precision)
     with _discarded_on_failure(target, data, weights_json):
@@ -232,7 +235,7 @@ def _component(plan: Plan, manifest: Manifest, name: str, listener: Listener) ->
             temporary.write_text(weights_map(traced, weights, scales), encoding="utf-8")
         with atomic_write(target) as temporary:
             ir.save(traced.model, temporary)
-            listener.stage(f"{name} {precision}: checking")
+            report(Progress(stage(name, precision, CHECKING)))
             onnx.checker.check_model(str(temporary))
             _check_readable(temporary, contract, precision, {data: written.bytes})
     relative = data.relative_to(plan.folder).as_posix()

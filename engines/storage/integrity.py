@@ -16,7 +16,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,23 +32,27 @@ SCHEMA = 1
 LIMIT = 1 << 20  # bytes of a file of notes
 ENTRIES = 1000  # notes that are kept; a bundle has some tens of files
 LARGE = 500 << 20  # bytes from which hashing is announced, because it takes half a second or more
+PIECE = 4 << 20  # bytes that are hashed at a time
 # A file that changed this recently may change again with the same time of change: file clocks are coarse.
 SETTLED = 2 * 10**9  # nanoseconds
 
 State = tuple[int, ...]
+Hashed = Callable[[int], None]
 Notes = dict[str, tuple[State, str]]  # path in the bundle → state, SHA-256
 
 _log = logging.getLogger(__name__)
 _memory: dict[State, str] = {}
 
 
-def check(root: Path, records: Iterable[FileRecord], afresh: bool = False) -> None:
+def check(
+    root: Path, records: Iterable[FileRecord], afresh: bool = False, hashed: Hashed | None = None
+) -> None:
     """Raise BundleError for the first of `records`, files of the bundle `root`, that differs from its record.
 
-    `afresh` ignores notes of earlier hashes.
+    `afresh` ignores notes of earlier hashes; `hashed` is told how many bytes of a file were hashed.
     """
     for record in records:
-        found = digest(inside(root, record.path), root, afresh)
+        found = digest(inside(root, record.path), root, afresh, hashed)
         if found != record.sha256:
             raise BundleError(
                 f"{root}: {record.path} has SHA-256 {found[:12]}…, bundle.json says {record.sha256[:12]}…; "
@@ -56,12 +60,12 @@ def check(root: Path, records: Iterable[FileRecord], afresh: bool = False) -> No
             )
 
 
-def digest(path: Path, root: Path, afresh: bool = False) -> str:
+def digest(path: Path, root: Path, afresh: bool = False, hashed: Hashed | None = None) -> str:
     """SHA-256 of a regular file in the bundle `root`, as `files.sha256`; the file is read only if it was not
     hashed in its present state. Raises BundleError if it cannot be read."""
     try:
         with open_regular(path) as file:
-            return _digest(file, path, root, afresh)
+            return _digest(file, path, root, afresh, hashed)
     except NotRegularError:
         raise BundleError(f"{path}: is not a regular file") from None
     except OSError as error:
@@ -73,7 +77,7 @@ def forget() -> None:
     _memory.clear()
 
 
-def _digest(file: BufferedReader, path: Path, root: Path, afresh: bool) -> str:
+def _digest(file: BufferedReader, path: Path, root: Path, afresh: bool, hashed: Hashed | None) -> str:
     status = os.fstat(file.fileno())
     state, name = _state(status), path.relative_to(root).as_posix()
     if not afresh:
@@ -83,11 +87,21 @@ def _digest(file: BufferedReader, path: Path, root: Path, afresh: bool) -> str:
             return known
     if status.st_size >= LARGE:
         _log.info("checking %.200r (%.1f GB), once for this copy", name, status.st_size / 1e9)
-    found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = _hash(file, hashed)
     if _state(os.fstat(file.fileno())) == state and time.time_ns() - max(state[-2:]) > SETTLED:
         _memory[state] = found
         _note(root, name, state, found)
     return found
+
+
+def _hash(file: BufferedReader, hashed: Hashed | None) -> str:
+    found, buffer, done = hashlib.sha256(), memoryview(bytearray(PIECE)), 0
+    while count := file.readinto(buffer):
+        found.update(buffer[:count])
+        done += count
+        if hashed is not None:
+            hashed(done)
+    return found.hexdigest()
 
 
 def _state(status: os.stat_result) -> State:

@@ -8,7 +8,7 @@ architectures, on any machine, and needs no GPU. Networks are strongly typed: pr
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,12 +119,14 @@ def build(
     options: BuildOptions,
     output: Path,
     timing_cache: Path | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Built:
     """Compile the graph with one optimisation profile per entry of `profiles`, and write the engine to
     `output`.
 
     TensorRT's kernel timings are kept in `timing_cache` for the next build; RTX does not measure. Raises
-    EngineError with the parser's or builder's reason. An interruption ends the build.
+    EngineError with the parser's or builder's reason. An interruption ends the build, and so does what
+    `progress` raises, which is told the share that is done.
     """
     trt = package(backend)
     log = trt_log.collecting(trt)
@@ -141,13 +143,15 @@ def build(
         built, constants = _settle_attention(trt, network, fewest)
         config = builder.create_builder_config()
         _configure(trt, config, target, options)
-        watch = monitor(trt, interruption)  # must live as long as the build
+        watch = monitor(trt, interruption, progress)  # must live as long as the build
         config.progress_monitor = watch
         timings = None if timing_cache is None else _read_timings(config, timing_cache)
         for profile in profiles:
             config.add_optimization_profile(_optimisation_profile(builder, profile.shapes(contract)))
         done = write_engine(trt, builder, network, config, output)
         del constants
+        if watch.error is not None:
+            raise watch.error
         if not done:
             reason = trt_log.reason(log.take())
             raise EngineError(f"{contract.component}: {backend} could not build for {target}: {reason}")

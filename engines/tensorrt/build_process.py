@@ -1,4 +1,4 @@
-"""Interruption of a build, and writing an engine to its file while it is serialized.
+"""Interruption and progress of a build, and writing an engine to its file while it is serialized.
 
 The packages call Python from C++ and drop exceptions that are raised there, KeyboardInterrupt included.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, BinaryIO, Self
@@ -49,21 +50,92 @@ class Interruption:
         self._noted.append((number, frame))
 
 
-def monitor(trt: Any, interruption: Interruption) -> Any:
-    """A progress monitor of `trt` that stops the build after an interruption."""
+class Phases:
+    """How much of a build is done, from its nested phases, each with a number of steps.
+
+    A phase within a step of another is that part of the step; without `weights`, which are by phase and step,
+    steps count alike. Phases may run at the same time, and more of them than there were steps may follow one
+    another, so that the share, which never falls, is an estimate.
+    """
+
+    def __init__(self, weights: Mapping[str, Mapping[int, float]]) -> None:
+        self._weights = weights
+        self._steps: dict[str, int] = {}
+        self._done: dict[str, int] = {}
+        self._inside: dict[str, str | None] = {}
+        self._share = 0.0
+
+    def start(self, phase: str, parent: str | None, steps: int) -> None:
+        """A phase of so many steps begins, within a step of `parent`."""
+        self._steps[phase], self._done[phase], self._inside[phase] = max(steps, 1), 0, parent
+
+    def step(self, phase: str) -> None:
+        """One of its steps is done."""
+        if phase in self._done:
+            self._done[phase] = min(self._done[phase] + 1, self._steps[phase])
+
+    def finish(self, phase: str) -> None:
+        """It has ended, before its last step perhaps."""
+        if self._inside.pop(phase, None) is None and phase in self._steps:
+            self._share = 1.0
+        self._steps.pop(phase, None)
+        self._done.pop(phase, None)
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1."""
+        tops = [phase for phase, parent in self._inside.items() if parent not in self._steps]
+        self._share = max([self._share, *map(self._of, tops)])
+        return self._share
+
+    def _of(self, phase: str) -> float:
+        special = self._weights.get(phase, {})
+
+        def weight(first: int, last: int) -> float:
+            return last - first + sum(more - 1 for i, more in special.items() if first <= i < last)
+
+        done, steps = self._done[phase], self._steps[phase]
+        within = max((self._of(one) for one, parent in self._inside.items() if parent == phase), default=0.0)
+        current = weight(done, done + 1) * within if done < steps else 0.0
+        return (weight(0, done) + current) / weight(0, steps)
+
+
+# By package: steps that take more than others of their phase (TensorRT for RTX 1.7: it compiles in one step).
+WEIGHTS: Mapping[str, Mapping[str, Mapping[int, float]]] = {
+    "tensorrt_rtx": {"Building engine": {4: 50.0}, "Computing profile costs": {3: 100.0}},
+}
+
+
+def monitor(trt: Any, interruption: Interruption, progress: Callable[[float], None] | None = None) -> Any:
+    """A progress monitor of `trt` that stops the build after an interruption.
+
+    `progress` is told the share that is done; what it raises ends the build and is kept as `error`.
+    """
 
     class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
+            self.error: BaseException | None = None
+            self._phases = Phases(WEIGHTS.get(trt.__name__, {}))
+            self._lock = threading.Lock()  # the builder's threads call
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            """Required by the interface; shows nothing."""
+            with self._lock:
+                self._phases.start(phase_name, parent_phase, num_steps)
 
         def phase_finish(self, phase_name: str) -> None:
-            """As phase_start."""
+            with self._lock:
+                self._phases.finish(phase_name)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            return not interruption
+            if progress is not None and self.error is None:
+                try:
+                    with self._lock:
+                        self._phases.step(phase_name)
+                        progress(self._phases.share)
+                except BaseException as error:
+                    self.error = error
+            return not interruption and self.error is None
 
     return Monitor()
 

@@ -26,6 +26,7 @@ from ltxrt.engines.errors import BundleError, EngineError, InputError, setting
 from ltxrt.engines.parsing import json_input
 from ltxrt.engines.parsing.graph_check import check_graph
 from ltxrt.engines.parsing.schema import from_json
+from ltxrt.engines.progress import Progress, Report, unreported
 from ltxrt.engines.storage import integrity, locks
 from ltxrt.engines.storage.files import atomic_write, make_folder, read_small, sha256
 from ltxrt.engines.tensorrt import build as trt
@@ -96,14 +97,20 @@ class BuildOrder:
     profiles: tuple[Profile, ...]
     options: trt.BuildOptions
 
+    @property
+    def stage(self) -> str:
+        """What its build is called when progress is reported."""
+        return f"{self.component} {self.precision} for {self.target}"
 
-def build(bundle: Bundle, order: BuildOrder) -> Found:
+
+def build(bundle: Bundle, order: BuildOrder, report: Report = unreported) -> Found:
     """The engine of `order`, from the cache if it is there and complete, otherwise built.
 
     Raises InputError for what cannot be built, before any work; BundleError if the graph's files are not
     those that were exported; EngineError if the build fails. An interruption leaves no file; a second build
-    of the same target waits for the first.
+    of the same target waits for the first. `report` is told of `order.stage`, and may raise to end the build.
     """
+    report(Progress(order.stage))
     graph = bundle.components[order.component][bundle.precision(order.component, order.precision)]
     contract = bundle.contract(order.component)
     trt.check_target(order.backend, order.target, order.precision)
@@ -125,6 +132,7 @@ def build(bundle: Bundle, order: BuildOrder) -> Found:
                 built = trt.build(
                     bundle.path(graph.file), contract, order.backend, order.target, order.profiles,
                     order.options, temporary, folder / TIMINGS if order.target == trt.THIS_GPU else None,
+                    lambda done: report(Progress(order.stage, round(100 * done, 1), 100, "percent")),
                 )  # fmt: skip
                 made = dataclasses.replace(
                     wanted,
@@ -193,13 +201,16 @@ def engines(bundle: Bundle, versions: dict[str, str | None]) -> list[Found]:
     ]
 
 
-def verify(bundle: Bundle, versions: dict[str, str | None]) -> list[Found]:
+def verify(bundle: Bundle, versions: dict[str, str | None], report: Report = unreported) -> list[Found]:
     """As `engines`, but also hashes each file."""
-    hashed = "its content is not what was built"
-    return [
-        f if f.problem or _intact(f) else dataclasses.replace(f, problem=hashed)
-        for f in engines(bundle, versions)
-    ]
+    found = engines(bundle, versions)
+    total, done = sum(f.record.bytes for f in found if f.record), 0
+    for i, one in enumerate(found):
+        report(Progress("hashing engines", done, total, "byte"))
+        if not one.problem and not _intact(one):
+            found[i] = dataclasses.replace(one, problem="its content is not what was built")
+        done += one.record.bytes if one.record else 0
+    return found
 
 
 def prune(bundle: Bundle, found: Sequence[Found]) -> list[Path]:

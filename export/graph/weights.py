@@ -10,10 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BufferedWriter
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -40,6 +43,9 @@ IR_DTYPES = {
 }
 PAGE = 4096  # backends map external data in whole pages
 SMALL_ALIGNMENT = 64
+# Bytes that are read or written at a time: what a signal waits for, and how often progress is reported.
+PIECE = 16 << 20
+UNFLUSHED = 128 << 20  # bytes that may wait for the disk: no signal ends what waits for a large flush
 
 Progress = Callable[[int, int], None]  # bytes written so far, bytes in all
 
@@ -57,8 +63,13 @@ def read(stored: StoredTensor) -> torch.Tensor:
     if stored.dtype not in TORCH_DTYPES:
         known = ", ".join(TORCH_DTYPES)
         raise CheckpointError(f"{stored.path}: {stored.name} is {stored.dtype}; weights may be {known}")
-    data = np.fromfile(stored.path, np.uint8, stored.nbytes, offset=stored.offset)
-    if data.nbytes != stored.nbytes:
+    data = np.empty(stored.nbytes, np.uint8)
+    pieces, done = data.data, 0
+    with stored.path.open("rb", buffering=0) as file:
+        file.seek(stored.offset)
+        while done < stored.nbytes and (count := file.readinto(pieces[done : done + PIECE])):
+            done += count
+    if done != stored.nbytes:
         raise CheckpointError(
             f"{stored.path} was truncated while it was read, at {stored.name}; fetch it again"
         )
@@ -96,21 +107,53 @@ def stream(
             torch.empty(_channels(scale), dtype=_torch_dtype(scale)), name=scale.name
         )
     digest, offset, done = hashlib.sha256(), 0, 0
-    with data_path.open("wb") as file:
+    with data_path.open("wb") as file, _Flushing(file) as flushing:
         for value in values:
             tensor = _value(value, traced, weights, constants, (scales or {}).get(value.name or "", 1.0))
             data = tensor.flatten().view(torch.uint8).numpy()
             padding = b"\0" * (-offset % (PAGE if data.nbytes >= PAGE else SMALL_ALIGNMENT))
+            file.write(padding)
+            digest.update(padding)
             offset += len(padding)
-            for part in (padding, data.data):
-                file.write(part)
-                digest.update(part)
             value.const_value = _external(value, location, offset, data.nbytes, data_path.parent)
             offset += data.nbytes
-            done += data.nbytes
-            if progress:
-                progress(done, total)
+            for start in range(0, data.nbytes, PIECE):
+                piece = data[start : start + PIECE].data
+                file.write(piece)
+                digest.update(piece)
+                flushing.wrote(piece.nbytes)
+                done += piece.nbytes
+                if progress:
+                    progress(done, total)
     return Written(offset, digest.hexdigest())
+
+
+class _Flushing:
+    """Brings a file's content to the disk, in another thread, while more is written.
+
+    Otherwise all of it would be flushed at the end, which takes as long again and which no signal ends.
+    """
+
+    def __init__(self, file: BufferedWriter) -> None:
+        self._file, self._thread = file, ThreadPoolExecutor(1, "flush")
+        self._flush: Future[None] | None = None
+        self._waiting = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+
+    def wrote(self, count: int) -> None:
+        """So many bytes more were written; waits for the disk where too many are not there."""
+        self._waiting += count
+        if self._waiting >= UNFLUSHED:
+            if self._flush is not None:
+                self._flush.result()
+            self._file.flush()
+            self._flush = self._thread.submit(os.fsync, self._file.fileno())
+            self._waiting = 0
 
 
 def _value(

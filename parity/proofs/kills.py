@@ -27,6 +27,7 @@ import torch
 from ltxrt.engines.bundle import read_bundle, verify
 from ltxrt.engines.cli_base import ltxrt_command
 from ltxrt.engines.errors import LtxrtError
+from ltxrt.engines.progress import Progress
 from ltxrt.engines.storage import integrity
 from ltxrt.export import write as build
 from ltxrt.export.graph.trace import Traced, trace
@@ -61,7 +62,7 @@ def moments() -> list[Moment]:
 
 
 class Killed:
-    """An export's listener that kills its own process at a moment."""
+    """An export's report that kills its own process at a moment."""
 
     def __init__(self, moment: Moment | None) -> None:
         self.moment = moment
@@ -70,11 +71,10 @@ class Killed:
         if self.moment is not None and where == self.moment.where:
             signal.raise_signal(SIGNALS[self.moment.signal])
 
-    def stage(self, text: str) -> None:
-        self.reached(text.partition(": ")[2])
-
-    def progress(self, done: int, total: int) -> None:
-        if 2 * done > total:
+    def __call__(self, progress: Progress) -> None:
+        if not progress.done:
+            self.reached(progress.stage.partition(": ")[2])
+        elif progress.total is not None and 2 * progress.done > progress.total:
             self.reached("half-way")
 
     def watch_renaming(self) -> None:
@@ -113,9 +113,9 @@ def start(plan: Plan, moment: Moment | None) -> int:
         return child
     status = 1
     try:
-        listener = Killed(moment)
-        listener.watch_renaming()
-        export_bundle(plan, listener)  # SIGTERM is handled as by the command around
+        killed = Killed(moment)
+        killed.watch_renaming()
+        export_bundle(plan, killed)  # SIGTERM is handled as by the command around
         status = 0
     except KeyboardInterrupt:
         status = 128 + signal.SIGTERM

@@ -30,20 +30,12 @@ from ltxrt.parity.synthetic import models as synthetic_models
 EXTERNAL = onnx.TensorProto.EXTERNAL
 
 
-class Silent:
-    def stage(self, text):
-        self.last = text
-
-    def progress(self, done, total):
-        assert 0 < done <= total
-
-
 def opened(folder, version="0.9.5"):
     return open_checkpoint(folder / "model.safetensors", text_encoder=folder / "t5", version=version)
 
 
 def export(checkpoint, folder, **precisions):
-    export_bundle(Plan(checkpoint, folder, precisions), Silent())
+    export_bundle(Plan(checkpoint, folder, precisions))
     return read_bundle(folder)
 
 
@@ -237,18 +229,15 @@ def test_output_that_is_something_else_is_refused(tiny_checkpoint, tmp_path, no_
     assert output.is_file() or (output / "precious").is_file()
 
 
-class Interrupting(Silent):
-    """Presses Ctrl-C when a stage begins whose text holds `moment`, or when half the weights are written."""
+class Interrupting:
+    """Presses Ctrl-C when a stage begins whose name holds `moment`, or when half the weights are written."""
 
     def __init__(self, moment):
         self.moment = moment
 
-    def stage(self, text):
-        if self.moment in text:
-            raise KeyboardInterrupt
-
-    def progress(self, done, total):
-        if self.moment == "half-way" and 2 * done > total:
+    def __call__(self, progress):
+        half_way = progress.total is not None and 2 * progress.done > progress.total
+        if self.moment in progress.stage or (self.moment == "half-way" and half_way):
             raise KeyboardInterrupt
 
 
@@ -307,7 +296,7 @@ def test_a_tokenizer_of_other_bytes_replaces_the_one_there(copy, tiny_checkpoint
     interrupted = read_bundle(copy)
     verify(interrupted)
     assert interrupted.path(interrupted.tokenizer).read_bytes() == file.read_bytes()
-    export_bundle(plan, Silent())
+    export_bundle(plan)
     verify(read_bundle(copy))
 
 
@@ -361,20 +350,19 @@ def test_of_two_exports_at_once_into_a_new_folder_the_second_is_refused(tiny_che
     plan = Plan(opened(tiny_checkpoint("0.9.5")), tmp_path / "b", {"transformer": "fp32"})
     refused = []
 
-    class Second(Silent):
-        def stage(self, text):
-            thread = threading.Thread(target=self.export)
-            thread.start()
-            thread.join()
+    def second(_progress):
+        thread = threading.Thread(target=another)
+        thread.start()
+        thread.join()
 
-        def export(self):
-            try:
-                export_bundle(plan, Silent())
-            except BundleError as error:
-                refused.append(str(error))
+    def another():
+        try:
+            export_bundle(plan)
+        except BundleError as error:
+            refused.append(str(error))
 
     with pytest.raises(AssertionError, match="work began"):
-        export_bundle(plan, Second())
+        export_bundle(plan, second)
     (message,) = refused
     assert "another command is using this bundle" in message
 
@@ -392,5 +380,5 @@ def test_scales_that_are_none_are_refused_before_the_work(tiny_checkpoint, tmp_p
         opened(tiny_checkpoint("0.9.5")), tmp_path / "b", {"transformer": "fp8"}, tmp_path / "scales.json"
     )
     with pytest.raises(InputError, match="is not a scales file"):
-        export_bundle(plan, Silent())
+        export_bundle(plan)
     assert not (tmp_path / "b").exists()

@@ -82,7 +82,7 @@ def interrupting(monkeypatch, where):
         monkeypatch.setattr(trt_log, "collecting", lambda package: raised(real_log(package), "log"))
     else:
         monkeypatch.setattr(
-            trt, "monitor", lambda package, stop: raised(real_monitor(package, stop), "step_complete")
+            trt, "monitor", lambda package, *given: raised(real_monitor(package, *given), "step_complete")
         )
 
 
@@ -99,8 +99,8 @@ def test_a_build_ends_at_the_step_after_the_interruption(monkeypatch, build):
     steps = []
     real = build_process.monitor
 
-    def counting(package, stop):
-        made = real(package, stop)
+    def counting(package, *given):
+        made = real(package, *given)
 
         class Counting(type(made)):
             def step_complete(self, phase, step):
