@@ -11,9 +11,9 @@ from ltxrt.engines.public import lazy
 
 if TYPE_CHECKING:
     from ltxrt.runtime.media.read import Condition
-    from ltxrt.runtime.media.write import VideoWriter, read_metadata, read_video, save_strip
+    from ltxrt.runtime.media.write import Encoding, VideoWriter, read_metadata, read_video, save_strip
 
-__all__ = ["Condition", "VideoWriter", "read_metadata", "read_video", "save_strip"]
+__all__ = ["Condition", "Encoding", "VideoWriter", "read_metadata", "read_video", "save_strip"]
 
 # Loaded when first asked for: `ltx-run --help` must not import NumPy.
 __getattr__ = lazy(__name__, {name: "read" if name == "Condition" else "write" for name in __all__})

@@ -1,66 +1,44 @@
-"""Frames to a file, streamed and atomic: MP4, WebM, GIF or a folder of PNG. PyAV and Pillow.
-
-PyAV includes FFmpeg's libraries, so a deployment machine needs no system package.
-"""
+"""Frames to a file, streamed and atomic; the formats themselves are in `formats`."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import re
 import secrets
 import stat
-import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from fractions import Fraction
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, cast
+from typing import Self, TypeVar
 
-import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 from PIL import Image
 
-from ltxrt.engines.errors import InputError, LtxrtError, setting
-from ltxrt.engines.parsing.text import quoted
+from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.storage.files import atomic_write, temporary_folder_for, temporary_for
-from ltxrt.runtime.media.readers import check_regular, damaged, open_video
+from ltxrt.runtime.media.formats.arrays import Archive, Array
+from ltxrt.runtime.media.formats.codec import Encoded
+from ltxrt.runtime.media.formats.encoding import Encoding, as_fraction, suffix_of
+from ltxrt.runtime.media.formats.images import Folder, Gif
+from ltxrt.runtime.media.formats.reading import read_metadata, read_video
+from ltxrt.runtime.media.formats.sink import Frame, Sink, Target
 
-Frame = NDArray[np.uint8]  # (H, W, 3)
+__all__ = [
+    "Encoding",
+    "VideoWriter",
+    "as_fraction",
+    "check_not_read",
+    "check_output",
+    "read_metadata",
+    "read_video",
+    "save_strip",
+    "to_uint8",
+    "to_uint16",
+]
 
-
-@dataclass(frozen=True)
-class Format:
-    """How a video with a certain suffix is encoded."""
-
-    codec: str
-    pix_fmt: str
-    options: Mapping[str, str]
-    container: Mapping[str, str]
-
-
-FORMATS = {
-    # x264's macroblock tree reads uninitialised memory: with it, equal frames give different files.
-    ".mp4": Format(
-        "libx264",
-        "yuv420p",
-        {"crf": "18", "preset": "medium", "mbtree": "0"},
-        {"movflags": "+faststart+use_metadata_tags"},
-    ),
-    ".webm": Format("libvpx-vp9", "yuv420p", {"crf": "24", "b": "0", "row-mt": "1", "cpu-used": "2"}, {}),
-}
-SUFFIXES = (*FORMATS, ".gif")
-THREADS = 4  # fixed, because x264's output depends on it: the same file on any number of cores
-_GIF = ("gif",)  # read by FFmpeg in `read_video`, whose frames have times
-ALLOWED = f"{', '.join(SUFFIXES)}, or a name without suffix for a folder of PNG frames"
-# What counts as a format's suffix, including the two known ones that begin with a digit. Other text behind a
-# dot, as in fog-1.5 or take.2-final, is part of the name.
-_SUFFIX = re.compile(r"\.([a-z][a-z0-9]*|3gp|3g2)", re.IGNORECASE)
+Whole = TypeVar("Whole", np.uint8, np.uint16)
 
 
 def to_uint8(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -68,8 +46,17 @@ def to_uint8(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
 
     The official pipeline truncates instead, which darkens by half a level.
     """
-    scaled = (pixels * np.float32(0.5) + np.float32(0.5)).clip(0, 1) * np.float32(255)
-    return np.ascontiguousarray(np.rint(scaled).astype(np.uint8).transpose(1, 2, 3, 0))
+    return _whole(pixels, np.uint8)
+
+
+def to_uint16(pixels: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """As `to_uint8`, over the full range of 16 bits."""
+    return _whole(pixels, np.uint16)
+
+
+def _whole(pixels: NDArray[np.float32], kind: type[Whole]) -> NDArray[Whole]:
+    scaled = (pixels * np.float32(0.5) + np.float32(0.5)).clip(0, 1) * np.float32(np.iinfo(kind).max)
+    return np.ascontiguousarray(np.rint(scaled).astype(kind).transpose(1, 2, 3, 0))
 
 
 def save_strip(frames: NDArray[np.uint8], path: Path, count: int = 8) -> None:
@@ -79,8 +66,9 @@ def save_strip(frames: NDArray[np.uint8], path: Path, count: int = 8) -> None:
         Image.fromarray(np.concatenate(list(frames[chosen]), axis=1)).save(temporary, "PNG")
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, encoding: Encoding = Encoding()) -> None:  # noqa: B008  # frozen
     """Raise InputError for an output that cannot be written; called before the work that would be lost."""
+    encoding.resolved(path)
     try:
         _check_place(path)
         _check_replaceable(path)
@@ -96,8 +84,6 @@ def check_output(path: Path) -> None:
 
 def _check_place(path: Path) -> None:
     suffix = suffix_of(path)
-    if suffix not in (*SUFFIXES, ""):
-        raise InputError(f"{setting('output')} {path}: the suffix must be {ALLOWED}")
     if path.name in ("", "..") or "\0" in path.name:
         raise InputError(
             f"{setting('output')} {path}: is not a file name; give a path for a file, or for a new folder"
@@ -147,41 +133,37 @@ def check_not_read(path: Path, files: Iterable[Path | str]) -> None:
             )
 
 
-def suffix_of(path: Path) -> str:
-    """The suffix that names a format, in lower case; "" for none, which means a folder of PNG frames."""
-    return path.suffix.lower() if _SUFFIX.fullmatch(path.suffix) else ""
-
-
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
-
-
-class _Sink(Protocol):
-    def write(self, frame: Frame) -> None: ...
-
-    def finish(self) -> None:
-        """Complete the file after the last frame."""
-
-    def close(self) -> None:
-        """Close the file, complete or not."""
 
 
 class VideoWriter:
     """Writes frames one at a time under a temporary name; the complete video is renamed to its own.
 
     A context manager. After an exception, interruptions included, no file is left.
-    Raises InputError for an impossible output or frame rate, a frame of another size, and no frames.
+    `metadata` may be empty; otherwise how the frames are encoded is added to it. Raises InputError for an
+    impossible output, encoding or frame rate, a frame of another size or type, and no frames.
     """
 
     def __init__(
-        self, path: Path | str, height: int, width: int, frame_rate: float, metadata: Mapping[str, str]
+        self,
+        path: Path | str,
+        height: int,
+        width: int,
+        frame_rate: float,
+        metadata: Mapping[str, str],
+        encoding: Encoding = Encoding(),  # noqa: B008  # frozen
     ) -> None:
         self.path = Path(path)
-        check_output(self.path)
+        check_output(self.path, encoding)
+        encoding.check_size(self.path, height, width)
+        self.encoding = encoding.resolved(self.path)
         self.temporary = _temporary(self.path)
         self.size = (height, width)
         self.rate = as_fraction(frame_rate)
         self.metadata = dict(metadata)
+        if metadata:
+            self.metadata["encoding"] = json.dumps(vars(self.encoding))
         self.count = 0
         self._held = contextlib.ExitStack()
 
@@ -196,9 +178,11 @@ class VideoWriter:
         return self
 
     def write(self, frame: Frame) -> None:
-        """Add one frame (height, width, 3) uint8."""
-        if frame.shape != (*self.size, 3) or frame.dtype != np.uint8:
-            raise InputError(f"frame {frame.dtype} {frame.shape}: must be uint8 {(*self.size, 3)}")
+        """Add one frame (height, width, 3) uint8; uint16 over its full range where the encoding has it."""
+        types = ("uint8", "uint16") if self.encoding.bit_depth > 8 else ("uint8",)
+        if frame.shape != (*self.size, 3) or frame.dtype.name not in types:
+            allowed = f"{' or '.join(types)} {(*self.size, 3)}"
+            raise InputError(f"frame {frame.dtype} {frame.shape}: must be {allowed}")
         self._sink.write(np.ascontiguousarray(frame))
         self.count += 1
 
@@ -221,13 +205,10 @@ class VideoWriter:
             )
         self._sink.finish()
 
-    def _open(self) -> _Sink:
-        suffix = suffix_of(self.path)
-        if suffix == ".gif":
-            return _Gif(self.temporary, self.rate, self.metadata)
-        if suffix in FORMATS:
-            return _Encoded(self.temporary, FORMATS[suffix], self)
-        return _Folder(self.temporary, self.rate, self.metadata)
+    def _open(self) -> Sink:
+        sinks: dict[str, Callable[[Target], Sink]] = {".gif": Gif, ".npy": Array, ".npz": Archive, "": Folder}
+        target = Target(self.temporary, self.size, self.rate, self.metadata, self.encoding)
+        return sinks.get(suffix_of(self.path), Encoded)(target)
 
     def _publish(self) -> None:
         if suffix_of(self.path) == "" and self.path.is_dir():
@@ -236,148 +217,3 @@ class VideoWriter:
 
     def _discard(self) -> None:
         self._held.close()
-
-
-class _Encoded:
-    """A video codec in a container."""
-
-    def __init__(self, path: Path, form: Format, writer: VideoWriter) -> None:
-        try:
-            self.container: Any = av.open(_file(path), "w", options={"fflags": "+bitexact", **form.container})
-            options = dict(form.options)
-            self.stream = cast(Any, self.container.add_stream(form.codec, rate=writer.rate, options=options))
-        except (av.error.FFmpegError, ValueError) as error:
-            raise LtxrtError(
-                f"this PyAV cannot encode {path.suffix} with {form.codec} ({error}); reinstall the package av"
-            ) from error
-        self.container.metadata.update(writer.metadata)
-        self.stream.height, self.stream.width = writer.size
-        self.stream.pix_fmt = form.pix_fmt
-        # Kept, because the container replaces the stream's time base by its own (1/1000 s in WebM) with the
-        # first packet, which comes after the encoder's look-ahead of 25 frames or more.
-        self.time_base = self.stream.time_base = 1 / writer.rate
-        context: Any = self.stream.codec_context
-        context.thread_count = THREADS
-        context.flags |= av.codec.context.Flags.bitexact
-        context.color_range, context.colorspace = 1, 1  # limited range, BT.709
-        context.color_primaries, context.color_trc = 1, 1
-        self.count = 0
-
-    def write(self, frame: Frame) -> None:
-        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-        picture = picture.reformat(
-            format=self.stream.pix_fmt, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
-        )
-        picture.pts, picture.time_base = self.count, self.time_base
-        self.count += 1
-        self.container.mux(self.stream.encode(picture))
-
-    def finish(self) -> None:
-        self.container.mux(self.stream.encode())
-        self.container.close()
-
-    def close(self) -> None:
-        with contextlib.suppress(av.error.FFmpegError):  # of a file that is discarded
-            self.container.close()
-
-
-class _Gif:
-    """A GIF, with times in hundredths of a second and a palette of 256 colours per frame."""
-
-    def __init__(self, path: Path, rate: Fraction, metadata: Mapping[str, str]) -> None:
-        self.path, self.rate = path, rate
-        self.comment = json.dumps(dict(metadata), ensure_ascii=True)
-        self.images: list[Image.Image] = []
-
-    def write(self, frame: Frame) -> None:
-        self.images.append(Image.fromarray(frame).quantize(256, dither=Image.Dither.FLOYDSTEINBERG))
-
-    def finish(self) -> None:
-        # Durations are whole hundredths: the rounding error is carried over, so that the total is right.
-        edges = [round(100 * i / self.rate) for i in range(len(self.images) + 1)]
-        durations = [10 * (b - a) for a, b in pairwise(edges)]
-        first, *rest = self.images
-        first.save(
-            self.path,
-            "GIF",
-            save_all=True,
-            append_images=rest,
-            duration=durations,
-            loop=0,
-            comment=self.comment,
-        )
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-
-class _Folder:
-    """PNG frames 00000.png … and metadata.json."""
-
-    def __init__(self, path: Path, rate: Fraction, metadata: Mapping[str, str]) -> None:
-        self.path, self.count = path, 0
-        document = {"frame_rate": str(rate), **metadata}
-        (path / "metadata.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
-
-    def write(self, frame: Frame) -> None:
-        Image.fromarray(frame).save(self.path / f"{self.count:05d}.png")
-        self.count += 1
-
-    def finish(self) -> None:
-        """Each frame is complete as it is written."""
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-
-def as_fraction(frame_rate: float) -> Fraction:
-    """The exact rate that a decimal means: 23.976 and 29.97 are the NTSC rates 24000/1001 and 30000/1001."""
-    if not 0 < frame_rate <= sys.float_info.max:  # NaN compares false; an int may be too large to convert
-        raise InputError(f"frame rate {quoted(frame_rate)}: must be a number of frames per second above 0")
-    whole = round(frame_rate * 1.001)
-    ntsc = Fraction(whole * 1000, 1001)
-    if abs(float(ntsc) - frame_rate) < 2e-3 and frame_rate != int(frame_rate):
-        return ntsc
-    return Fraction(frame_rate).limit_denominator(100_000)
-
-
-def read_video(path: Path | str) -> tuple[NDArray[np.uint8], Fraction]:
-    """All frames (F, H, W, 3) and the frame rate. Raises InputError if the file cannot be decoded."""
-    label = str(path)
-    with open_video(Path(path), label, _GIF) as (container, stream), damaged(label):
-        frames = [f.to_ndarray(format="rgb24") for f in container.decode(stream)]
-        rate = stream.average_rate or Fraction(25)
-    if not frames:
-        raise InputError(f"{path}: has no frames")
-    if len({frame.shape for frame in frames}) > 1:
-        raise InputError(f"{path}: has frames of several sizes; they do not fit into one array")
-    return np.stack(frames), Fraction(rate)
-
-
-def read_metadata(path: Path | str) -> dict[str, str]:
-    """A written video's metadata: prompt, seed, bundle and parameters, and what its container adds.
-
-    Keys are in lower case, which WebM does not preserve. Raises InputError if there are no metadata.
-    """
-    path = Path(path)
-    try:
-        return {str(key).lower(): str(value) for key, value in _metadata(path).items()}
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path}: has no readable metadata ({error})") from error
-
-
-def _metadata(path: Path) -> Any:
-    if path.is_dir():
-        check_regular(path / "metadata.json", "metadata.json")
-        return json.loads((path / "metadata.json").read_text(encoding="utf-8"))
-    if path.suffix.lower() == ".gif":
-        check_regular(path, str(path))
-        with damaged(str(path)), Image.open(path, formats=["GIF"]) as image:
-            return json.loads(image.info.get("comment", b"{}"))
-    with open_video(path, str(path)) as (container, _):
-        return dict(container.metadata)
-
-
-def _file(path: Path) -> str:
-    """The name for FFmpeg, which takes the part before a colon in a relative name for a protocol."""
-    return str(path.absolute())

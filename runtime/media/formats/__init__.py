@@ -1,0 +1,13 @@
+"""The formats of an output: which codecs, qualities and depths a suffix has, how each is written and read."""
+
+from ltxrt.engines.public import public
+
+__all__, __getattr__ = public(
+    __name__,
+    arrays="Archive Array",
+    codec="Encoded",
+    encoding="Encoding as_fraction suffix_of",
+    images="Folder Gif",
+    reading="read_metadata read_video",
+    sink="Frame Sink Target",
+)

@@ -1,0 +1,44 @@
+"""What a format is given to write, and what it has to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltxrt.runtime.media.formats.encoding import Encoding
+
+Frame = NDArray[Any]  # (H, W, 3) uint8, or uint16 over its full range
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file to write, under its temporary name; `size` is (height, width), `encoding` resolved."""
+
+    path: Path
+    size: tuple[int, int]
+    rate: Fraction
+    metadata: Mapping[str, str]
+    encoding: Encoding
+
+
+class Sink(Protocol):
+    """Takes frames of one size and type in order."""
+
+    def write(self, frame: Frame) -> None: ...
+
+    def finish(self) -> None:
+        """Complete the file after the last frame."""
+
+    def close(self) -> None:
+        """Close the file, complete or not."""
+
+
+def deep(frame: Frame) -> Frame:
+    """The frame as uint16 over its full range."""
+    return frame if frame.dtype == np.uint16 else frame.astype(np.uint16) * np.uint16(257)
