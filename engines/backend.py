@@ -15,6 +15,11 @@ a backend is one module and one row. A module has
         EngineError or InputError with the reason if it cannot run here. Loads no model.
     load(path: Path, options: Options) -> Session
 
+and may have
+
+    MANY_CALLS: Mapping[str, int]
+        per backend the number of calls from which on it loads in another way, which may round otherwise
+
 and, if it runs engines that were built before instead of a bundle's graphs:
 
     locate(bundle, backend, component, precision, device: int = 0) -> tuple[Path, ...]
@@ -207,6 +212,12 @@ def available(backend: str, device: int = 0) -> str:
     Raises MissingPackageError, EngineError or InputError with the reason if it cannot run here.
     """
     return str(_module(backend).available(backend, device))
+
+
+def loads_for_many(backend: str, calls: int) -> bool:
+    """Whether an engine for so many calls is loaded otherwise than one for few; False where all are alike."""
+    limits: Mapping[str, int] = getattr(_module(backend), "MANY_CALLS", {})
+    return backend in limits and calls >= limits[backend]
 
 
 def builds_engines(backend: str) -> bool:

@@ -39,6 +39,7 @@ OLDEST = {"onnxruntime": (1, 24), "onnxruntime_cuda": (1, 25)}
 # with it and 0.3 s without; it saved 1 s of a step of 8 to 16 s (docs/full-size.md), so it pays off from this
 # number of calls on.
 PREPACK_FROM = 25
+MANY_CALLS = {"onnxruntime": PREPACK_FROM}  # CUDA's kernels do not read what is prepacked
 
 _TYPES = {"f32": "tensor(float)", "i64": "tensor(int64)", "bool": "tensor(bool)"}
 _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")

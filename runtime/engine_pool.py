@@ -7,17 +7,18 @@ order they run, belongs to the pipeline of a model family.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, TypedDict
 
-from ltxrt.engines.backend import Engine, check_files, choose, files, load_engine
+from ltxrt.engines.backend import Engine, check_files, choose, files, load_engine, loads_for_many
 from ltxrt.engines.bundle import Bundle, read_bundle
 from ltxrt.engines.storage.files import read_ahead
 
 KEPT_ENGINE_CALLS = 1000  # how often an engine that is kept is expected to be called
+Kept = tuple[str, bool]  # a component, and whether it was loaded for many calls
 
 
 class PoolOptions(TypedDict, total=False):
@@ -27,7 +28,7 @@ class PoolOptions(TypedDict, total=False):
     precision: Mapping[str, str] | None
     threads: int | None
     device: int
-    keep_loaded: bool
+    keep_loaded: bool | Collection[str]
 
 
 class Engines(Protocol):
@@ -75,7 +76,9 @@ class EnginePool:
     backend; `device` is the number of the GPU, for backends on one. `keep_loaded` keeps every engine once it
     is loaded, for servers with the memory for all of them, until `close` or the end of a `with` block. Kept
     engines are loaded for many calls, in which a backend may sum in another order: frames can differ by a
-    rounding from those of a single run.
+    rounding from those of a single run. Of a collection of components, those engines are kept, and loaded as
+    for a single run, whose frames they give: twice, if both few and many calls are asked for and the backend
+    makes a difference.
     """
 
     def __init__(
@@ -86,15 +89,15 @@ class EnginePool:
         precision: Mapping[str, str] | None = None,
         threads: int | None = None,
         device: int = 0,
-        keep_loaded: bool = False,
+        keep_loaded: bool | Collection[str] = False,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
         self.backend, self.threads, self.device = backend, threads, device
         self.keep_loaded = keep_loaded
         self._wanted = dict(precision or {})
         self._changed = threading.Condition()  # the pool's one lock; it guards everything below
-        self._kept: dict[str, Engine] = {}
-        self._loading: set[str] = set()
+        self._kept: dict[Kept, Engine] = {}
+        self._loading: set[Kept] = set()
         self._in_use: list[Engine] = []  # once for each block
         self._interrupted: list[Engine] = []
 
@@ -142,8 +145,10 @@ class EnginePool:
     def engine(self, component: str, calls: int = 1) -> Iterator[Engine]:
         """A loaded engine for about so many calls, freed at the block's end unless engines are kept."""
         with ExitStack() as stack:
-            if self.keep_loaded:
-                engine = self._shared(component)
+            if self.keep_loaded is True:
+                engine = self._shared(component, KEPT_ENGINE_CALLS)
+            elif self.keep_loaded and component in self.keep_loaded:
+                engine = self._shared(component, calls)
             else:
                 engine = stack.enter_context(self.load(component, calls))
             stack.enter_context(self._used(engine))
@@ -191,21 +196,22 @@ class EnginePool:
 
     def _is_kept(self, component: str) -> bool:
         with self._changed:
-            return component in self._kept
+            return any(component == name for name, _ in self._kept)
 
-    def _shared(self, component: str) -> Engine:
+    def _shared(self, component: str, calls: int) -> Engine:
         """The kept engine of `component`, loaded by the first thread that asks while the others wait."""
+        key = (component, loads_for_many(self.backend, calls))
         with self._changed:
-            self._changed.wait_for(lambda: component not in self._loading)
-            if component in self._kept:
-                return self._kept[component]
-            self._loading.add(component)
+            self._changed.wait_for(lambda: key not in self._loading)
+            if key in self._kept:
+                return self._kept[key]
+            self._loading.add(key)
         try:
-            engine = self.load(component, KEPT_ENGINE_CALLS)  # unlocked: another component may load meanwhile
+            engine = self.load(component, calls)  # unlocked: another component may load meanwhile
             with self._changed:
-                self._kept[component] = engine
+                self._kept[key] = engine
             return engine
         finally:
             with self._changed:
-                self._loading.discard(component)
+                self._loading.discard(key)
                 self._changed.notify_all()

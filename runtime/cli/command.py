@@ -32,12 +32,26 @@ PATH = click.Path(path_type=Path)
 @click.option("--device", type=int, default=0, show_default=True, help="Number of the GPU.")
 @click.option("--threads", type=int, help="CPU threads. [default: all cores]")
 @click.option("--keep-loaded", is_flag=True, help="Keep engines between passes; uses more memory.")
+@click.option(
+    "--prompts",
+    type=PATH,
+    metavar="FILE",
+    help="A video for each line: a prompt, or a JSON object of settings.",
+)
+@click.option("--seeds", metavar="LIST", help="A video for each seed: 1-8 or 1,5,9.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @click.option("--list-presets", is_flag=True, help="Show the bundle's presets and exit.")
 @setting_options
 @click.version_option(package_name="ltxrt")
 @click.pass_context
 def main(
-    context: click.Context, /, bundle: Path | None, output: Path | None, list_presets: bool, **options: Any
+    context: click.Context,
+    /,
+    bundle: Path | None,
+    output: Path | None,
+    overwrite: bool,
+    list_presets: bool,
+    **options: Any,
 ) -> None:
     """Make a video from a bundle. Needs no torch."""
     if context.invoked_subcommand is not None:
@@ -54,7 +68,7 @@ def main(
         raise click.UsageError("Missing option '--output'.")
     from ltxrt.runtime.cli import run
 
-    run.generate(bundle, output, options)
+    run.generate(bundle, output, overwrite, options)
 
 
 main.add_command(doctor_command)

@@ -1,31 +1,92 @@
-"""The request that the options of `ltx-run` and a settings file state."""
+"""The requests that the options of `ltx-run`, a settings file and a file of prompts state."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from ltxrt.engines.cli_base import name_settings
+from ltxrt.engines.errors import InputError, setting
 from ltxrt.runtime.request import options as settings
-from ltxrt.runtime.request import yaml_file
+from ltxrt.runtime.request import prompts, yaml_file
+from ltxrt.runtime.request.prompts import Line
 from ltxrt.runtime.request.request import Request
 
+_RANDOM = (None, -1)  # in place of a seed
 
-def requested(options: dict[str, Any]) -> tuple[Request, list[str]]:
-    """The options as a request, with a settings file's values where no option was given.
 
-    Also returns the options that only apply to the first of two passes.
+@dataclass(frozen=True)
+class Asked:
+    """A video that was asked for.
+
+    drawn: whether its seed was drawn; first: the options given that the first of two passes alone follows;
+    line: the line of --prompts it comes from.
     """
-    config = options.pop("config")
+
+    request: Request
+    drawn: bool
+    first: tuple[str, ...]
+    line: Line | None = None
+
+    def named(self) -> AbstractContextManager[None]:
+        """Around work on it: errors about what its line says name the line."""
+        return nullcontext() if self.line is None else self.line.named()
+
+
+def requested(options: dict[str, Any]) -> list[Asked]:
+    """What the options ask for, with a settings file's values where no option was given.
+
+    One video; or one for each line of --prompts, whose settings come before the options', each with all of
+    --seeds.
+    """
+    config, file, seeds = (options.pop(name) for name in ("config", "prompts", "seeds"))
     values, second = settings.read(options)
-    base: dict[str, Any] = {}
-    if config is not None:
-        file = yaml_file.read(config)
-        base = file.fields()
-        given = {*values, *(f"second_pass.{name}" for name in second)}
-        name_settings({name: label for name, label in file.names.items() if name not in given})
-    whole = settings.merged(base, values, second)
-    if "prompt" not in whole:
-        raise click.UsageError("Missing option '--prompt'.")
-    return Request(**whole), settings.first_only(values, second)
+    base = _of_file(config, {*values, *(f"second_pass.{name}" for name in second)})
+    _exclude(values, prompt=file, seed=seeds)
+    lines: list[Line | None] = [None] if file is None else [*prompts.read(file)]
+    numbers = (None,) if seeds is None else settings.seeds(seeds)
+    if len(lines) * len(numbers) > settings.MOST_VIDEOS:
+        raise InputError(
+            f"{len(lines)} prompts with {len(numbers)} seeds are more than {settings.MOST_VIDEOS} videos; "
+            "make them by several commands"
+        )
+    common = settings.merged(base, values, second), settings.first_only(values, second)
+    return [one for line in lines for one in _of_line(line, *common, numbers)]
+
+
+def _of_file(config: Any, given: set[str]) -> dict[str, Any]:
+    """The values of a settings file, whose keys messages name, except for settings `given` otherwise."""
+    if config is None:
+        return {}
+    file = yaml_file.read(config)
+    name_settings({name: label for name, label in file.names.items() if name not in given})
+    return file.fields()
+
+
+def _exclude(values: Mapping[str, Any], **several: Any) -> None:
+    for one, given in several.items():
+        if given is not None and one in values:
+            raise InputError(f"{setting(one)} and {setting(f'{one}s')} exclude each other; give one of them")
+
+
+def _of_line(
+    line: Line | None, common: dict[str, Any], first: list[str], seeds: tuple[int | None, ...]
+) -> list[Asked]:
+    own = dict(line.values) if line is not None else {}
+    if "seed" in own and seeds != (None,):
+        place = line.place if line is not None else ""
+        raise InputError(f"{place}: seed is given there and by {setting('seeds')}; keep one of them")
+    with line.named() if line is not None else nullcontext():
+        whole = settings.merged(common, own, own.pop("second_pass", {}))
+        if "prompt" not in whole:
+            if line is None:
+                raise click.UsageError("Missing option '--prompt'.")
+            raise InputError("the prompt is missing; describe the video")
+        drawn = seeds == (None,) and whole.get("seed", 0) in _RANDOM
+        first = [name for name in first if name not in own]
+        numbered = [whole if seed is None else {**whole, "seed": seed} for seed in seeds]
+        return [Asked(Request(**one), drawn, tuple(first), line) for one in numbered]

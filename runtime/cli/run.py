@@ -1,8 +1,9 @@
-"""One request of `ltx-run` as one file."""
+"""The requests of `ltx-run` as files: one video, or several with one load of the engines."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,51 +11,125 @@ import click
 
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.cli_base import called, check_interrupted, say
+from ltxrt.engines.errors import InterruptedRunError, LtxrtError, setting
 from ltxrt.engines.families import component_names
-from ltxrt.engines.terminal import on_interrupt
+from ltxrt.engines.terminal import on_interrupt, result, warn
 from ltxrt.runtime import Stream
+from ltxrt.runtime.cli import outputs
 from ltxrt.runtime.cli.console import Console
-from ltxrt.runtime.cli.given import requested
-from ltxrt.runtime.families import family
+from ltxrt.runtime.cli.given import Asked, requested
+from ltxrt.runtime.families import Family, family
 from ltxrt.runtime.media.overlap import behind
-from ltxrt.runtime.media.write import VideoWriter, check_not_read, check_output
+from ltxrt.runtime.media.write import VideoWriter
 from ltxrt.runtime.request import provenance
 from ltxrt.runtime.request.options import precisions
 
 WAITING = 16  # decoded frames in the encoder's queue, each of at most some megabytes
+PROMPTS_AT_ONCE = 100  # that are encoded before the first of their videos, and held meanwhile: up to 0.8 GB
 
 
-def generate(bundle: Path, output: Path, options: dict[str, Any]) -> None:
-    """Make the video that the options ask for, and say what becomes of it."""
-    check_output(output)
-    where = {key: options.pop(key) for key in ("backend", "device", "threads", "keep_loaded")}
-    precision = precisions(options.pop("precision"), component_names())
+def generate(bundle: Path, output: Path, overwrite: bool, options: dict[str, Any]) -> None:
+    """Make the videos that the options ask for, and say what becomes of them."""
+    pool = {key: options.pop(key) for key in ("backend", "device", "threads", "keep_loaded")}
+    pool["precision"] = precisions(options.pop("precision"), component_names())
+    asked = requested(options)
+    paths = outputs.names(output, asked, overwrite)
     opened = read_bundle(bundle)
     model = family(opened.family)
-    pipeline = model.Pipeline(opened, precision=precision, **where)
-    request, first = requested(options)
-    check_not_read(output, request.files())
-    start = time.monotonic()
-    console = Console()
-    inputs = provenance.inputs(request)
-    with on_interrupt(pipeline.interrupt):
-        stream = pipeline.stream(request, console)
-        for line in (*pipeline.unproved(stream.plan), *model.notes(stream.plan), *_first_only(stream, first)):
-            say(line, err=True)
+    if len(asked) > 1:  # the prompts are all encoded before, so that memory need not hold the encoder as well
+        pool["keep_loaded"] = pool["keep_loaded"] or set(component_names()) - {"text_encoder"}
+    with model.Pipeline(opened, **pool) as pipeline, on_interrupt(pipeline.interrupt):
+        maker = Maker(model, pipeline)
+        if len(asked) == 1:
+            maker.make(asked[0], paths[0])
+        else:
+            _make_all(maker, asked, paths)
+
+
+class Maker:
+    """Makes videos one after another with one pipeline; says each note once."""
+
+    def __init__(self, model: Family, pipeline: Any) -> None:
+        self.model, self.pipeline = model, pipeline
+        self._said: set[str] = set()
+
+    def make(self, one: Asked, output: Path) -> None:
+        """Make a video, and say what became of it."""
+        start = time.monotonic()
+        console = Console()
+        seed, inputs = one.request.seed, provenance.inputs(one.request)
+        if one.drawn:
+            self._note(f"note: the seed drawn is {seed}; {setting('seed')} {seed} makes this video again")
+        stream = self.pipeline.stream(one.request, console)
+        for line in (
+            *self.pipeline.unproved(stream.plan),
+            *self.model.notes(stream.plan),
+            *_first_only(stream, one),
+        ):
+            self._note(line)
         if stream.truncated:
             over = f"{stream.truncated} tokens over {stream.settings.preset.max_tokens}"
-            click.echo(f"warning: the prompt is {over}; its end was cut off", err=True)
-        count = _write(stream, output, model.metadata(stream.plan, pipeline.engines, inputs))
-    console.finish()
-    say(f"{output}: {count} frames in {time.monotonic() - start:.1f} s")
+            warn(f"warning: the prompt is {over}; its end was cut off")
+        count = _write(stream, output, self.model.metadata(stream.plan, self.pipeline.engines, inputs))
+        console.finish()
+        seconds = time.monotonic() - start
+        data = {"output": str(output), "frames": count, "seed": seed, "seconds": round(seconds, 3)}
+        result(f"{output}: {count} frames in {seconds:.1f} s", data)
+
+    def _note(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            warn(line)
 
 
-def _first_only(stream: Stream, first: list[str]) -> list[str]:
+def _make_all(maker: Maker, asked: Sequence[Asked], paths: Sequence[Path]) -> None:
+    """Make several videos. What cannot be made is refused before any work; one that fails later is reported,
+    and the others are made.
+    """
+    for _ in _plans(maker.pipeline, asked):
+        check_interrupted()
+    failed = 0
+    for begin in range(0, len(asked), PROMPTS_AT_ONCE):
+        some = slice(begin, begin + PROMPTS_AT_ONCE)
+        maker.pipeline.close()  # of the kept engines, before the text encoder is loaded
+        maker.pipeline.encode_prompts(_plans(maker.pipeline, asked[some]), Console())
+        for number, one, path in zip(range(begin + 1, len(asked) + 1), asked[some], paths[some]):
+            say(f"video {number}/{len(asked)}: {path}", err=True)
+            failed += not _made(maker, one, path)
+    if failed:
+        raise LtxrtError(
+            f"{failed} of {len(asked)} videos failed, for the reasons given above; the others were made"
+        )
+
+
+def _plans(pipeline: Any, asked: Sequence[Asked]) -> Iterator[Any]:
+    """The plan of each line's first video: those of its other seeds are the same."""
+    for one in {id(one.line): one for one in reversed(asked)}.values():
+        with one.named():
+            yield pipeline.plan(one.request)
+
+
+def _made(maker: Maker, one: Asked, path: Path) -> bool:
+    """Whether the video was made. What failed is said; an interruption is raised."""
+    try:
+        with one.named():
+            maker.make(one, path)
+    except InterruptedRunError:
+        raise
+    except (LtxrtError, OSError, MemoryError) as error:
+        check_interrupted()
+        why = error.worded(setting) if isinstance(error, LtxrtError) else str(error) or "out of memory"
+        say(f"error: {path}: {why}", err=True)
+        return False
+    return True
+
+
+def _first_only(stream: Stream, one: Asked) -> list[str]:
     """A note on the given options that apply to the first of two passes alone."""
-    if not first or len(stream.plan.passes) == 1:
+    if not one.first or len(stream.plan.passes) == 1:
         return []
     context = click.get_current_context()
-    flags = ", ".join(called(context, name) for name in first)
+    flags = ", ".join(called(context, name) for name in one.first)
     return [f"note: {flags} hold for the first pass; --second-pass KEY=VALUE sets the second's"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from ltxrt.runtime.ltxv.settings import Settings
 from ltxrt.runtime.noise.cpu import Generator, Noise, TorchCpuGenerator
@@ -28,6 +29,7 @@ def noise_sources(settings: Settings) -> NoiseSources:
 
 
 def _generator(request: Request) -> Generator:
+    seed = cast(int, request.seed)  # a request draws one where none was given
     if request.gpu is not None and request.generator == "cuda":
-        return TorchCudaGenerator(request.seed, request.gpu)
-    return TorchCpuGenerator(request.seed)
+        return TorchCudaGenerator(seed, request.gpu)
+    return TorchCpuGenerator(seed)

@@ -7,7 +7,7 @@ belong to the caller.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -64,6 +64,7 @@ class Pipeline:
             )
         self._report = verification.read(self.bundle)  # before any work, which its state must not cost
         self.model = Model.of(self.bundle)
+        self._texts: dict[tuple[object, ...], Text] = {}
 
     def interrupt(self) -> None:
         """From any thread: end the runs in progress; they raise InterruptedRunError (`EnginePool.interrupt`).
@@ -74,6 +75,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Free the kept engines, except those of a caller's pool; the pipeline can be used again."""
+        self._texts = {}
         if self._owned:
             self.engines.close()
 
@@ -115,6 +117,21 @@ class Pipeline:
         made = self.plan(request, [component for component in needed if component != "vae_decoder"])
         return self._sampled(made, self._ready(made), noise_sources(made.settings), watch)
 
+    def encode_prompts(self, plans: Iterable[Plan], watch: Watch = unwatched) -> None:
+        """Encode the prompts of several plans with one load of the text encoder, for the runs that follow.
+
+        They replace those of an earlier call, and are held until `close`: about 16 kB for a token of a prompt
+        or its negative one. All plans are checked before the engine is loaded; none is kept.
+        """
+        wanted = {}
+        for made in plans:
+            one = made.settings.reference.encoder_mask, self._ready(made)
+            wanted[prompt.key(*one)] = one
+        self._texts = {}
+        watch(Event("text encoder"))
+        with self.engines.engine("text_encoder") as encoder:
+            self._texts = {key: prompt.encode(*one, encoder) for key, one in wanted.items()}
+
     def _ready(self, made: Plan) -> list[Tokens]:
         """The prompts' tokens, after checking that all components can be loaded and are intact."""
         for component in made.precisions:
@@ -138,9 +155,7 @@ class Pipeline:
 
     def _sampled(self, made: Plan, tokens: list[Tokens], sources: NoiseSources, watch: Watch) -> Array:
         """Latents (1,C,f,h,w) after all passes."""
-        watch(Event("text encoder"))
-        with self.engines.read_ahead("transformer"), self.engines.engine("text_encoder") as encoder:
-            text = prompt.encode(made, tokens, encoder)
+        text = self._text(made, tokens, watch)
         latents = None
         if made.settings.request.input_video is not None:
             watch(Event("image encoder"))
@@ -153,6 +168,14 @@ class Pipeline:
                 latents = upscale.upsample(latents, made.settings.preset.adain_factor, upsampler)
             latents = self._pass(made, number, text, latents, sources, watch)
         return latents
+
+    def _text(self, made: Plan, tokens: list[Tokens], watch: Watch) -> Text:
+        one = made.settings.reference.encoder_mask, tokens
+        if (known := self._texts.get(prompt.key(*one))) is not None:
+            return known
+        watch(Event("text encoder"))
+        with self.engines.read_ahead("transformer"), self.engines.engine("text_encoder") as encoder:
+            return prompt.encode(*one, encoder)
 
     def _pass(
         self, made: Plan, number: int, text: Text, begin: Array | None, sources: NoiseSources, watch: Watch

@@ -15,7 +15,6 @@ from ltxrt.engines.backend import Engine
 from ltxrt.engines.errors import BundleError, InputError, setting
 from ltxrt.engines.parsing import json_input, tokenizer_file
 from ltxrt.engines.parsing.tokenizer_file import no_panic
-from ltxrt.runtime.ltxv.plan import Plan
 from ltxrt.runtime.sampling.numerics import check_finite
 
 PAD_ID = 0
@@ -83,11 +82,15 @@ class Tokenizer:
         return Tokens(input_ids, attention_mask, max(0, len(ids) + 1 - max_tokens))
 
 
-def encode(plan: Plan, tokens: Sequence[Tokens], encoder: Engine) -> Text:
+def key(masked: bool, tokens: Sequence[Tokens]) -> tuple[object, ...]:
+    """What decides the hidden states, on one engine."""
+    return masked, *(one.input_ids.tobytes() for one in tokens)
+
+
+def encode(masked: bool, tokens: Sequence[Tokens], encoder: Engine) -> Text:
     """Hidden states of the prompts, cut to the longest one if the padding is masked everywhere."""
     mask = np.concatenate([one.attention_mask for one in tokens])
     ids = np.concatenate([one.input_ids for one in tokens])
-    masked = plan.settings.reference.encoder_mask
     if masked:
         longest = int(mask.sum(axis=1).max())
         ids, mask = ids[:, :longest], mask[:, :longest]

@@ -7,8 +7,9 @@ from ltxrt.engines.public import public
 
 __all__, __getattr__ = public(
     __name__,
-    "fields options provenance yaml_file",
+    "fields options prompts provenance yaml_file",
     fields="OF_A_PASS SETTINGS Scope",
     kinds="NUMBERS is_number",
+    prompts="Line",
     request="Request",
 )

@@ -94,6 +94,7 @@ def _check_text(label: str, text: str) -> None:
 # Bytes of activations; the same on every machine, because tiles are blended and a seed must give the same
 # video.
 VAE_MEMORY = 8 * 2**30
+DRAW_SEED = -1  # in place of a seed: one is drawn
 PASS, BOTH = Scope.PASS, Scope.BOTH
 UNIT = (0, 1)
 _STG_MODES = choice(
@@ -178,7 +179,8 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
                 recorded=True),
     ),
     "Random numbers": (
-        Setting("seed", WHOLE, "Same seed, same video.", (0, 2**64 - 1), default=0),
+        Setting("seed", WHOLE, "Same seed, same video; -1 draws one and says which.",
+                (DRAW_SEED, 2**64 - 1), default=0),
         Setting("generator", choice("cpu", "cuda"), "Generator of torch that seeds reproduce: cpu or cuda.",
                 default="cpu", recorded=True),
         Setting("gpu", TEXT, "The GPU of --generator cuda, such as H100 or 'RTX 4090'.", shown="",

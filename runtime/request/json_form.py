@@ -28,14 +28,20 @@ def loads(text: bytes | str) -> Request:
 
 def read(data: object) -> Request:
     """The request that decoded JSON states. Raises InputError about the setting that is wrong."""
+    values = given(data)
+    if "prompt" not in values:
+        raise InputError(f"{setting('prompt')} is missing; describe the video")
+    return Request(**values)
+
+
+def given(data: object) -> dict[str, Any]:
+    """The settings that decoded JSON gives. Raises InputError about the setting that is wrong."""
     if not isinstance(data, dict):
         raise InputError(f"the request is {kinds.shown(data)}; it must be an object of settings")
     values = _values(data, SETTINGS, "")
-    if "prompt" not in values:
-        raise InputError(f"{setting('prompt')} is missing; describe the video")
     if "second_pass" in values:
         values["second_pass"] = _values(values["second_pass"], OF_A_PASS, "second_pass.")
-    return Request(**values)
+    return values
 
 
 def write(request: Request) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Standard library and click only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from ltxrt.engines import precision
 from ltxrt.engines.cli_base import LtxrtGroup
 from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.parsing.text import quoted
+from ltxrt.engines.parsing.text import whole as plain_whole
 from ltxrt.runtime.request.fields import GROUPS, OF_A_PASS, SETTINGS, Scope, Setting
 
+MOST_VIDEOS = 10_000  # of one command
+_SEEDS = re.compile("([0-9]{1,20})(?:-([0-9]{1,20}))?")
 _KEYS = ", ".join(OF_A_PASS).replace("_", "-")
 
 
@@ -101,6 +105,27 @@ def second_pass(items: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"{setting(f'second_pass.{name}')}: given twice; give it once")
         values[name] = OF_A_PASS[name].kind.from_text(f"second_pass.{name}", text)
     return values
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """`1-8`, `1,5,9`, `1-4,9`: the seeds, in that order."""
+    label = setting("seeds")
+    found: list[int] = []
+    for part in text.split(","):
+        match = _SEEDS.fullmatch(part.strip())
+        if match is None:
+            raise InputError(f"{label} {quoted(text)}: must be numbers and ranges, as in 1-8 or 1,5,9")
+        first, last = plain_whole(match[1]), plain_whole(match[2] or match[1])
+        SETTINGS["seed"].check(last, "seeds")
+        if not 0 <= last - first < MOST_VIDEOS:
+            raise InputError(
+                f"{label} {quoted(part)}: must begin with the lower one; up to {MOST_VIDEOS} seeds are taken"
+            )
+        found += range(first, last + 1)
+    if len(set(found)) < len(found):
+        twice = next(seed for seed in found if found.count(seed) > 1)
+        raise InputError(f"{label} {quoted(text)}: {twice} is in it twice; give it once")
+    return tuple(found)
 
 
 def precisions(text: str | None, components: Sequence[str]) -> dict[str, str]:

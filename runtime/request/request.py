@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,10 @@ from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.parsing.text import quoted
 from ltxrt.runtime.media.read import Condition
 from ltxrt.runtime.noise.cuda import GPUS
-from ltxrt.runtime.request.fields import VAE_MEMORY, check
+from ltxrt.runtime.request import kinds
+from ltxrt.runtime.request.fields import DRAW_SEED, VAE_MEMORY, check
+
+SEED_BITS = 32  # of a seed that is drawn: torch's CPU generator reads no more
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Request:
     images and videos at any frames; input_video: a file or pixels (3, F, height, width) to start from, of
     which the last `denoise_strength` of the steps, or all but `skip_initial`, make something new;
     preparation: how images are made to fit, one of `preparation.PREPARATIONS`, None for the reference's own;
+    seed: None or -1 draws one, which the request then holds: made again, or recorded, it is the same video;
     vae_memory: bytes that the autoencoder's activations may take, above which it works in tiles; generator:
     whose random numbers the seed stands for, torch's on the CPU or on a `gpu` of `noise_cuda.GPUS`;
     noise_layout: as `official` or `diffusers` draw the initial noise, None for the reference's; noise_dtype:
@@ -73,7 +78,7 @@ class Request:
     tone_map: float | None = None
     guidance_rescale: float = 0.0
     sampler: str | None = None
-    seed: int = 0
+    seed: int | None = 0
     decode_timestep: float | None = None
     decode_noise_scale: float | None = None
     image_noise_scale: float | None = None
@@ -90,6 +95,8 @@ class Request:
         if isinstance(self.prompt, str) and not self.prompt.strip():
             example = "describe the video, for example 'waves break on a rocky shore'"
             raise InputError(f"{setting('prompt')} is empty; {example}")
+        if self.seed is None or (kinds.is_whole(self.seed) and self.seed == DRAW_SEED):
+            object.__setattr__(self, "seed", secrets.randbits(SEED_BITS))
         check(vars(self))
         if self.gpu not in (None, *GPUS):
             raise InputError(f"{setting('gpu')} {quoted(self.gpu)}: must be one of {', '.join(GPUS)}")

@@ -195,3 +195,18 @@ def test_a_run_is_interrupted_from_another_thread_and_the_next_one_is_whole(tiny
             pipeline.generate(request, watch)
         assert [event.step.index for event in events if event.step] == [0]
         assert len(pipeline.generate(request).frames) == 9
+
+
+def test_named_components_are_kept_and_loaded_as_for_a_single_run(bundle, loads):
+    with EnginePool(bundle, keep_loaded={COMPONENT}) as pool:
+        for calls in (2, 3, 40, 2, 50):
+            with pool.engine(COMPONENT, calls=calls) as engine:
+                assert (engine.calls >= 25) == (calls >= 25)
+        with pool.engine("transformer"):
+            pass
+        assert [(one.name, one.calls, one.closed) for one in loads] == [
+            (COMPONENT, 2, False),
+            (COMPONENT, 40, False),  # the CPU's engines round otherwise from 25 calls on
+            ("transformer", 1, True),
+        ]
+    assert all(engine.closed for engine in loads)

@@ -6,6 +6,7 @@ from ltxrt.engines.errors import InputError
 from ltxrt.engines.families.ltxv.facts import SchedulerFacts, VaeFacts
 from ltxrt.export.ltxv import versions
 from ltxrt.runtime.ltxv.settings import complete
+from ltxrt.runtime.request import json_form
 from ltxrt.runtime.request.fields import SETTINGS
 from ltxrt.runtime.request.request import Request
 
@@ -64,7 +65,7 @@ def test_empty_prompt_is_refused(prompt):
         ({"frame_rate": float("nan")}, "frame_rate nan: must be between"),
         ({"guidance_scale": float("inf")}, "guidance_scale inf: must be between"),
         ({"guidance_scale": -1.0}, "guidance_scale -1.0: must be between"),
-        ({"seed": -1}, "seed -1: must be between"),
+        ({"seed": -2}, "seed -2: must be between"),
         ({"seed": 2**64}, "seed 18446744073709551616: must be between"),
         ({"image_strength": 1.5}, "image_strength 1.5: must be between 0 and 1"),
         ({"reference": "comfy"}, "reference 'comfy': must be one of official, diffusers"),
@@ -202,3 +203,12 @@ def test_a_sampler_asked_for_by_name_takes_no_shift():
     own = complete(Request("fog"), PRESETS, VAE).scheduler(facts)
     asked = complete(Request("fog", sampler="uniform"), PRESETS, VAE).scheduler(facts)
     assert (own, asked) == (facts, SchedulerFacts("uniform", None, None, None))
+
+
+@pytest.mark.parametrize("given", [None, -1])
+def test_a_seed_is_drawn_once_and_kept(given):
+    seeds = {Request("fog", seed=given).seed for _ in range(20)}
+    assert len(seeds) > 10 and all(0 <= seed < 2**32 for seed in seeds)
+    request = Request("fog", seed=given)
+    assert replace(request, steps=3).seed == request.seed
+    assert json_form.write(request)["seed"] == request.seed

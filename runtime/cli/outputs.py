@@ -1,0 +1,74 @@
+"""The files that a run of `ltx-run` writes: their names, which must be new and each another's."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from ltxrt.engines.errors import InputError, setting
+from ltxrt.engines.terminal import warn
+from ltxrt.runtime.cli.given import Asked
+from ltxrt.runtime.media.write import check_not_read, check_output
+
+LONGEST_SLUG = 60  # characters
+_LONGEST_BYTES = 150  # of a slug: a file's name has up to 255, and temporary names are longer
+_FIELDS = re.compile(r"\{([a-z_]+)\}")
+_RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]")  # names of devices on Windows
+
+
+def names(template: Path, asked: Sequence[Asked], overwrite: bool) -> list[Path]:
+    """The output of each video: `template` with its {seed}, {n} and {prompt} filled in.
+
+    Raises InputError for names that are used twice or cannot be written, and files that exist, unless they
+    are to be overwritten.
+    """
+    given = set(_FIELDS.findall(str(template)))
+    if unknown := sorted(given - {"seed", "n", "prompt"}):
+        warn(
+            f"note: {{{unknown[0]}}} stays as it is in {setting('output')}; {{seed}}, {{n}} and {{prompt}} "
+            "are filled in"
+        )
+    found = [_named(template, one, n, len(asked)) for n, one in enumerate(asked, 1)]
+    _check_distinct(template, found)
+    for path, one in zip(found, asked, strict=True):
+        check_not_read(path, one.request.files())
+        check_output(path)
+        if not overwrite and (path.is_file() or path.is_symlink()):
+            raise InputError(
+                f"{setting('output')} {path}: exists; give another name, or give {setting('overwrite')}"
+            )
+    return found
+
+
+def slug(prompt: str) -> str:
+    """A prompt as a part of a file's name: its letters and digits in lower case, dashes between words."""
+    words = re.sub(r"[\W_]+", "-", unicodedata.normalize("NFKC", prompt).lower()).strip("-")
+    cut = words[: LONGEST_SLUG + 1]
+    if len(words) > LONGEST_SLUG:
+        cut = cut[:LONGEST_SLUG] if "-" not in cut else cut.rpartition("-")[0]
+    short = cut.encode()[:_LONGEST_BYTES].decode(errors="ignore").strip("-") or "video"
+    return f"{short}-" if _RESERVED.fullmatch(short) else short
+
+
+def _named(template: Path, one: Asked, n: int, count: int) -> Path:
+    """{n} has the digits of the last, so that names sort in order."""
+    texts = {
+        "seed": str(one.request.seed),
+        "n": str(n).zfill(len(str(count))),
+        "prompt": slug(one.request.prompt),
+    }
+    return Path(_FIELDS.sub(lambda field: texts.get(field[1], field[0]), str(template)))
+
+
+def _check_distinct(template: Path, found: Sequence[Path]) -> None:
+    if len(set(found)) == len(found):
+        return
+    if len(set(found)) == 1:
+        raise InputError(
+            f"{setting('output')} {template}: is one name for {len(found)} videos; put {{seed}}, {{n}} or "
+            f"{{prompt}} in it, as in {template.stem}-{{seed}}{template.suffix}"
+        )
+    twice = next(path for path in found if found.count(path) > 1)
+    raise InputError(f"{setting('output')} {template}: gives {twice} to two videos; put {{n}} in it")
