@@ -2,9 +2,9 @@
 
 All checks against the contract are here; a backend only uploads and runs.
 
-A backend is a row in BACKENDS: its name and its module, which may implement several. The runtime, doctor,
-parity and the benchmark find backends through the rows and the functions below, which ask the module; adding
-a backend is one module and one row. A module has
+A backend is a row in BACKENDS (`machine/names.py`): its name and its module, which may implement several. The
+runtime, doctor, parity and the benchmark find backends through the rows and the functions below, which ask
+the module; adding a backend is one module and one row. A module has
 
     PRECISIONS: Mapping[str, tuple[str, ...]]
         per backend the precisions that it can run on some machine, the preferred one first
@@ -17,6 +17,8 @@ a backend is one module and one row. A module has
 
 and may have
 
+    NEEDS_GPU: Collection[str]
+        those of its backends that run on NVIDIA GPUs alone
     MANY_CALLS: Mapping[str, int]
         per backend the number of calls from which on it loads in another way, which may round otherwise
 
@@ -33,7 +35,7 @@ and, if it runs engines that were built before instead of a bundle's graphs:
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -44,16 +46,17 @@ import numpy as np
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.contract import DTYPES, Contract
 from ltxrt.engines.errors import EngineError, InputError, LtxrtError, setting
+from ltxrt.engines.machine.names import BACKENDS, named
 from ltxrt.engines.parsing.graph_check import check_graph
 from ltxrt.engines.parsing.text import quoted
 from ltxrt.engines.storage import integrity
 
-BACKENDS: dict[str, str] = {
-    "onnxruntime": "ltxrt.engines.ort",
-    "onnxruntime_cuda": "ltxrt.engines.ort",
-    "tensorrt": "ltxrt.engines.tensorrt.session",
-    "tensorrt_rtx": "ltxrt.engines.tensorrt.session",
-}
+__all__ = [
+    "BACKENDS", "MOST_THREADS", "BoundEngine", "Engine", "Options", "Package", "Session", "available",
+    "builds_engines", "check_files", "choose", "descriptions", "files", "load_engine", "named", "needs_gpu",
+    "packages", "preferred", "why_not",
+]  # fmt: skip
+
 MOST_THREADS = 1024  # each takes about 100 kB of memory even when idle
 
 
@@ -191,19 +194,22 @@ class Engine(BoundEngine):
 
 def _module(backend: str) -> Any:
     """The backend's module. InputError for an unknown backend."""
-    if backend not in BACKENDS:
-        raise InputError(f"no backend is named {quoted(backend)}; they are {', '.join(BACKENDS)}")
-    return importlib.import_module(BACKENDS[backend])
+    return importlib.import_module(BACKENDS[named(backend)])
 
 
 def preferred(backend: str) -> tuple[str, ...]:
     """The precisions that `backend` runs, the preferred one first. InputError for an unknown backend."""
-    return tuple(_module(backend).PRECISIONS[backend])
+    return tuple(_module(backend).PRECISIONS[named(backend)])
 
 
 def packages(backend: str) -> tuple[Package, ...]:
     """The distributions that `backend` needs. InputError for an unknown backend."""
-    return tuple(_module(backend).PACKAGES[backend])
+    return tuple(_module(backend).PACKAGES[named(backend)])
+
+
+def needs_gpu(backend: str) -> bool:
+    """Whether `backend` runs on NVIDIA GPUs alone. InputError for an unknown backend."""
+    return named(backend) in getattr(_module(backend), "NEEDS_GPU", ())
 
 
 def available(backend: str, device: int = 0) -> str:
@@ -211,7 +217,7 @@ def available(backend: str, device: int = 0) -> str:
 
     Raises MissingPackageError, EngineError or InputError with the reason if it cannot run here.
     """
-    return str(_module(backend).available(backend, device))
+    return str(_module(backend).available(named(backend), device))
 
 
 def loads_for_many(backend: str, calls: int) -> bool:
@@ -249,13 +255,17 @@ def descriptions() -> Iterator[Callable[[Bundle], Iterator[str]]]:
             yield describe
 
 
-def choose(bundle: Bundle, component: str, backend: str, wanted: str | None = None) -> str:
+def choose(bundle: Bundle, component: str, backend: str, wanted: str | None = None, device: int = 0) -> str:
     """The precision of `component` that runs on `backend`: `wanted`, or the only one, or the preferred.
 
+    Of a backend that runs engines built before, the preferred of those that were built for this machine.
     Raises InputError if the bundle does not have it, or the backend does not run it.
     """
+    backend = named(backend)
     order, has = preferred(backend), bundle.components.get(component, {})
     here = [precision for precision in order if precision in has]
+    if wanted is None and len(here) > 1:
+        wanted = next(iter(_built(bundle, component, backend, here, device)), None)
     if wanted is None and has and not here:
         wanted = next(iter(has))
     chosen = bundle.precision(component, wanted, order)
@@ -265,9 +275,23 @@ def choose(bundle: Bundle, component: str, backend: str, wanted: str | None = No
     add = f"another precision, which {bundle.adding(component, order[0])} adds"
     way = f"{setting('precision')} {component}={here[0]}" if here else add
     raise InputError(
-        f"{component} in {chosen}: {backend} does not run {chosen}; take {way}, or "
-        f"{setting('backend')} {others}"
+        f"{component} in {chosen}: {backend} does not run {chosen}; take {way}"
+        + f", or {setting('backend')} {others}" * bool(others)
     )
+
+
+def _built(
+    bundle: Bundle, component: str, backend: str, precisions: Sequence[str], device: int
+) -> Iterator[str]:
+    """Those precisions that an engine for this machine is there for, if the backend takes engines."""
+    if not builds_engines(backend):
+        return
+    for precision in precisions:
+        try:
+            _module(backend).locate(bundle, backend, component, precision, device)
+        except LtxrtError:
+            continue
+        yield precision
 
 
 def files(
@@ -277,7 +301,8 @@ def files(
 
     Raises InputError and MissingPackageError as `load_engine`; reads no file.
     """
-    chosen = choose(bundle, component, backend, precision)
+    backend = named(backend)
+    chosen = choose(bundle, component, backend, precision, device)
     graph = bundle.components[component][chosen]
     if builds_engines(backend):
         return list(_module(backend).locate(bundle, backend, component, chosen, device))
@@ -316,10 +341,10 @@ def load_engine(
     is not installed, BundleError for a graph that export does not write or files that are not as recorded,
     EngineError for a graph that the backend refuses.
     """
-    module = _module(backend)
+    backend, module = named(backend), _module(backend)
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise InputError(f"threads {quoted(threads)}: must be between 1 and {MOST_THREADS}")
-    chosen = choose(bundle, component, backend, precision)
+    chosen = choose(bundle, component, backend, precision, device)
     contract = bundle.contract(component)
     graph = bundle.components[component][chosen]
     path, *rest = files(bundle, component, backend, chosen, device)

@@ -11,6 +11,7 @@ import click
 
 from ltxrt.engines.cli_base import LtxrtGroup, ltxrt_command
 from ltxrt.engines.errors import InputError
+from ltxrt.engines.machine.names import named
 from ltxrt.engines.precision import parse as parse_precisions
 from ltxrt.engines.progress import Progress, Report
 from ltxrt.engines.terminal import job, mode_options, result
@@ -34,7 +35,9 @@ BUNDLE = click.option(
 
 @ltxrt_command("build-engines")
 @BUNDLE
-@click.option("--backend", default="tensorrt", show_default=True, help="tensorrt or tensorrt_rtx.")
+@click.option(
+    "--backend", default="tensorrt", show_default=True, help="tensorrt (trt) or tensorrt_rtx (rtx)."
+)
 @click.option(
     "--target",
     metavar="SM,…",
@@ -95,7 +98,7 @@ def _build(
     from ltxrt.engines.tensorrt import build as trt
     from ltxrt.engines.tensorrt import cache
 
-    flavour = trt.flavour_of(backend)
+    flavour, backend = trt.flavour_of(backend), named(backend)
     targets = _targets(flavour, backend, target)
     if flavour.targets is not None and options["optimisation_level"] is not None:
         raise InputError(f"--optimisation-level: {backend} measures no kernels while building; leave it out")

@@ -13,8 +13,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, TypedDict
 
-from ltxrt.engines.backend import Engine, check_files, choose, files, load_engine, loads_for_many
+from ltxrt.engines.backend import (
+    Engine,
+    check_files,
+    choose,
+    files,
+    load_engine,
+    loads_for_many,
+    named,
+)
 from ltxrt.engines.bundle import Bundle, read_bundle
+from ltxrt.engines.machine import Choice, best, names
 from ltxrt.engines.storage.files import read_ahead
 
 KEPT_ENGINE_CALLS = 1000  # how often an engine that is kept is expected to be called
@@ -71,30 +80,34 @@ class Engines(Protocol):
 class EnginePool:
     """The engines of a bundle on one backend: chosen, loaded, kept and freed. Threads may share a pool.
 
-    `precision` maps components to one of the bundle's precisions; a component that it does not name takes the
-    only one there is, or what the backend prefers. `threads` None leaves the number of CPU threads to the
-    backend; `device` is the number of the GPU, for backends on one. `keep_loaded` keeps every engine once it
-    is loaded, for servers with the memory for all of them, until `close` or the end of a `with` block. Kept
-    engines are loaded for many calls, in which a backend may sum in another order: frames can differ by a
-    rounding from those of a single run. Of a collection of components, those engines are kept, and loaded as
-    for a single run, whose frames they give: twice, if both few and many calls are asked for and the backend
-    makes a difference.
+    `backend` is a backend's name or alias, or "auto": the best that runs the bundle here, once for the pool;
+    `choice` says which and why. `precision` maps components to one of the bundle's precisions; a component
+    that it does not name takes the only one there is, or what the backend prefers. `threads` None leaves the
+    number of CPU threads to the backend; `device` is the number of the GPU, for backends on one.
+    `keep_loaded` keeps every engine once it is loaded, for servers with the memory for all of them, until
+    `close` or the end of a `with` block. Kept engines are loaded for many calls, in which a backend may sum
+    in another order: frames can differ by a rounding from those of a single run. Of a collection of
+    components, those engines are kept, and loaded as for a single run, whose frames they give: twice, if both
+    few and many calls are asked for and the backend makes a difference.
     """
 
     def __init__(
         self,
         bundle: Bundle | Path | str,
         *,
-        backend: str = "onnxruntime",
+        backend: str = names.AUTO,
         precision: Mapping[str, str] | None = None,
         threads: int | None = None,
         device: int = 0,
         keep_loaded: bool | Collection[str] = False,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
-        self.backend, self.threads, self.device = backend, threads, device
-        self.keep_loaded = keep_loaded
         self._wanted = dict(precision or {})
+        automatic = backend.strip().lower() == names.AUTO
+        self.choice = best(self.bundle, self._wanted, device) if automatic else Choice(named(backend))
+        self.backend, self.threads, self.device = self.choice.backend, threads, device
+        self.keep_loaded = keep_loaded
+        self._check_precisions()
         self._changed = threading.Condition()  # the pool's one lock; it guards everything below
         self._kept: dict[Kept, Engine] = {}
         self._loading: set[Kept] = set()
@@ -103,7 +116,7 @@ class EnginePool:
 
     def precision(self, component: str) -> str:
         """Which of the bundle's precisions of `component` runs. InputError where none can."""
-        return choose(self.bundle, component, self.backend, self._wanted.get(component))
+        return choose(self.bundle, component, self.backend, self._wanted.get(component), self.device)
 
     def files(self, component: str) -> list[Path]:
         """What loading `component` will read. InputError where it cannot be loaded."""
@@ -193,6 +206,12 @@ class EnginePool:
                 if engine in self._interrupted and engine not in self._in_use:
                     engine.resume()
                     self._interrupted = [other for other in self._interrupted if other is not engine]
+
+    def _check_precisions(self) -> None:
+        """Raise InputError for a precision that was asked for and that the backend does not run."""
+        for component, precision in self._wanted.items():
+            if precision in self.bundle.components.get(component, {}):
+                choose(self.bundle, component, self.backend, precision, self.device)
 
     def _is_kept(self, component: str) -> bool:
         with self._changed:

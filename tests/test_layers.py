@@ -14,7 +14,10 @@ FOLDERS = ("api", "engines", "runtime", "export", "parity")
 
 MAY_IMPORT = {
     "api": {"ltxrt.engines", "ltxrt.runtime"},
-    "engines": {"numpy", "click", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda", "ltxrt.engines"},
+    "engines": {
+        "numpy", "click", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda", "psutil", "pynvml",
+        "ltxrt.engines",
+    },
     "runtime": {"numpy", "click", "tokenizers", "PIL", "av", "yaml", "ltxrt.engines", "ltxrt.runtime"},
     "export": {
         "numpy", "click", "tokenizers", "ml_dtypes", "onnx", "onnx_ir", "onnxscript", "torch", "safetensors",

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("api", "engines", "runtime", "export", "parity")
 INSTALLED = {"cpu", "export", "parity", "dev", "docs", "tensorrt-rtx"}  # what the Makefile installs
-EXTRAS = INSTALLED | {"cuda", "tensorrt"}
+EXTRAS = INSTALLED | {"cuda", "tensorrt", "onnxruntime", "onnxruntime-cuda", "trt", "rtx"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DEPENDENCIES = PROJECT["dependencies"]
 BUILD = "from setuptools import build_meta; build_meta.build_{}('..')"
@@ -103,6 +103,8 @@ def test_metadata_names_licence_and_extras(wheel):
         "pillow",
         "av",
         "rich",
+        "psutil",
+        "nvidia-ml-py",
     }
     assert any(n.endswith(".dist-info/licenses/LICENSE") for n in archive.namelist())
 

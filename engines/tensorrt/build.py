@@ -17,6 +17,7 @@ import numpy as np
 
 from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import EngineError, InputError, MissingPackageError, setting
+from ltxrt.engines.machine.names import named
 from ltxrt.engines.storage.files import atomic_write
 from ltxrt.engines.tensorrt import log as trt_log
 from ltxrt.engines.tensorrt.build_process import Interruption, monitor, write_engine
@@ -92,9 +93,11 @@ def package(backend: str) -> Any:
 
 
 def flavour_of(backend: str) -> Flavour:
-    if backend not in FLAVOURS:
+    """The row of a backend, also by its alias. InputError for those that run graphs."""
+    found = named(backend)
+    if found not in FLAVOURS:
         raise InputError(f"{setting('backend')} {backend!r}: engines are built for {', '.join(FLAVOURS)}")
-    return FLAVOURS[backend]
+    return FLAVOURS[found]
 
 
 def check_target(backend: str, target: str, precision: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ltxrt.engines.backend import BACKENDS, Session, load_engine, preferred, why_not
 from ltxrt.engines.bundle import Bundle
+from ltxrt.engines.machine import names
 from ltxrt.engines.storage import integrity
 from ltxrt.parity.check import emulation
 
@@ -13,6 +14,11 @@ from ltxrt.parity.check import emulation
 def every() -> tuple[str, ...]:
     """All there are."""
     return *BACKENDS, emulation.BACKEND
+
+
+def named(name: str) -> str:
+    """The backend that `name` means, also by its alias. InputError for no such backend."""
+    return name if name == emulation.BACKEND else names.named(name)
 
 
 def runs(backend: str, precision: str) -> bool:

@@ -36,7 +36,8 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Order:
-    """What to compare: which components, precisions and backends (empty: all), with which reference."""
+    """What to compare: which components, precisions and backends (empty: all; also by their aliases), with
+    which reference."""
 
     bundle: Bundle
     checkpoint: Checkpoint
@@ -47,6 +48,9 @@ class Order:
     backends: tuple[str, ...] = ()
     threads: int | None = None
     save: Path | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "backends", tuple(dict.fromkeys(map(backends.named, self.backends))))
 
     @property
     def family(self) -> Family:

@@ -28,7 +28,7 @@ PATH = click.Path(path_type=Path)
     metavar="P | COMPONENT=P,…",
     help="Precisions of the bundle to run.  [default: the backend's preference]",
 )
-@click.option("--backend", default="onnxruntime", show_default=True, help="Backend that runs the engines.")
+@click.option("--backend", default="auto", show_default=True, help="Backend that runs the engines.")
 @click.option("--device", type=int, default=0, show_default=True, help="Number of the GPU.")
 @click.option("--threads", type=int, help="CPU threads. [default: all cores]")
 @click.option("--keep-loaded", is_flag=True, help="Keep engines between passes; uses more memory.")

@@ -97,7 +97,7 @@ def test_truncation_is_said_aloud(tiny_bundle, tmp_path):
         (["--output", "v.avi"], "suffix must be"),
         (["--bundle", "absent"], "no such folder"),
         (["--reference", "comfy"], "must be one of official, diffusers"),
-        (["--backend", "abacus"], "no backend is named 'abacus'"),
+        (["--backend", "abacus"], "--backend 'abacus': no backend has this name"),
         (["--precision", "int3"], "has text_encoder in fp32, not in int3"),
         (["--precision", "unet=fp32"], "--precision names 'unet'"),
         (["--steps", "many"], "not a valid integer"),

@@ -31,7 +31,7 @@ COMPONENTS = {
         dispensable=("single-pass", "run one pass"),
     ),
     "temporal_upsampler": Component(
-        "vae", contracts.temporal_upsampler, "which doubles the frames", "--upsampler FILE"
+        "vae", contracts.temporal_upsampler, "which doubles the frames", "--upsampler FILE", in_videos=False
     ),
 }
 

@@ -87,7 +87,7 @@ def test_end_to_end_alone_asks_for_one_run():
         (
             ("fp8",),
             ("onnxruntime",),
-            "--precision fp8: not run by onnxruntime; name a --backend that does: tensorrt, tensorrt_rtx, ",
+            "--precision fp8: not run by onnxruntime; name a --backend that does: tensorrt_rtx, tensorrt, ",
         ),
         (("fp32", "bf16"), ("onnxruntime",), "--precision bf16: not run by onnxruntime"),
         (

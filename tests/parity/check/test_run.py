@@ -287,7 +287,7 @@ def test_a_component_that_could_not_be_compared_is_no_pass(parity_case, copy):
         (["--reference", "keras"], "--reference 'keras': must be one of torch, diffusers"),
         (["--component", "tokenizer"], "tokenizer"),
         (["--precision", "int4"], "--precision 'int4': the bundle has none of it"),
-        (["--backend", "openvino"], "no backend is named 'openvino'"),
+        (["--backend", "openvino"], "--backend 'openvino': no backend has this name"),
         (["--size", "64x96"], "--size '64x96': must be HEIGHTxWIDTHxFRAMES"),
         (["--size", "65x96x9"], "error: --size 65x96x9: height 65: must be "),
         (["--size", f"64x{'9' * 5000}x9"], "must be HEIGHTxWIDTHxFRAMES"),

@@ -1,0 +1,5 @@
+"""What this machine is and which backend runs a bundle on it: names, memory, GPUs, the choice, the doctor."""
+
+from ltxrt.engines.public import public
+
+__all__, __getattr__ = public(__name__, "names", choice="Choice best")
