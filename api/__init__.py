@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         LtxrtError,
         MissingPackageError,
         NumericsError,
+        UnknownKeywordError,
         read_bundle,
     )
     from ltxrt.runtime import Condition, EnginePool, Pipeline, Request, Video
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bundle", "BundleError", "Condition", "EngineError", "EnginePool", "InputError", "InterruptedRunError",
-    "LtxrtError", "MissingPackageError", "NumericsError", "Pipeline", "Request", "Video", "__version__",
-    "read_bundle",
+    "LtxrtError", "MissingPackageError", "NumericsError", "Pipeline", "Request", "UnknownKeywordError",
+    "Video", "__version__", "read_bundle",
 ]  # fmt: skip
 
 _RUNTIME = ("Condition", "EnginePool", "Pipeline", "Request", "Video")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         LtxrtError,
         MissingPackageError,
         NumericsError,
+        UnknownKeywordError,
     )
     from ltxrt.engines.families import FAMILIES
     from ltxrt.engines.family import Component, Family
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 __all__ = [
     "BACKENDS", "FAMILIES", "BoundEngine", "Bundle", "BundleError", "Component", "Contract", "Engine",
     "EngineError", "Family", "InputError", "InterruptedRunError", "LtxrtError", "MissingPackageError",
-    "NumericsError", "Tensor", "available", "load_engine", "read_bundle", "verify", "why_not",
+    "NumericsError", "Tensor", "UnknownKeywordError", "available", "load_engine", "read_bundle", "verify",
+    "why_not",
 ]  # fmt: skip
 
 _HOMES = {
@@ -39,7 +41,7 @@ _HOMES = {
     "contract": ("Contract", "Tensor"),
     "errors": (
         "BundleError", "EngineError", "InputError", "InterruptedRunError", "LtxrtError",
-        "MissingPackageError", "NumericsError",
+        "MissingPackageError", "NumericsError", "UnknownKeywordError",
     ),
     "families": ("FAMILIES",),
     "family": ("Component", "Family"),

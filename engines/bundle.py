@@ -108,6 +108,10 @@ class Bundle(Manifest):
 
     root: Path
 
+    def __repr__(self) -> str:
+        has = [f"{name} {'+'.join(graphs)}" for name, graphs in self.components.items()]
+        return f"<Bundle {str(self.root)!r}: {self.model.title} {self.version}; {', '.join(has)}>"
+
     def path(self, record: FileRecord) -> Path:
         """The path of a recorded file."""
         return inside(self.root, record.path)

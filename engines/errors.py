@@ -49,6 +49,10 @@ class InputError(LtxrtError, ValueError):
     exit_code = 2
 
 
+class UnknownKeywordError(InputError, TypeError):
+    """A keyword that a function does not have; as Python's own error for it, a TypeError."""
+
+
 class BundleError(InputError):
     """A bundle that is missing, damaged, half-written or made by a newer version."""
 

@@ -12,7 +12,8 @@ from ltxrt.engines.public import lazy
 if TYPE_CHECKING:
     from ltxrt.runtime.engine_pool import EnginePool
     from ltxrt.runtime.ltxv.pipeline import Pipeline
-    from ltxrt.runtime.ltxv.results import Event, Stream, Video
+    from ltxrt.runtime.ltxv.results import Event, Stream
+    from ltxrt.runtime.ltxv.video import Video
     from ltxrt.runtime.media.read import Condition
     from ltxrt.runtime.request.request import Request
 
@@ -25,7 +26,7 @@ _HOME = {
     "Pipeline": "ltxv.pipeline",
     "Request": "request.request",
     "Stream": "ltxv.results",
-    "Video": "ltxv.results",
+    "Video": "ltxv.video",
 }
 
 # Loaded when first asked for: `ltx-run --help` must not import NumPy.

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines.errors import InputError, setting
 from ltxrt.runtime.ltxv.settings import Settings
+from ltxrt.runtime.media import given
 from ltxrt.runtime.media import read as media
+from ltxrt.runtime.media.given import Media
 from ltxrt.runtime.media.preprocess import Fit, Preparation, preparation_named
 from ltxrt.runtime.media.read import Condition, Decoded
 from ltxrt.runtime.media.resize import resize
@@ -30,7 +31,7 @@ KEPT_BYTES = 256 << 20  # decoded frames of all files together that are kept fro
 class Checked:
     """A request's conditions and source video, checked.
 
-    items: where each condition goes; decoded, source: the frames of their files, None for an array.
+    items: where each condition goes; decoded, source: their frames, None for float32 pixels.
     """
 
     items: tuple[Item, ...]
@@ -85,9 +86,9 @@ def read(
 ) -> Array:
     """Pixels (3,n,h,w) in −1..1 of a condition, at the size of a pass.
 
-    `decoded` are the file's frames, where `checked` kept them; `scaled_first` as in `Fit`.
+    `decoded` are the frames, where `checked` kept them; `scaled_first` as in `Fit`.
     """
-    if isinstance(condition.path, np.ndarray):
+    if not given.is_fitted(condition.source):
         pixels = _array(condition, settings)
         same = pixels.shape[2:] == (size.height, size.width)
         return pixels if same else resize(pixels, size.height, size.width)
@@ -110,13 +111,13 @@ def item(condition: Condition, pixels: Array) -> Item:
     return Item(condition.frame, pixels.shape[1], condition.strength, condition.label)
 
 
-def _whole(video: Path | str | Array) -> Condition:
+def _whole(video: Media) -> Condition:
     return Condition(video, given_as="input_video")
 
 
 def _decoded(condition: Condition, settings: Settings, before: Sequence[Decoded | None]) -> Decoded | None:
-    """A file's frames, kept within what the files before it have left of KEPT_BYTES; None for an array."""
-    if isinstance(condition.path, np.ndarray):
+    """What is fitted, as frames, kept within what those before left of KEPT_BYTES; None for other pixels."""
+    if not given.is_fitted(condition.source):
         return None
     left = KEPT_BYTES - sum(one.nbytes for one in before if one is not None)
     return media.decode(condition, settings.video.num_frames, left)
@@ -152,13 +153,13 @@ def _check_whole(condition: Condition, settings: Settings, vae: Compression, dec
 
 def _array(condition: Condition, settings: Settings) -> Array:
     """An array's pixels as (3,n,height,width)."""
-    pixels = np.asarray(condition.path)
+    pixels = np.asarray(condition.source)
     video = settings.video
     wanted = (3, video.height, video.width)
     fits = pixels.dtype == np.float32 and pixels.ndim in (3, 4) and pixels.shape[0] == 3
     if not fits or pixels.shape[-2:] != (video.height, video.width):
         raise InputError(
-            f"{condition.label} {pixels.dtype} {pixels.shape}: must be float32 {wanted} in -1..1, "
-            "with an axis of frames after the 3 for a video, or a file"
+            f"{condition.label} {pixels.dtype} {pixels.shape}: must be float32 {wanted} in -1..1, with an "
+            "axis of frames after the 3 for a video; what is uint8, or a file, may have any size"
         )
     return np.asarray(pixels if pixels.ndim == 4 else pixels[:, None], np.float32)

@@ -21,15 +21,19 @@ from ltxrt.engines import verification
 from ltxrt.engines.bundle import Bundle, read_bundle
 from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.storage import integrity
+from ltxrt.runtime.call import PromptCall
 from ltxrt.runtime.engine_pool import EnginePool, Engines, PoolOptions
-from ltxrt.runtime.ltxv import decode, encode, plan, prompt, transformer, upscale
+from ltxrt.runtime.ltxv import decode, encode, plan, prompt, provenance, transformer, upscale
 from ltxrt.runtime.ltxv.guidance import STREAM
 from ltxrt.runtime.ltxv.noise import NoiseSources, noise_sources
 from ltxrt.runtime.ltxv.plan import Model, Plan
 from ltxrt.runtime.ltxv.prompt import Text, Tokenizer, Tokens
-from ltxrt.runtime.ltxv.results import Event, Stream, Video, Watch, unwatched
+from ltxrt.runtime.ltxv.results import Event, Stream, Watch, unwatched
 from ltxrt.runtime.ltxv.settings import Settings, complete
+from ltxrt.runtime.ltxv.video import Video
 from ltxrt.runtime.noise.cpu import Generator
+from ltxrt.runtime.request.keywords import check_known
+from ltxrt.runtime.request.provenance import inputs
 from ltxrt.runtime.request.request import Request
 from ltxrt.runtime.sampling.conditioning import TokenStream
 from ltxrt.runtime.sampling.latents import unpack
@@ -37,8 +41,8 @@ from ltxrt.runtime.sampling.latents import unpack
 Array = NDArray[np.float32]
 
 
-class Pipeline:
-    """A bundle, and the engines that run it.
+class Pipeline(PromptCall[Video]):
+    """A bundle, and the engines that run it: `Pipeline("bundle")("a lighthouse in fog", seed=7)` is a video.
 
     `engines` is an `EnginePool` or another implementation of `engine_pool.Engines`; it belongs to the caller,
     who closes it. Without one the pipeline makes its own from the other arguments, which are `EnginePool`'s,
@@ -52,6 +56,7 @@ class Pipeline:
         engines: Engines | None = None,
         **options: Unpack[PoolOptions],
     ) -> None:
+        check_known(options, ("engines", *PoolOptions.__annotations__))
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
         if engines is not None and options:
             raise InputError(f"{', '.join(options)}: belong to the engines; give them to the pool instead")
@@ -79,6 +84,10 @@ class Pipeline:
         if self._owned:
             self.engines.close()
 
+    def __repr__(self) -> str:
+        model = f"{self.bundle.model.title} {self.bundle.version}"
+        return f"<Pipeline {str(self.bundle.root)!r}: {model} on {self.engines.backend}>"
+
     def __enter__(self) -> Self:
         return self
 
@@ -100,8 +109,11 @@ class Pipeline:
 
     def generate(self, request: Request, watch: Watch = unwatched) -> Video:
         """Run all stages; returns the complete video. `watch` may raise to cancel."""
+        given = inputs(request)  # before the work, during which files may change
         stream = self.stream(request, watch)
-        return Video(np.concatenate(list(stream.frames)), stream.settings, stream.truncated)
+        frames = np.concatenate(list(stream.frames))
+        metadata = provenance.metadata(stream.plan, self.engines, given)
+        return Video(frames, stream.settings, stream.truncated, metadata)
 
     def stream(self, request: Request, watch: Watch = unwatched) -> Stream:
         """Run all stages; the decoder runs while the frames are read. `watch` may raise to cancel."""

@@ -90,6 +90,13 @@ class Plan:
     causal_rope: bool
     noise: Array | None = dataclasses.field(repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        video, rate = self.settings.video, self.settings.preset.frame_rate
+        passes = [f"{len(one.sigmas)} at {one.size.width}×{one.size.height}" for one in self.passes]
+        runs = ", ".join(f"{name} {precision}" for name, precision in self.precisions.items())
+        what = f"{video.num_frames} frames of {video.width}×{video.height} at {rate:g}/s"
+        return f"<Plan: {what}; steps: {', '.join(passes)}; {runs}>"
+
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values, without arrays and paths of this machine."""
         facts, preset = self.model.transformer, self.settings.preset

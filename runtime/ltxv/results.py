@@ -44,14 +44,5 @@ class Stream:
         return self.plan.settings
 
 
-@dataclass(frozen=True)
-class Video:
-    """frames (F, H, W, 3) uint8; the settings that made them; prompt tokens that did not fit."""
-
-    frames: NDArray[np.uint8]
-    settings: Settings
-    truncated: int
-
-
 def unwatched(_event: Event) -> None:
     """The default watcher."""

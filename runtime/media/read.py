@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 
 from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.parsing.text import LIMIT, clipped, number, quoted, whole
+from ltxrt.runtime.media import given
+from ltxrt.runtime.media.images import picture, read_image
 from ltxrt.runtime.media.preprocess import Fit, Picture, Preparation, prepare
 from ltxrt.runtime.media.readers import (
     FRAME_PIXELS,
@@ -34,17 +36,6 @@ from ltxrt.runtime.sampling.latents import Compression
 
 Array = NDArray[np.float32]
 
-_BAND = 256  # rows converted at a time: some modes take 32 bytes per pixel meanwhile
-_UPRIGHT = {  # EXIF orientation → the transposition that undoes it
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # one channel of more than 8 bits
 _PLACE = re.compile(r"(?P<path>.+)@(?P<frame>-?[0-9]+)(?::(?P<strength>[^:@/\\]+))?")
 # What a typing error leaves behind a file's suffix.
 _NO_PLACE = re.compile(r"@(?:[^@/\\.]*|[0-9.:+-]*)$")
@@ -52,16 +43,30 @@ _NO_PLACE = re.compile(r"@(?:[^@/\\.]*|[0-9.:+-]*)$")
 
 @dataclass(frozen=True)
 class Condition:
-    """A file, or pixels (3,H,W) or (3,n,H,W) float32 in −1..1, from `frame` on, with a strength of 0 to 1.
+    """An image or a video as part of the video, from `frame` on, with a strength of 0 to 1.
 
-    For messages: `text` is what the user wrote, `given_as` the name of the setting.
+    path: a file, or an image or pixels as in `given.Media`, of which arrays are kept. For messages: `text` is
+    what the user wrote, `given_as` the name of the setting. Raises InputError for other types.
     """
 
-    path: Path | str | NDArray[np.float32]
+    path: given.Media
     frame: int = 0
     strength: float = 1.0
     text: str = ""
     given_as: str = "conditions"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", given.kept(self.path, setting(self.given_as)))
+
+    def __repr__(self) -> str:
+        what = given.shown(self.source)
+        where = f", frame={self.frame}" if self.frame else ""
+        return f"Condition({what}{where}{f', strength={self.strength}' if self.strength != 1 else ''})"
+
+    @property
+    def source(self) -> given.Kept:
+        """The file or the array."""
+        return cast(given.Kept, self.path)  # `__post_init__` has made it one
 
     @property
     def label(self) -> str:
@@ -177,36 +182,13 @@ def read(
     return np.stack(frames[:kept], axis=1)
 
 
-def read_image(path: Path, label: str) -> Picture:
-    """An image file as (H,W,3) uint8.
-
-    The EXIF orientation is applied; transparency is composited over black; 16-bit grayscale is scaled from
-    its full range; other modes are converted to RGB. Raises InputError, beginning with `label`, for a file
-    that is missing, cannot be decoded, or has values of unknown range.
-    """
-    return picture(_open(path, label), label)
-
-
-def picture(image: Image.Image, label: str) -> Picture:
-    """A decoded image as `read_image` returns it."""
-    width, height = image.size
-    pixels = np.empty((height, width, 3), np.uint8)
-    with damaged(label):
-        for top in range(0, height, _BAND):
-            band = image.crop((0, top, width, min(top + _BAND, height)))
-            pixels[top : top + _BAND] = np.asarray(_rgb(band, label))
-    return pixels
-
-
-def _file(condition: Condition) -> Path:
-    if isinstance(condition.path, np.ndarray):
-        raise InputError(f"{condition.label}: is not a file")
-    return Path(condition.path)
-
-
 def _pictures(condition: Condition, limit: int) -> Iterator[Picture]:
-    """Up to `limit` frames (H,W,3) of a file, one at a time; one of an image."""
-    path = _file(condition)
+    """Up to `limit` frames (H,W,3) of a file or an array of uint8, one at a time; one of an image."""
+    source = condition.source
+    if isinstance(source, np.ndarray):
+        yield from given.frames(source)[:limit]
+        return
+    path = Path(source)
     if _is_image(path, condition.label):
         yield read_image(path, condition.label)
     else:
@@ -276,33 +258,3 @@ def _next(decoded: Iterator[Any], label: str) -> Picture | None:
             return None
         check_size((frame.width, frame.height), FRAME_PIXELS, label)
         return np.rot90(frame.to_ndarray(format="rgb24"), getattr(frame, "rotation", 0) // 90)
-
-
-def _open(path: Path, label: str) -> Image.Image:
-    """The decoded image in its upright orientation."""
-    image = open_image(path, label)
-    if image is None:
-        raise InputError(f"{label}: not an image in a supported format; give a PNG, JPEG or WebP")
-    with damaged(label), image:
-        image.load()
-        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-        return image if turn is None else image.transpose(turn)
-
-
-def _rgb(image: Image.Image, label: str) -> Image.Image:
-    if image.mode in WIDE_MODES:
-        return _from_wide(image, label).convert("RGB")
-    if image.has_transparency_data:
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
-
-
-def _from_wide(image: Image.Image, label: str) -> Image.Image:
-    """Grayscale of 16 bits, or float in 0..1, to 8 bits; Pillow's own conversion clips at 255."""
-    values = np.asarray(image).astype(np.float64)
-    largest = 1 if image.mode == "F" else 65535
-    if not ((values >= 0) & (values <= largest)).all():  # NaN is refused too
-        kind = "float" if image.mode == "F" else "integer"
-        raise InputError(f"{label}: {kind} pixels must lie in 0..{largest}; save it with 8 or 16 bits")
-    return Image.fromarray((values / largest * 255).round().astype(np.uint8))

@@ -9,6 +9,7 @@ __all__, __getattr__ = public(
     __name__,
     "fields options prompts provenance yaml_file",
     fields="OF_A_PASS SETTINGS Scope",
+    keywords="Keywords check_known check_settings",
     kinds="NUMBERS is_number",
     prompts="Line",
     request="Request",

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ltxrt.engines.parsing.text import printable
 from ltxrt.engines.storage.files import sha256
+from ltxrt.runtime.media.given import Kept
 from ltxrt.runtime.request.request import Request
 
 
@@ -24,17 +24,17 @@ def inputs(request: Request) -> list[dict[str, Any]]:
     file that cannot be read has none, and is for the pipeline to refuse.
     """
     rows: list[dict[str, Any]] = []
-    if request.image is not None:
-        rows.append({"for": "image", **_hashed(request.image), "strength": request.image_strength})
+    if (image := cast(Kept | None, request.image)) is not None:
+        rows.append({"for": "image", **_hashed(image), "strength": request.image_strength})
     for one in request.conditions:
-        rows.append({"for": "condition", **_hashed(one.path), "frame": one.frame, "strength": one.strength})
+        rows.append({"for": "condition", **_hashed(one.source), "frame": one.frame, "strength": one.strength})
     for name in ("input_video", "noise"):
         if (source := getattr(request, name)) is not None:
             rows.append({"for": name, **_hashed(source)})
     return rows
 
 
-def _hashed(source: Path | str | NDArray[np.float32]) -> dict[str, Any]:
+def _hashed(source: Kept) -> dict[str, Any]:
     if isinstance(source, np.ndarray):
         digest = hashlib.sha256(np.ascontiguousarray(source).tobytes()).hexdigest()
         return {"name": f"array {source.dtype} {source.shape}", "sha256": digest}

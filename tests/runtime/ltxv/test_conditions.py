@@ -45,7 +45,7 @@ def pixels(frames, height=64, width=96):
         ((pixels(9), 20, 1.0), "9 frames from frame 20 pass the video's 25; begin at frame 16 or earlier"),
         ((pixels(10), 0, 1.0), "a video of 10 frames must have 8k\\+1; nearest are 9 and 17"),
         ((pixels(9, 32), 0, 1.0), r"must be float32 \(3, 64, 96\) in -1..1"),
-        ((pixels(9).astype(np.float64), 0, 1.0), "must be float32"),
+        ((pixels(9).astype(np.float64), 0, 1.0), r"float64 .* it must be .* float32 \(3, "),
     ],
 )
 def test_conditions_that_do_not_fit(pipeline, files, condition, message):

@@ -79,7 +79,7 @@ def test_image_becomes_the_first_frame_s_latents(pipeline):
 @pytest.mark.parametrize("image", [np.zeros((3, 64, 64), np.float32), np.zeros((3, 64, 96), np.uint8)])
 def test_pixels_of_another_shape_or_dtype_are_refused_before_any_engine_loads(pipeline, monkeypatch, image):
     monkeypatch.setattr(engine_pool, "load_engine", None)
-    with pytest.raises(InputError, match=r"image .*must be float32 \(3, 64, 96\)"):
+    with pytest.raises(InputError, match=r"image .*must be .*float32 \(3, "):
         pipeline.generate(Request(PROMPT, image=image, **SMALL))
 
 

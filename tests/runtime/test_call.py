@@ -1,0 +1,83 @@
+"""Calling a pipeline with prompts and keywords, and what it and its parts look like when they are printed."""
+
+import numpy as np
+import pytest
+
+from ltxrt.engines.errors import InputError, UnknownKeywordError
+from ltxrt.runtime import Pipeline, Request
+
+SMALL = {"height": 64, "width": 96, "num_frames": 9, "steps": 2}
+
+
+@pytest.fixture
+def pipeline(tiny_bundle):
+    return Pipeline(tiny_bundle("0.9.5"))
+
+
+def test_a_call_makes_the_video_of_the_request_with_these_settings(pipeline):
+    called, asked = pipeline("fog", seed=7, **SMALL), pipeline.generate(Request("fog", seed=7, **SMALL))
+    np.testing.assert_array_equal(called.frames, asked.frames)
+    assert called.metadata == asked.metadata
+
+
+def test_several_prompts_make_a_list_of_their_videos(pipeline):
+    one, two = pipeline(["fog", "waves"], **SMALL)
+    np.testing.assert_array_equal(one.frames, pipeline("fog", **SMALL).frames)
+    np.testing.assert_array_equal(two.frames, pipeline("waves", **SMALL).frames)
+    assert pipeline([], **SMALL) == []
+
+
+@pytest.mark.parametrize("prompts", [["fog", " "], ["fog", 3]])
+def test_a_wrong_prompt_is_refused_before_the_first_video(pipeline, monkeypatch, prompts):
+    monkeypatch.setattr(Pipeline, "generate", None)
+    with pytest.raises(InputError) as refused:
+        pipeline(prompts, **SMALL)
+    assert refused.value.field == "prompt"
+
+
+def test_settings_that_fit_no_video_are_refused_before_the_first_one(pipeline, monkeypatch):
+    monkeypatch.setattr(Pipeline, "generate", None)
+    with pytest.raises(InputError, match="height 65"):
+        pipeline(["fog", "waves"], **{**SMALL, "height": 65})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"imge": "i.png"}, "imge is no keyword that is known here; did you mean image?"),
+        ({"num_inference_steps": 3}, "did you mean steps?"),
+        ({"compat": "diffusers"}, "did you mean reference?"),
+        ({"Höhe": 3}, "'Höhe' is no keyword that is known here; they are prompt, negative_prompt, preset,"),
+    ],
+)
+def test_an_unknown_keyword_is_a_type_error_that_names_the_nearest(pipeline, given, message):
+    with pytest.raises(UnknownKeywordError) as refused:
+        pipeline("fog", **given)
+    assert message in str(refused.value)
+    assert isinstance(refused.value, TypeError) and isinstance(refused.value, InputError)
+
+
+def test_the_error_carries_the_keyword_and_the_setting(pipeline, tiny_bundle):
+    with pytest.raises(UnknownKeywordError) as refused:
+        pipeline("fog", hight=64)
+    assert refused.value.field == "hight"
+    with pytest.raises(UnknownKeywordError, match=r"did you mean backend\?"):
+        Pipeline(tiny_bundle("0.9.5"), bakend="onnxruntime")
+    with pytest.raises(InputError) as refused:
+        pipeline("fog", steps=0)
+    assert refused.value.field == "steps"
+
+
+def test_a_prompt_of_another_type_is_refused(pipeline):
+    with pytest.raises(InputError, match="prompt is of type int; give a text or several"):
+        pipeline(3)
+
+
+def test_parts_are_printed_in_a_line(pipeline):
+    root = pipeline.bundle.root
+    parts = "text_encoder fp32, transformer fp32, vae_encoder fp32, vae_decoder fp32"
+    assert repr(pipeline) == f"<Pipeline {str(root)!r}: LTX-Video 0.9.5 on onnxruntime>"
+    assert repr(pipeline.bundle) == f"<Bundle {str(root)!r}: LTX-Video 0.9.5; {parts}>"
+    plan = pipeline.plan(Request("fog", **SMALL))
+    runs = "text_encoder fp32, transformer fp32, vae_decoder fp32"
+    assert repr(plan) == f"<Plan: 9 frames of 96×64 at 25/s; steps: 2 at 96×64; {runs}>"
