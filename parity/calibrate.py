@@ -13,8 +13,10 @@ from typing import Any
 
 import click
 
-from ltxrt.engines.cli_base import ltxrt_command, say
+from ltxrt.engines.cli_base import ltxrt_command
 from ltxrt.engines.errors import MissingPackageError
+from ltxrt.engines.progress import Progress
+from ltxrt.engines.terminal import job, mode_options, result, warn
 
 PATH = click.Path(path_type=Path)
 
@@ -32,20 +34,22 @@ PATH = click.Path(path_type=Path)
     help="One of the bundle's.  [default: default, or single-pass where that lacks its latent upsampler]",
 )
 @click.option("--threads", type=int, help="CPU threads.  [default: all cores]")
+@mode_options
 def main(bundle: Path, prompts: Path, output: Path, threads: int | None, **options: Any) -> None:
     """Run the sampler over PROMPTS and keep the largest activations for FP8."""
     from ltxrt.engines.bundle import reading_bundle
 
-    try:
-        from ltxrt.parity import calibration
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(error.name or "onnx", "export,cpu") from error
-
-    def tell(line: str) -> None:
-        say(line, err=True)
-
-    with reading_bundle(bundle) as opened:
-        say(calibration.run(opened, prompts, output, options, threads, tell))
+    with job() as report:
+        report(Progress("loading onnx"))
+        try:
+            from ltxrt.parity import calibration
+        except ModuleNotFoundError as error:
+            raise MissingPackageError(error.name or "onnx", "export,cpu") from error
+        report.expect({calibration.STAGE: 60.0})
+        with reading_bundle(bundle) as opened:
+            done = calibration.run(opened, prompts, output, options, threads, warn, report)
+    data = {"scales": str(output), "projections": done.projections, "prompts": done.prompts}
+    result(f"{output}: {done.projections} projections, {done.prompts} prompts", data)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ltxrt.engines.backend import Engine
 from ltxrt.engines.bundle import Bundle, Graph
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.families.ltxv.facts import TransformerFacts
+from ltxrt.engines.progress import Progress, Report, unreported
 from ltxrt.engines.storage.files import atomic_write
 from ltxrt.export.graph import fp8
 from ltxrt.export.ltxv.fp8 import LAYOUT
@@ -34,7 +36,16 @@ from ltxrt.runtime.ltxv.results import Event, Watch
 from ltxrt.runtime.request.request import Request
 
 AMAX = "calibration_amax"
+STAGE = "sampling"
 CALIBRATED = ("fp32", "fp16")
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """How many projections have scales, from how many prompts, those of earlier runs included."""
+
+    projections: int
+    prompts: int
 
 
 class Observed(HostSession):
@@ -82,17 +93,20 @@ def run(
     options: Mapping[str, Any],
     threads: int | None,
     tell: Callable[[str], None],
-) -> str:
-    """Run the sampler over the lines of `prompts` and write the scales to `output`; a line of what was done.
+    report: Report = unreported,
+) -> Calibrated:
+    """Run the sampler over the lines of `prompts` and write the scales to `output`.
 
     `options` are fields of a request that the preset gives where they are None. Raises InputError for what
-    cannot be calibrated, before any work.
+    cannot be calibrated, before any work. `tell` gets a sentence that the user should know before it;
+    `report` the prompts that are done, with their steps as parts of them.
     """
     texts = _prompts(prompts)
     if not output.absolute().parent.is_dir():
         raise InputError(f"--output {output}: {output.parent} is no folder; make it, or give another file")
     settings = {name: value for name, value in options.items() if value is not None}
     settings["preset"] = _preset(bundle, options.get("preset"), tell)
+    passes = len(bundle.presets[settings["preset"]].passes) if settings["preset"] in bundle.presets else 1
     names = _names(bundle)
     state = _resumed(output, bundle, settings, names)
     with _instrumented(bundle, names) as graph:
@@ -102,12 +116,14 @@ def run(
         for number, prompt in enumerate(texts):
             if prompt in state["prompts"]:
                 continue
-            pipeline.latents(Request(prompt, seed=number, **settings), _counted(number, len(texts), tell))
+            report(Progress(STAGE, number, len(texts), "prompt"))
+            request = Request(prompt, seed=number, **settings)
+            pipeline.latents(request, _counted(number, len(texts), passes, report))
             state["prompts"].append(prompt)
             state["amax"] = dict(zip(names, map(float, session.amax)))
             with atomic_write(output) as temporary:
                 temporary.write_text(json.dumps(state, indent=1), encoding="utf-8")
-    return f"{output}: {len(names)} projections, {len(state['prompts'])} prompts"
+    return Calibrated(len(names), len(state["prompts"]))
 
 
 def _preset(bundle: Bundle, wanted: str | None, tell: Callable[[str], None]) -> str:
@@ -202,10 +218,16 @@ def _resumed(output: Path, bundle: Bundle, settings: dict[str, Any], names: list
     return dict(found)
 
 
-def _counted(number: int, total: int, tell: Callable[[str], None]) -> Watch:
+def _counted(number: int, total: int, passes: int, report: Report) -> Watch:
+    """Reports the steps of a prompt as parts of it, those of all passes alike."""
+    begun = 0
+
     def watch(event: Event) -> None:
-        if event.step is not None and event.step.index + 1 == event.total:
-            tell(f"prompt {number + 1}/{total}: {event.total} steps")
+        nonlocal begun
+        if event.step is not None:
+            begun += event.step.index == 0
+            done = begun - 1 + (event.step.index + 1) / event.total
+            report(Progress(STAGE, round(number + done / passes, 3), total, "prompt"))
 
     return watch
 

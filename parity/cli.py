@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ltxrt.engines.cli_base import LtxrtGroup, ltxrt_command, say
+from ltxrt.engines.cli_base import LtxrtGroup, ltxrt_command
 from ltxrt.engines.errors import BundleError, InputError, MissingPackageError
+from ltxrt.engines.progress import Progress
+from ltxrt.engines.storage import locks
 from ltxrt.engines.storage.files import atomic_write, make_folder
+from ltxrt.engines.terminal import Job, job, mode_options, note, result, warn
 from ltxrt.export.cli import source_options
 from ltxrt.parity import calibrate
 from ltxrt.parity.bench.cli import bench_command
@@ -58,42 +61,27 @@ def main() -> None:
 )
 @click.option("--output", type=PATH, metavar="DIR", help="For the report.  [default: parity/ in the bundle]")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of engines and reference.")
+@mode_options
 def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: bool, **options: Any) -> None:
     """Compare every component, precision and backend with torch on inputs of real sampling runs.
 
     Exit status 0 if all passed, 1 if one failed or a component could not be compared at all.
     """
-    import dataclasses
-
     from ltxrt.engines import verification
-    from ltxrt.engines.bundle import reading_bundle
-    from ltxrt.engines.storage import locks
 
-    try:
-        from ltxrt.parity.check import results
-        from ltxrt.parity.check import run as check
-        from ltxrt.parity.report import render
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(error.name or "torch", "export,parity") from error
-
-    order = _order(bundle, options)
-    folder = output if output is not None else bundle / verification.REPORT.parent
-    for flag, place in (("--output", folder), ("--save-inputs", options["save_inputs"])):
-        _writable(flag, place, bundle)
-    with reading_bundle(bundle):
-        report, feeds = check.run(order, _tell)
-        if bisect:
-            from ltxrt.parity.check import bisect as bisection
-
-            report = dataclasses.replace(report, culprits=bisection.culprits(order, report, feeds, _tell))
-        if end_to_end:
-            from ltxrt.parity.check import demands
-            from ltxrt.parity.check import end_to_end as sampler
-
-            runs = sampler.run(order, folder, _tell)
-            report = dataclasses.replace(report, end_to_end=runs, status=sampler.status(report.status, runs))
-            unmet = demands.of_end_to_end(order.precisions, order.backends, runs)
-            report = results.with_unmet(report, unmet)
+    with job() as progress:
+        progress(Progress("loading torch"))
+        try:
+            from ltxrt.parity.check import results
+            from ltxrt.parity.check import run as _run  # noqa: F401  (what a package is missing for)
+            from ltxrt.parity.report import render
+        except ModuleNotFoundError as error:
+            raise MissingPackageError(error.name or "torch", "export,parity") from error
+        order = _order(bundle, options, progress)
+        folder = output if output is not None else bundle / verification.REPORT.parent
+        for flag, place in (("--output", folder), ("--save-inputs", options["save_inputs"])):
+            _writable(flag, place, bundle)
+        report = _checked(order, folder, bisect, end_to_end)
         with locks.alone(folder):  # what another check adds to the report meanwhile would be lost
             written = _with_earlier(report, folder)
             results.write(written, folder / verification.REPORT.name)
@@ -102,6 +90,30 @@ def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: b
     _summary(report, written, folder)
     if written.status != results.PASSED:
         raise click.exceptions.Exit(1)
+
+
+def _checked(order: Order, folder: Path, bisect: bool, end_to_end: bool) -> Report:
+    """The report on what was ordered; strips and videos are written to `folder`."""
+    import dataclasses
+
+    from ltxrt.engines.bundle import reading_bundle
+    from ltxrt.parity.check import demands, results
+    from ltxrt.parity.check import run as check
+
+    with reading_bundle(order.bundle.root):
+        report, feeds = check.run(order, note)
+        if bisect:
+            from ltxrt.parity.check import bisect as bisection
+
+            report = dataclasses.replace(report, culprits=bisection.culprits(order, report, feeds, note))
+        if end_to_end:
+            from ltxrt.parity.check import end_to_end as sampler
+
+            runs = sampler.run(order, folder, note)
+            report = dataclasses.replace(report, end_to_end=runs, status=sampler.status(report.status, runs))
+            unmet = demands.of_end_to_end(order.precisions, order.backends, runs)
+            report = results.with_unmet(report, unmet)
+    return report
 
 
 main.add_command(bench_command)
@@ -135,11 +147,7 @@ def _with_earlier(report: Report, folder: Path) -> Report:
     return results.merged(before, report)
 
 
-def _tell(line: str) -> None:
-    say(line, err=True)
-
-
-def _order(bundle: Path, options: dict[str, Any]) -> Order:
+def _order(bundle: Path, options: dict[str, Any], progress: Job) -> Order:
     import torch
 
     from ltxrt.engines.bundle import read_bundle
@@ -158,12 +166,13 @@ def _order(bundle: Path, options: dict[str, Any]) -> Order:
     chosen: dict[str, Any] = {name: options[name] for name in ("reference", "threads")}
     for name in ("components", "precisions", "backends"):
         chosen[name] = tuple(dict.fromkeys(options[name]))
-    order = Order(opened, checkpoint, plan, save=options["save_inputs"], **chosen)
+    order = Order(opened, checkpoint, plan, save=options["save_inputs"], progress=progress, **chosen)
     for text, size in zip(options["sizes"], sizes):
         try:
             order.family.check_size(opened, size)
         except InputError as error:
             raise InputError(f"--size {text}: {error}") from error
+    progress.expect(order.stages)
     return order
 
 
@@ -182,14 +191,34 @@ def _summary(now: Report, written: Report, folder: Path) -> None:
                 f"end to end {run.precision}"
             )
     for reason, names in reasons.items():
-        say(f"skipped {', '.join(names)} {reason}", err=True)
+        note(f"skipped {', '.join(names)} {reason}")
     for sentence in written.unmet:
-        say(f"asked for, but did not run: {sentence}", err=True)
+        warn(f"asked for, but did not run: {sentence}")
     line = f"{folder / 'report.html'}: {written.status}, {_counts(c.status for c in now.checks)}"
     if now.end_to_end:
         line += f"; end to end {_counts(run.status for run in now.end_to_end)}"
     kept = len(written.checks) - len(now.checks)
-    say(line + (f"; {kept} rows kept from an earlier check" if kept else ""))
+    result(line + (f"; {kept} rows kept from an earlier check" if kept else ""), _data(now, written, folder))
+
+
+def _data(now: Report, written: Report, folder: Path) -> dict[str, Any]:
+    """What `--json` prints; metrics of every call are in the report."""
+    import dataclasses
+
+    from ltxrt.engines import verification
+
+    names = ("component", "output", "precision", "backend", "reference", "status", "problems", "seconds")
+    runs = ("precision", "backend", "reference", "status", "psnr", "ssim", "problems")
+    return {
+        "status": written.status,
+        "report": str(folder / verification.REPORT.name),
+        "page": str(folder / "report.html"),
+        "checks": [{name: getattr(check, name) for name in names} for check in now.checks],
+        "end_to_end": [{name: getattr(run, name) for name in runs} for run in now.end_to_end],
+        "culprits": [dataclasses.asdict(culprit) for culprit in now.culprits],
+        "unmet": written.unmet,
+        "kept": len(written.checks) - len(now.checks),
+    }
 
 
 def _counts(statuses: Iterable[str]) -> str:

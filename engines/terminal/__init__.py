@@ -10,5 +10,5 @@ __all__, __getattr__ = public(
     "interrupts",
     interrupts="on_interrupt",
     jobs="Job job",
-    output="mode_options result warn",
+    output="mode_options note result warn",
 )

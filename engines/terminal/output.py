@@ -63,6 +63,14 @@ def result(text: str, data: Mapping[str, Any]) -> None:
         say(text)
 
 
+def note(text: str) -> None:
+    """Print a finding of a long command as soon as it is made; not with `--quiet`, an event with `--json`."""
+    if mode() is Mode.JSON:
+        emit("note", message=text)
+    elif mode() is Mode.NORMAL:
+        say(text, err=True)
+
+
 def warn(text: str) -> None:
     """Print a warning or a note, which says what to do; called before the work that it is about."""
     if mode() is Mode.JSON:

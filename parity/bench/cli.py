@@ -8,13 +8,14 @@ torch and diffusers are imported by the workers alone.
 from __future__ import annotations
 
 import datetime
+import itertools
 import os
 import platform
 import resource
 import shlex
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +26,12 @@ import click
 from ltxrt.engines.cli_base import ltxrt_command
 from ltxrt.engines.errors import InputError, MissingPackageError
 from ltxrt.engines.host import cpu_name, cpuinfo, package_version
+from ltxrt.engines.progress import Progress, Report
+from ltxrt.engines.storage.files import temporary_folder_for
+from ltxrt.engines.terminal import job, mode_options, note, result
 
 if TYPE_CHECKING:
+    from ltxrt.engines.terminal import Job
     from ltxrt.parity.bench.report import Section
     from ltxrt.parity.bench.sections import Plan
 
@@ -86,16 +91,27 @@ def parse_tokens(text: str) -> tuple[int, ...]:
 @click.option("--layers", type=COUNT, default=4, show_default=True, help="Of the wide transformer.")
 @click.option("--tokens", help="Token counts of the transformer, as 256,1024.  [default: the suite's]")
 @click.option("--compile", "compiled", is_flag=True, help="Also diffusers through torch.compile.")
+@mode_options
 def bench_command(**options: Any) -> None:
     """Time this runtime beside diffusers and write a page with tables and plots, and the samples as JSON."""
     suite = SUITES[options["suite"]]
     tokens = parse_tokens(options["tokens"]) if options["tokens"] else suite.tokens
     only = [name for name in NAMES if name in options["only"]] or suite.sections
     _check_output(options["output"])
+    with job() as progress:
+        written = _measured(options, suite, tokens, only, progress)
+    result("\n".join(map(str, written)), {"files": list(map(str, written)), "sections": list(only)})
+
+
+def _measured(
+    options: dict[str, Any], suite: Suite, tokens: tuple[int, ...], only: Sequence[str], progress: Job
+) -> list[Path]:
+    """Measure the sections `only` and write the page and what goes with it: their paths."""
+    progress(Progress("loading matplotlib and onnx"))
     try:
         from ltxrt.parity.bench import plots as _plots  # noqa: F401  (before minutes of measuring, not after)
         from ltxrt.parity.bench import report
-        from ltxrt.parity.bench.sections import Plan
+        from ltxrt.parity.bench.sections import MEASUREMENTS, Plan
     except ModuleNotFoundError as error:
         raise MissingPackageError(error.name or "matplotlib", "export,parity") from error
 
@@ -109,11 +125,14 @@ def bench_command(**options: Any) -> None:
             layers=options["layers"],
             videos=suite.videos,
             compiled=options["compiled"],
-            say=lambda line: click.echo(line, err=True),
         )
-        sections = tuple(_watched(name, plan) for name in only)
+        counts = {name: MEASUREMENTS[name](plan) for name in only}
+        progress.expect({name: float(count) for name, count in counts.items()})
+        sections = tuple(
+            _watched(name, replace(plan, say=_counting(name, counts[name], progress))) for name in only
+        )
     settings = {"threads": str(plan.threads), "repetitions": str(plan.repeats), "suite": options["suite"]}
-    result = report.Result(
+    found = report.Result(
         schema=report.SCHEMA,
         command=_command(options),
         created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -122,8 +141,19 @@ def bench_command(**options: Any) -> None:
         settings=settings,
         sections=sections,
     )
-    for path in report.write(result, options["output"]):
-        click.echo(path)
+    return report.write(found, options["output"])
+
+
+def _counting(name: str, total: int, progress: Report) -> Callable[[str], None]:
+    """Tells what is measured next, and counts it in the progress of its section."""
+    done = itertools.count()
+
+    def say(line: str) -> None:
+        note(line)
+        progress(Progress(name, min(next(done), total), total, "measurement"))
+
+    progress(Progress(name, 0, total, "measurement"))
+    return say
 
 
 def _watched(name: str, plan: Plan) -> Section:
@@ -168,8 +198,8 @@ def _check_output(output: Path) -> None:
 def _folder(work: Path | None) -> Iterator[Path]:
     """The given folder, made where it is not there, or a temporary one."""
     if work is None:
-        with tempfile.TemporaryDirectory(prefix="ltxrt-bench-", ignore_cleanup_errors=True) as temporary:
-            yield Path(temporary)
+        with temporary_folder_for(Path(tempfile.gettempdir()) / "ltxrt-bench") as temporary:
+            yield temporary
         return
     if work.exists() and not work.is_dir():
         raise InputError(f"--work {work}: is not a folder; give one, or a name that is free")

@@ -285,6 +285,16 @@ def _pixels(model: str) -> str:
     return f"{8 * frames - 7}×{32 * height}×{32 * width}"
 
 
+# How many times a section tells what it measures next.
+MEASUREMENTS: dict[str, Callable[[Plan], int]] = {
+    "peak": lambda _plan: len(MATRICES),
+    "transformer": lambda plan: len(plan.tokens) + 2,
+    "components": lambda _plan: len(PARTS) + 1,
+    "videos": lambda plan: 3 * len(plan.videos),
+    "cold-start": lambda _plan: 3,
+    "memory": lambda plan: 2 * len(plan.videos),
+    "full-size": lambda plan: 2 * plan.repeats + 1,
+}
 SECTIONS: dict[str, Callable[[Plan], Section]] = {
     "peak": peak,
     "transformer": transformer,

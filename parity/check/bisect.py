@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from ltxrt.engines.errors import LtxrtError
+from ltxrt.engines.progress import Progress
 from ltxrt.export import components
 from ltxrt.parity.check import emulation, reference
 from ltxrt.parity.check.inputs import Feed
@@ -50,7 +51,7 @@ def culprits(order: Order, report: Report, feeds: list[Feed], tell: Tell) -> tup
         tell("no component failed; there is nothing to bisect")
     found = []
     for (component, precision), check in failed.items():
-        tell(f"{component} {precision}: looking for the first operator whose error exceeds the tolerance")
+        order.progress(Progress(f"looking for the first wrong operator of {component} {precision}"))
         mine = [feed for feed in feeds if feed.component == component]
         culprit = locate(order, component, precision, mine[_worst(check)])
         if culprit is None:

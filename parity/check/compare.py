@@ -56,12 +56,15 @@ class SessionRunner(BaseRunner):
     """A Polygraphy runner of anything with our session's shape: torch modules and engines alike.
 
     The session is loaded when the runner is activated and freed when it is deactivated, so that one model at
-    a time is in memory.
+    a time is in memory. `called` is told how many calls were made.
     """
 
-    def __init__(self, name: str, contract: Contract, load: Callable[[], Session]) -> None:
+    def __init__(
+        self, name: str, contract: Contract, load: Callable[[], Session], called: Callable[[int], None]
+    ) -> None:
         super().__init__(name=name)
-        self._contract, self._load = contract, load
+        self._contract, self._load, self._called = contract, load, called
+        self._calls = 0
         self._session: Session | None = None
 
     def get_input_metadata_impl(self) -> Any:
@@ -80,6 +83,8 @@ class SessionRunner(BaseRunner):
         start = time.monotonic()
         outputs = self._session.run(dict(feed_dict))
         self.inference_time = time.monotonic() - start
+        self._calls += 1
+        self._called(self._calls)
         return OrderedDict(outputs)
 
     def deactivate_impl(self) -> None:

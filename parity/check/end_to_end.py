@@ -26,8 +26,7 @@ def run(order: Order, folder: Path, tell: Tell) -> tuple[EndToEnd, ...]:
     names = order.family.SAMPLED
     if not names:
         raise InputError("ltxrt has no sampler for this model; verify its components, without the whole run")
-    tell("end to end: sampling on the reference")
-    theirs = _sample(order, ReferenceEngines(order.bundle, order.session))
+    theirs = _sample(order, ReferenceEngines(order.bundle, order.session), order.reference)
     precisions = dict.fromkeys(p for name in names for p in order.bundle.components.get(name, {}))
     wanted = [p for p in precisions if not order.precisions or p in order.precisions]
     found = []
@@ -58,7 +57,7 @@ def _one(order: Order, chosen: Mapping[str, str], base: EndToEnd, theirs: Sample
     if reason is not None:
         return replace(base, problems=(reason,))
     try:
-        ours = _sample(order, _engines(order, chosen, base.backend))
+        ours = _sample(order, _engines(order, chosen, base.backend), f"{base.precision} on {base.backend}")
     except LtxrtError as error:
         return replace(base, status=FAILED, problems=(str(error),))
     cosines = tuple(cosine(a, b) for a, b in zip(theirs.latents, ours.latents))
@@ -72,8 +71,8 @@ def _one(order: Order, chosen: Mapping[str, str], base: EndToEnd, theirs: Sample
     )  # fmt: skip
 
 
-def _sample(order: Order, engines: EnginePool) -> Sampled:
-    return order.family.sample(engines, order.plan, order.reference)
+def _sample(order: Order, engines: EnginePool, where: str) -> Sampled:
+    return order.family.sample(engines, order.sampling(f"end to end {where}"), order.reference)
 
 
 def _unavailable(order: Order, chosen: Mapping[str, str], precision: str, backend: str) -> str | None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ltxrt.engines.backend import Engine, Session
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.errors import InputError, setting
+from ltxrt.engines.progress import Report, unreported
 from ltxrt.runtime.engine_pool import EnginePool
 
 Load = Callable[[str], Session]
@@ -25,13 +26,17 @@ Size = tuple[int, int, int]  # height, width, frames in pixels
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run: sizes that the runs take in turn, steps (None: the preset's), prompt and seed."""
+    """What to run: sizes that the runs take in turn, steps (None: the preset's), prompt and seed.
+
+    progress: told how many of the runs are done, parts of them included.
+    """
 
     sizes: tuple[Size, ...]
     steps: int | None = 4
     prompt: str | None = None
     seed: int = 0
     image: Path | None = None
+    progress: Report = unreported
 
 
 @dataclass(frozen=True)

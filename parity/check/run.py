@@ -15,6 +15,8 @@ from ltxrt.engines.backend import Session, preferred
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.contract import Tensor
 from ltxrt.engines.errors import InputError, LtxrtError, setting
+from ltxrt.engines.progress import Progress, unreported
+from ltxrt.engines.progress import Report as Listener
 from ltxrt.engines.storage.files import atomic_write
 from ltxrt.export import components
 from ltxrt.export.checkpoint.part import Checkpoint
@@ -32,12 +34,17 @@ PACKAGES = (
 )  # fmt: skip
 
 Tell = Callable[[str], None]
+_CALLS = 10
+_BYTES_PER_SECOND = 1e9
 
 
 @dataclass(frozen=True)
 class Order:
     """What to compare: which components, precisions and backends (empty: all; also by their aliases), with
-    which reference."""
+    which reference.
+
+    progress: told each of `stages` when it begins, and how much of it is done.
+    """
 
     bundle: Bundle
     checkpoint: Checkpoint
@@ -48,6 +55,7 @@ class Order:
     backends: tuple[str, ...] = ()
     threads: int | None = None
     save: Path | None = None
+    progress: Listener = unreported
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "backends", tuple(dict.fromkeys(map(backends.named, self.backends))))
@@ -57,9 +65,48 @@ class Order:
         """How engines of this model are verified."""
         return families.family(self.bundle.family)
 
+    @property
+    def stages(self) -> dict[str, float]:
+        """What `run` reports, in order, with about how many seconds each stage takes.
+
+        A call reads the weights once; the sampler makes about ten of each component.
+        """
+        names = self.components or tuple(self.bundle.components)
+        found = {self.inputs_stage: sum(_CALLS * self._seconds(name) for name in names)}
+        for name in names:
+            found[stage(name, self.reference)] = _CALLS * self._seconds(name)
+            for precision in self.bundle.components.get(name, {}):
+                if not self.precisions or precision in self.precisions:
+                    for backend in backends.tried(self.backends, precision):
+                        if backends.unavailable(self.bundle, name, precision, backend) is None:
+                            found[stage(name, backend, precision)] = _CALLS * self._seconds(name)
+        return found
+
+    @property
+    def inputs_stage(self) -> str:
+        """The first stage."""
+        return f"making inputs on {self.reference}"
+
+    def _seconds(self, component: str) -> float:
+        graph = next(iter(self.bundle.components.get(component, {}).values()), None)
+        size = sum(file.bytes for file in graph.data) if graph is not None else 0
+        return 0.05 + size / _BYTES_PER_SECOND
+
+    def sampling(self, stage: str) -> inputs.Plan:
+        """The plan, whose progress is reported as that of `stage`, which begins."""
+        self.progress(Progress(stage))
+        return dataclasses.replace(
+            self.plan, progress=lambda one: self.progress(dataclasses.replace(one, stage=stage))
+        )
+
     def session(self, component: str) -> Session:
         """A component on the reference, loaded."""
         return reference.session(self.bundle, self.checkpoint, component, self.reference)
+
+
+def stage(component: str, backend: str, precision: str = "") -> str:
+    """The name of the stage in which a component is called."""
+    return f"{component} {precision} on {backend}".replace("  ", " ")
 
 
 def run(order: Order, tell: Tell) -> tuple[Report, list[Feed]]:
@@ -72,8 +119,8 @@ def run(order: Order, tell: Tell) -> tuple[Report, list[Feed]]:
     left = [name for name in order.bundle.components if not order.components and name not in names]
     if left:
         tell(f"not compared: {', '.join(left)}, which {order.reference} does not have")
-    tell(f"making inputs on {order.reference}")
-    feeds = order.family.record(order.bundle, order.session, order.plan, order.reference)
+    plan = order.sampling(order.inputs_stage)
+    feeds = order.family.record(order.bundle, order.session, plan, order.reference)
     checks: list[Check] = []
     for name in names:
         checks += _component(order, name, [feed for feed in feeds if feed.component == name], tell)
@@ -158,9 +205,10 @@ def _component(order: Order, name: str, feeds: list[Feed], tell: Tell) -> list[C
     if not feeds:
         raise InputError(f"{name}: the sampling run never called it; leave it out of {setting('component')}")
     contract = order.bundle.contract(name)
-    tell(f"{name}: {len(feeds)} calls on {order.reference}")
     arrays = [feed.inputs for feed in feeds]
-    theirs = compare.run(SessionRunner(order.reference, contract, lambda: order.session(name)), arrays)
+    called = _counted(order, stage(name, order.reference), len(feeds))
+    runner = SessionRunner(order.reference, contract, lambda: order.session(name), called)
+    theirs = compare.run(runner, arrays)
     if order.save is not None:
         _save(order.save, name, feeds, theirs)
     precisions = [p for p in order.bundle.components[name] if not order.precisions or p in order.precisions]
@@ -186,8 +234,10 @@ def _engine(order: Order, base: Check, feeds: list[Feed], theirs: Ran, tell: Tel
         return [dataclasses.replace(base, problems=(reason,))]
     load = backends.loader(order.bundle, *place, order.threads)
     start = time.monotonic()
+    called = _counted(order, stage(base.component, base.backend, base.precision), len(feeds))
     try:
-        ours = compare.run(SessionRunner(base.backend, contract, load), [feed.inputs for feed in feeds])
+        runner = SessionRunner(base.backend, contract, load, called)
+        ours = compare.run(runner, [feed.inputs for feed in feeds])
     except LtxrtError as error:
         seconds = time.monotonic() - start
         found = [dataclasses.replace(base, status=FAILED, problems=(str(error),), seconds=seconds)]
@@ -209,6 +259,12 @@ def _engine(order: Order, base: Check, feeds: list[Feed], theirs: Ran, tell: Tel
         problem = f": {check.problems[0]}" if check.problems else ""
         tell(f"{check.title} {check.precision} on {check.backend}: {check.status}{problem}")
     return found
+
+
+def _counted(order: Order, stage: str, total: int) -> Callable[[int], None]:
+    """Reports that a stage begins, and then its calls."""
+    order.progress(Progress(stage, 0, total, "call"))
+    return lambda done: order.progress(Progress(stage, done, total, "call"))
 
 
 def judge(

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines.bundle import Bundle
+from ltxrt.engines.progress import Progress
 from ltxrt.parity.check.inputs import Feed, Load, Plan, RecordingEngines, Sampled, Size
 from ltxrt.parity.check.tolerances import Allowed
 from ltxrt.parity.synthetic.picture import picture
 from ltxrt.runtime.engine_pool import Engines
 from ltxrt.runtime.ltxv.guidance import STREAM
 from ltxrt.runtime.ltxv.pipeline import Pipeline
-from ltxrt.runtime.ltxv.results import Event
+from ltxrt.runtime.ltxv.results import Event, Watch
 from ltxrt.runtime.request.request import Request
 from ltxrt.runtime.sampling.latents import VideoShape
 
@@ -66,10 +67,12 @@ def record(bundle: Bundle, load: Load, plan: Plan, reference: str) -> list[Feed]
     """Run the sampler on the sessions that `load` gives, and keep the inputs of every call."""
     feeds: list[Feed] = []
     cases = _cases(reference)
-    for number in range(max(len(cases), len(plan.sizes))):  # every size that was asked for has its turn
+    runs = max(len(cases), len(plan.sizes))  # every size that was asked for has its turn
+    for number in range(runs):
         case, size = cases[number % len(cases)], plan.sizes[number % len(plan.sizes)]
         engines = RecordingEngines(bundle, load, case.name, size)
-        stream = Pipeline(bundle, engines=engines).stream(_request(bundle, plan, case, size))
+        watch = _counted(plan, number, runs)
+        stream = Pipeline(bundle, engines=engines).stream(_request(bundle, plan, case, size), watch)
         frames = np.concatenate(list(stream.frames))
         if not case.image and "vae_encoder" in bundle.components:
             # The video that was made is a clip; a run with an image shows the encoder one frame only.
@@ -86,8 +89,10 @@ def record(bundle: Bundle, load: Load, plan: Plan, reference: str) -> list[Feed]
 def sample(engines: Engines, plan: Plan, reference: str) -> Sampled:
     """Text to video in the plan's first size."""
     latents: list[NDArray[np.float32]] = []
+    counted = _counted(plan, 0, 1)
 
     def watch(event: Event) -> None:
+        counted(event)
         if event.step is not None:
             latents.append(event.step.latents[STREAM].copy())
 
@@ -95,6 +100,17 @@ def sample(engines: Engines, plan: Plan, reference: str) -> Sampled:
     request = _request(engines.bundle, plan, case, plan.sizes[0])
     stream = Pipeline(engines.bundle, engines=engines).stream(request, watch)
     return Sampled(latents, np.concatenate(list(stream.frames)))
+
+
+def _counted(plan: Plan, number: int, runs: int) -> Watch:
+    """Reports the steps of a run as parts of it."""
+
+    def watch(event: Event) -> None:
+        if event.step is not None:
+            done = number + (event.step.index + 1) / event.total
+            plan.progress(Progress("sampling", round(done, 3), runs, "run"))
+
+    return watch
 
 
 def _cases(reference: str) -> list[Case]:

@@ -102,8 +102,8 @@ def test_pairs_that_run_nowhere_are_refused_before_the_work(parity_case, precisi
     given += [part for b in backends for part in ("--backend", b)]
     done = run(parity_case, parity_case / "bundle", *given)
     assert done.exit_code == 2, done.output
-    (line,) = done.output.splitlines()
-    assert message in line
+    loading, line = done.output.splitlines()
+    assert loading == "loading torch" and message in line
 
 
 def only(folder, precisions, target):
@@ -169,13 +169,26 @@ def test_rows_of_an_earlier_check_do_not_stand_in_for_what_was_asked(parity_case
     assert done.exit_code == 1, done.output
     assert "asked for, but did not run: text_encoder on tensorrt: tensorrt is not installed" in done.output
     assert "failed, 0 passed, 0 failed, 1 skipped; 1 rows kept from an earlier check" in done.output
-    assert run(parity_case, bundle, *options, "onnxruntime").exit_code == 0, "the demand is not kept"
+    again = run(parity_case, bundle, *options, "onnxruntime", "--json")
+    assert again.exit_code == 0, "the demand is not kept"
+    assert again.stderr == ""
+    *events, found = map(json.loads, again.stdout.splitlines())
+    (check,) = found["checks"]
+    assert (found["event"], found["status"], found["unmet"]) == ("result", "passed", [])
+    assert (check["component"], check["backend"], check["status"]) == (
+        "text_encoder",
+        "onnxruntime",
+        "passed",
+    )
+    stages = {event["stage"]: event["total"] for event in events if event["event"] == "progress"}
+    assert {"loading torch", "making inputs on torch"} < stages.keys()
+    assert stages["text_encoder on torch"] == stages["text_encoder fp32 on onnxruntime"] > 0
 
 
 def test_a_component_that_has_none_of_the_precisions_is_refused_before_the_work(parity_case):
     done = run(parity_case, parity_case / "bundle", *FP8, "--component", "vae_decoder")
     assert done.exit_code == 2
-    (line,) = done.output.splitlines()
+    *_, line = done.output.splitlines()
     assert line == (
         "error: --component vae_decoder: the bundle has it in fp32, fp16, bf16, not in fp8; leave it out, or "
         "name one of its precisions too"
