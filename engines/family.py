@@ -24,7 +24,8 @@ class Component:
     `part` is the field of the facts from which `contract` derives the contract; `precisions` are those that
     it can be exported in. The others are for messages: `purpose` ends a sentence about the component ("which
     denoises"); `option` is the option of an export that adds it; `dispensable` is the name of a preset that
-    works without it, and what that preset runs instead. `in_videos` is False for what no video takes.
+    works without it, and what that preset runs instead. `videos`: whether "all" take the component, "some" or
+    "none".
     """
 
     part: str
@@ -33,7 +34,7 @@ class Component:
     option: str = ""
     precisions: tuple[str, ...] = PLAIN
     dispensable: tuple[str, str] | None = None
-    in_videos: bool = True
+    videos: str = "all"
 
 
 @dataclass(frozen=True)

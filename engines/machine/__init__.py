@@ -2,4 +2,6 @@
 
 from ltxrt.engines.public import public
 
-__all__, __getattr__ = public(__name__, "names", choice="Choice best")
+__all__, __getattr__ = public(
+    __name__, "names", choice="Choice best", doctor="examine", verdict="conclude lines"
+)

@@ -42,7 +42,7 @@ def best(bundle: Bundle, precision: Mapping[str, str] | None = None, device: int
     passed: dict[str, str] = {}
     running: dict[str, int] = {}
     for name in order:
-        reasons = _reasons(bundle, name, precision or {}, device)
+        reasons = refusals(bundle, name, precision, device)
         running[name] = len(bundle.components) - len(reasons)
         if not reasons:
             return Choice(name, passed)
@@ -51,12 +51,15 @@ def best(bundle: Bundle, precision: Mapping[str, str] | None = None, device: int
     return Choice(chosen, {n: why for n, why in passed.items() if order.index(n) < order.index(chosen)})
 
 
-def _reasons(bundle: Bundle, name: str, precision: Mapping[str, str], device: int) -> dict[str, str]:
+def refusals(
+    bundle: Bundle, name: str, precision: Mapping[str, str] | None = None, device: int = 0
+) -> dict[str, str]:
     """Component → why this backend cannot run it here, of those that a video may take."""
     found: dict[str, str] = {}
     for component, graphs in bundle.components.items():
-        wanted = precision.get(component)
-        if not bundle.model.component(component).in_videos or (wanted is not None and wanted not in graphs):
+        wanted = (precision or {}).get(component)
+        unused = bundle.model.component(component).videos == "none"
+        if unused or (wanted is not None and wanted not in graphs):
             continue  # that precision is refused when a request needs the component
         try:
             backends.available(name, device)

@@ -12,10 +12,11 @@ import numpy as np
 import onnx
 import pytest
 
-from ltxrt.engines import backend, doctor, ort
+from ltxrt.engines import backend, ort
 from ltxrt.engines.backend import BACKENDS, Engine, Options, load_engine
 from ltxrt.engines.contract import Contract, Tensor
 from ltxrt.engines.errors import BundleError, EngineError, InputError, InterruptedRunError
+from ltxrt.engines.machine import examine
 
 STATIC = ("context", "context_mask", "rope_cos", "rope_sin", "perturbation_mask")
 
@@ -278,14 +279,16 @@ def test_a_backend_is_a_module_and_a_row(bundle, feed, toy):
 
 
 def test_doctor_asks_every_backend(bundle, toy):
-    lines = list(doctor.report(bundle.root))
-    assert "toy-runtime missing (runs toys): pip install 'ltxrt[toy]'" in lines
-    assert "toy: toy processor 0" in lines
+    found = {state.name: state for state in examine(bundle.root).backends}
+    assert found["toy"].install == "pip install 'ltxrt[toy]'"
+    assert (found["toy"].usable, found["toy"].detail) == (True, "toy processor 0")
+    assert found["toy"].packages == {"toy-runtime": None}
     toy.here = False
     toy.describe = lambda bundle: iter([f"toys/{name}.toy: fits" for name in bundle.components])
-    lines = list(doctor.report(bundle.root))
-    assert "toy: not usable here: no toy processor is plugged in" in lines
-    assert lines[-2:] == ["toys/text_encoder.toy: fits", "toys/transformer.toy: fits"]
+    later = examine(bundle.root)
+    states = {state.name: (state.usable, state.detail) for state in later.backends}
+    assert states["toy"] == (False, "no toy processor is plugged in")
+    assert list(later.bundle.engines) == ["toys/text_encoder.toy: fits", "toys/transformer.toy: fits"]
 
 
 def test_a_backend_of_engines_built_before_loads_what_it_finds(bundle, feed, toy, monkeypatch):

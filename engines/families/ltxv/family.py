@@ -21,7 +21,7 @@ COMPONENTS = {
         "text_encoder", contracts.text_encoder, "which reads the prompt", "--text-encoder DIR"
     ),
     "transformer": Component("transformer", contracts.transformer, "which denoises", precisions=PRECISIONS),
-    "vae_encoder": Component("vae", contracts.vae_encoder, "which image conditioning needs"),
+    "vae_encoder": Component("vae", contracts.vae_encoder, "which image conditioning needs", videos="some"),
     "vae_decoder": Component("vae", contracts.vae_decoder, "which makes pixels of latents"),
     "latent_upsampler": Component(
         "vae",
@@ -29,9 +29,10 @@ COMPONENTS = {
         "which the second of two passes needs",
         "--upsampler FILE",
         dispensable=("single-pass", "run one pass"),
+        videos="some",
     ),
     "temporal_upsampler": Component(
-        "vae", contracts.temporal_upsampler, "which doubles the frames", "--upsampler FILE", in_videos=False
+        "vae", contracts.temporal_upsampler, "which doubles the frames", "--upsampler FILE", videos="none"
     ),
 }
 
