@@ -30,7 +30,8 @@ class Behaviour:
     stg: presets keep their spatiotemporal guidance and CFG-star; adain: upsampled latents take the first
     pass's statistics; one_generator: everything is drawn from one generator, else what is not the initial
     noise, a keyframe's or a given image's comes from a second one, seeded alike (torch's global one);
-    preparation: how given images are made to fit.
+    preparation: how given images are made to fit; crops: a size between whole latent cells is the centre of
+    the next one above, else it is refused.
     """
 
     encoder_mask: bool
@@ -46,6 +47,7 @@ class Behaviour:
     adain: bool
     one_generator: bool
     preparation: str
+    crops: bool
 
     def tokens(self, preset: int) -> int:
         return preset if self.max_tokens is None else self.max_tokens
@@ -83,6 +85,7 @@ BEHAVIOURS = {
         adain=True,
         one_generator=False,
         preparation="official",
+        crops=True,
     ),
     "diffusers": Behaviour(
         encoder_mask=False,
@@ -98,6 +101,7 @@ BEHAVIOURS = {
         adain=False,
         one_generator=True,
         preparation="plain",
+        crops=False,
     ),
     "diffusers-condition": Behaviour(
         encoder_mask=True,
@@ -113,5 +117,6 @@ BEHAVIOURS = {
         adain=False,
         one_generator=True,
         preparation="plain",
+        crops=False,
     ),
 }

@@ -16,7 +16,7 @@ from ltxrt.runtime.ltxv.settings import Settings
 from ltxrt.runtime.media import given
 from ltxrt.runtime.media import read as media
 from ltxrt.runtime.media.given import Media
-from ltxrt.runtime.media.preprocess import Fit, Preparation, preparation_named
+from ltxrt.runtime.media.preprocess import Fit, Preparation, padded, preparation_named
 from ltxrt.runtime.media.read import Condition, Decoded
 from ltxrt.runtime.media.resize import resize
 from ltxrt.runtime.sampling import conditioning
@@ -82,28 +82,36 @@ def read(
     size: VideoShape,
     vae: Compression,
     decoded: Decoded | None = None,
-    scaled_first: bool = False,
+    whole: bool = False,
 ) -> Array:
     """Pixels (3,n,h,w) in −1..1 of a condition, at the size of a pass.
 
-    `decoded` are the frames, where `checked` kept them; `scaled_first` as in `Fit`.
+    `decoded` are the frames, where `checked` kept them; `whole`: it is the source video, of which all frames
+    are used.
     """
+    video = settings.video
+    around = video.margins(settings.padded)
     if not given.is_fitted(condition.source):
-        pixels = _array(condition, settings)
+        pixels = padded(_array(condition, settings), around)
         same = pixels.shape[2:] == (size.height, size.width)
         return pixels if same else resize(pixels, size.height, size.width)
-    asked = settings.video
-    fit = Fit((asked.height, asked.width), (size.height, size.width), scaled_first)
-    return media.read(condition, fit, size.num_frames, vae, preparation(settings), decoded)
+    fit = Fit((video.height, video.width), (size.height, size.width), whole, around)
+    count, trimming = (size.num_frames, None) if whole else (video.num_frames, vae)
+    return media.read(condition, fit, count, trimming, preparation(settings), decoded)
 
 
 def read_whole(
     settings: Settings, size: VideoShape, vae: Compression, decoded: Decoded | None = None
 ) -> Array:
-    """Pixels (3,F,h,w) of the source video."""
+    """Pixels (3,F,h,w) of the source video; the frames that are made and dropped in the end repeat its
+    last."""
     if settings.request.input_video is None:
         raise InputError(f"{setting('input_video')}: there is none")
-    return read(_whole(settings.request.input_video), settings, size, vae, decoded, scaled_first=True)
+    pixels = read(_whole(settings.request.input_video), settings, size, vae, decoded, whole=True)
+    missing = settings.padded.num_frames - pixels.shape[1]
+    if 0 < missing <= settings.padded.num_frames - settings.video.num_frames:
+        pixels = np.concatenate([pixels, *[pixels[:, -1:]] * missing], axis=1)
+    return pixels
 
 
 def item(condition: Condition, pixels: Array) -> Item:
@@ -120,7 +128,7 @@ def _decoded(condition: Condition, settings: Settings, before: Sequence[Decoded 
     if not given.is_fitted(condition.source):
         return None
     left = KEPT_BYTES - sum(one.nbytes for one in before if one is not None)
-    return media.decode(condition, settings.video.num_frames, left)
+    return media.decode(condition, settings.padded.num_frames, left)
 
 
 def _expected(condition: Condition, settings: Settings, vae: Compression, decoded: Decoded | None) -> Item:
@@ -144,7 +152,7 @@ def _expected(condition: Condition, settings: Settings, vae: Compression, decode
 def _check_whole(condition: Condition, settings: Settings, vae: Compression, decoded: Decoded | None) -> None:
     wanted = settings.video.num_frames
     found = _expected(condition, settings, vae, decoded).frames
-    if found < wanted:
+    if (found if decoded is None else decoded.count) < wanted:
         raise InputError(
             f"{condition.label}: has {found} usable frame{'s' if found > 1 else ''} and "
             f"{setting('num_frames')} is {wanted}; give a longer one, or {setting('num_frames')} {found}"

@@ -76,24 +76,34 @@ def tile_inputs(inputs: dict[str, Array], vae: VaeFacts, rows: slice, columns: s
 def frames(settings: Settings, pixels: Iterable[Array]) -> Iterator[NDArray[np.uint8]]:
     """Decoded pixels, chunks (3,n,H,W) in −1..1, as single frames (1,H,W,3) of the size asked for.
 
+    They are cropped from those generated, and the frames beyond the last are left out.
+
     Raises NumericsError for NaN, Inf and constant chunks, and at the end where all frames are one flat
     colour.
     """
-    low, high = 255, 0
+    low, high, left = 255, 0, settings.video.num_frames
     for chunk in pixels:
         check_finite(chunk, "vae_decoder", "decoding", frame_axis=1)
-        for index in range(chunk.shape[1]):  # one at a time: scaling and rounding take several copies
-            frame = chunk[:, index : index + 1]
-            if frame.shape[2:] != (settings.preset.height, settings.preset.width):
-                frame = resize(frame.clip(*CLIPPED), settings.preset.height, settings.preset.width)
-            result = to_uint8(frame)
+        used = min(chunk.shape[1], left)
+        left -= used
+        for index in range(used):  # one at a time: scaling and rounding take several copies
+            result = to_uint8(_cropped(settings, chunk[:, index : index + 1]))
             low, high = min(low, int(result.min())), max(high, int(result.max()))
             yield result
-        del chunk, frame  # freed before the next one is decoded
+        del chunk  # freed before the next one is decoded
     if low >= high:
         raise NumericsError(
             f"vae_decoder returned only the value {high} at decoding, after clipping to 0..255; {ADVICE}"
         )
+
+
+def _cropped(settings: Settings, pixels: Array) -> Array:
+    """Pixels (3,n,H,W) of the last pass at the size generated, and of these the part that is asked for."""
+    video, padded = settings.video, settings.padded
+    if pixels.shape[2:] != (padded.height, padded.width):
+        pixels = resize(pixels.clip(*CLIPPED), padded.height, padded.width)
+    top, _, left, _ = video.margins(padded)
+    return pixels[:, :, top : top + video.height, left : left + video.width]
 
 
 def _mix_noise(settings: Settings, vae: VaeFacts, latents: Array, generator: Generator) -> Array:

@@ -117,13 +117,16 @@ class Plan:
                 "frame_rate": preset.frame_rate,
             },
             "output": dataclasses.asdict(self.settings.video),
+            "generated": dataclasses.asdict(self.settings.padded),
             "seed": self.settings.request.seed if self.noise is None else None,
         }
 
 
 def notes(plan: Plan) -> list[str]:
-    """Settings of a run that have less effect than their user may expect."""
-    return [
+    """Settings of a run that have another effect than their user may expect."""
+    video, padded = plan.settings.video, plan.settings.padded
+    cropped = [f"note: made as {padded} and cropped to {video}"] if video != padded else []
+    return cropped + [
         f"note: {count} of the {len(one.guidance)} steps of pass {number} have an {setting('stg_scale')} and "
         f"no block to perturb; it has no effect there ({setting('skip_block_list')} names blocks)"
         for number, one in enumerate(plan.passes, 1)
@@ -187,12 +190,12 @@ def _pass(settings: Settings, model: Model, number: int) -> PassPlan:
 
 def _size(settings: Settings, vae: VaeFacts, number: int) -> VideoShape:
     """Pixels of pass `number`; with two passes, the second's are twice the first's, near that requested."""
-    video = settings.video
+    whole = settings.padded
     if len(settings.preset.passes) == 1:
-        return video
+        return whole
     factor = settings.preset.downscale_factor
-    height, width = upscale.first_pass_size(video.height, video.width, factor, vae)
-    return VideoShape(video.num_frames, height * 2**number, width * 2**number)
+    height, width = upscale.first_pass_size(whole.height, whole.width, factor, vae)
+    return VideoShape(whole.num_frames, height * 2**number, width * 2**number)
 
 
 def _sigmas(settings: Settings, model: Model, number: int, tokens: int) -> Array:

@@ -24,11 +24,15 @@ PASS_FIELDS = tuple(f.name for f in dataclasses.fields(Pass))
 
 @dataclass(frozen=True)
 class Settings:
-    """A request, and the preset with the request's values in it."""
+    """A request, and the preset with the request's values in it.
+
+    padded: the size that is generated, whole latent cells; the video is its centre and its first frames.
+    """
 
     request: Request
     preset: Preset
     reference: Behaviour
+    padded: VideoShape
 
     @property
     def guided(self) -> bool:
@@ -46,6 +50,7 @@ class Settings:
 
     @property
     def video(self) -> VideoShape:
+        """The size of the video that is asked for."""
         return VideoShape(self.preset.num_frames, self.preset.height, self.preset.width)
 
     def scheduler(self, facts: SchedulerFacts) -> SchedulerFacts:
@@ -67,9 +72,11 @@ def complete(request: Request, presets: Mapping[str, Preset], vae: Compression) 
     behaviour = BEHAVIOURS[request.reference]
     if request.noise_layout is not None:
         behaviour = replace(behaviour, token_noise=request.noise_layout == "official")
-    settings = Settings(request, _merged(request, presets[request.preset], behaviour), behaviour)
-    settings.video.check(vae)
-    return settings
+    preset = _merged(request, presets[request.preset], behaviour)
+    video = VideoShape(preset.num_frames, preset.height, preset.width)
+    padded = video.padded(vae) if behaviour.crops else video
+    padded.check(vae)
+    return Settings(request, preset, behaviour, padded)
 
 
 def _merged(request: Request, preset: Preset, behaviour: Behaviour) -> Preset:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from ltxrt.engines.errors import InputError, LtxrtError, setting
 from ltxrt.runtime.media.resize import resize
+from ltxrt.runtime.sampling.latents import NO_MARGINS, Margins
 
 Array = NDArray[np.float32]
 Picture = NDArray[np.uint8]
@@ -73,11 +74,13 @@ class Fit:
     With two passes they differ, and so may their aspect ratios. A picture is cropped once, to the requested
     ratio, and stretched to the pass's size. `scaled_first`: it is scaled to the requested size before blur
     and codec, as the official pipeline does with a source video; conditions pass them in the file's own size.
+    `around`: what is generated beyond the requested size and cropped in the end, which becomes grey here.
     """
 
     asked: tuple[int, int]
     size: tuple[int, int]
     scaled_first: bool = False
+    around: Margins = NO_MARGINS
 
 
 def prepare(picture: Picture, fit: Fit, steps: Preparation) -> Array:
@@ -90,7 +93,15 @@ def prepare(picture: Picture, fit: Fit, steps: Preparation) -> Array:
         picture = in_bands(blur, picture)
     if steps.codec:
         picture = h264_round_trip(picture)
-    return SCALES[steps.scale](picture, *fit.size)
+    return SCALES[steps.scale](picture, fit)
+
+
+def padded(pixels: Array, around: Margins) -> Array:
+    """Pixels (…,H,W) in −1..1 with grey around them."""
+    if not any(around):
+        return pixels
+    none = [(0, 0)] * (pixels.ndim - 2)
+    return np.pad(pixels, (*none, (around.top, around.bottom), (around.left, around.right)))
 
 
 def centre_crop(picture: Picture, height: int, width: int) -> Picture:
@@ -168,12 +179,20 @@ def h264_round_trip(picture: Picture, crf: int = CRF) -> Picture:
         ) from error
 
 
-def _bilinear(picture: Picture, height: int, width: int) -> Array:
-    return resize(_pixels(picture), height, width)
+def _bilinear(picture: Picture, fit: Fit) -> Array:
+    """The margins are added at the picture's own size, as in the official pipeline: a large picture gets too
+    narrow ones, and is stretched by as much."""
+    return resize(padded(_pixels(picture), fit.around), *fit.size)
 
 
-def _bicubic(picture: Picture, height: int, width: int) -> Array:
-    return _pixels(_scaled(picture, height, width))
+def _bicubic(picture: Picture, fit: Fit) -> Array:
+    """The picture takes the part of the pass's size that the requested one takes of what is generated."""
+    (height, width), around = fit.size, fit.around
+    whole = (fit.asked[0] + around.top + around.bottom, fit.asked[1] + around.left + around.right)
+    top, left = round(height * around.top / whole[0]), round(width * around.left / whole[1])
+    inner = round(height * fit.asked[0] / whole[0]), round(width * fit.asked[1] / whole[1])
+    margins = Margins(top, height - top - inner[0], left, width - left - inner[1])
+    return padded(_pixels(_scaled(picture, *inner)), margins)
 
 
 def _scaled(picture: Picture, height: int, width: int) -> Picture:
@@ -186,4 +205,4 @@ def _pixels(picture: Picture) -> Array:
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
 
-SCALES: dict[str, Callable[[Picture, int, int], Array]] = {"bilinear": _bilinear, "bicubic": _bicubic}
+SCALES: dict[str, Callable[[Picture, Fit], Array]] = {"bilinear": _bilinear, "bicubic": _bicubic}

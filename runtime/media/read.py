@@ -166,11 +166,13 @@ def read(
     condition: Condition,
     fit: Fit,
     num_frames: int,
-    vae: Compression,
+    vae: Compression | None,
     steps: Preparation,
     decoded: Decoded | None = None,
 ) -> Array:
     """A file's pixels (3,n,height,width) in −1..1: one frame of an image, the used frames of a video.
+
+    Of a video those are 8k+1; without `vae` all up to `num_frames`.
 
     `decoded` are its frames, at least those that are used, where they were kept; else the file is read.
     """
@@ -178,7 +180,7 @@ def read(
     there = None if decoded is None else decoded.frames
     pictures = _pictures(condition, wanted) if there is None else there[:wanted]
     frames = [prepare(picture, fit, steps) for picture in pictures]
-    kept = trimmed(len(frames), condition.frame, num_frames, vae)
+    kept = len(frames) if vae is None else trimmed(len(frames), condition.frame, num_frames, vae)
     return np.stack(frames[:kept], axis=1)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,18 @@ class LatentShape:
         return VideoShape((self.frames - 1) * time + 1, self.height * space, self.width * space)
 
 
+class Margins(NamedTuple):
+    """Pixels around a picture."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+NO_MARGINS = Margins(0, 0, 0, 0)
+
+
 @dataclass(frozen=True)
 class VideoShape:
     """Size of a video in pixels."""
@@ -57,11 +69,25 @@ class VideoShape:
     height: int
     width: int
 
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width} of {self.num_frames} frame{'s' * (self.num_frames != 1)}"
+
     def latent(self, vae: Compression) -> LatentShape:
         """The latent cells that hold this video; raises InputError where it is not a whole number of them."""
         self.check(vae)
         time, space = vae.temporal_compression, vae.spatial_compression
         return LatentShape((self.num_frames - 1) // time + 1, self.height // space, self.width // space)
+
+    def padded(self, vae: Compression) -> VideoShape:
+        """The next size above, or this one, that is a whole number of latent cells."""
+        time, space = vae.temporal_compression, vae.spatial_compression
+        frames = -(-(self.num_frames - 1) // time) * time + 1
+        return VideoShape(frames, -(-self.height // space) * space, -(-self.width // space) * space)
+
+    def margins(self, padded: VideoShape) -> Margins:
+        """What `padded` has around this size: the odd pixel is below and to the right, as officially."""
+        high, wide = padded.height - self.height, padded.width - self.width
+        return Margins(high // 2, high - high // 2, wide // 2, wide - wide // 2)
 
     def check(self, vae: Compression) -> None:
         """Refuse a size that the autoencoder cannot hold, naming the nearest that it can."""

@@ -27,7 +27,7 @@ import ltx_video.pipelines.pipeline_ltx_video as official
 import numpy as np
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from ltx_video.inference import load_media_file, prepare_conditioning, seed_everething
+from ltx_video.inference import calculate_padding, load_media_file, prepare_conditioning, seed_everething
 from ltx_video.models.autoencoders.causal_video_autoencoder import CausalVideoAutoencoder
 from ltx_video.models.autoencoders.latent_upsampler import LatentUpsampler
 from ltx_video.models.transformers.symmetric_patchifier import SymmetricPatchifier
@@ -51,7 +51,6 @@ NAMES = {
     "max_tokens": "text_encoder_max_tokens",
     "tone_map": "tone_map_compression_ratio",
 }
-NO_PADDING = (0, 0, 0, 0)
 SEEN: dict[str, np.ndarray] = {}
 
 
@@ -77,6 +76,7 @@ def run(table: dict[str, Any], case: dict[str, Any]) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         pipeline = _pipeline(Path(folder), case["version"], "two_passes" in case)
     options = {**_renamed(values), **_given(case, values, getattr(pipeline, "video_pipeline", pipeline))}
+    options |= _padded(values)
     if "two_passes" in case:
         passes = table["two passes"]  # AdaIN is not an option there, it is always whole
         second = _renamed(passes["second_pass"] | {"stochastic": values["stochastic"]})
@@ -90,17 +90,17 @@ def run(table: dict[str, Any], case: dict[str, Any]) -> dict[str, np.ndarray]:
         is_video=True,
         vae_per_channel_normalize=True,
     ).images[0]
-    some = frames[:, ::4, ::7, ::7].permute(1, 2, 3, 0).numpy()
+    some = _cropped(frames, values)[:, ::4, ::7, ::7].permute(1, 2, 3, 0).numpy()
     return {**SEEN, "frames": np.rint(some * 65535).astype(np.uint16)}
 
 
 def _given(case: dict[str, Any], values: dict[str, Any], pipeline: Any) -> dict[str, Any]:
     """The case's files, read as the official command reads them."""
-    size = {name: values[name] for name in ("height", "width")}
+    size, padding = {name: values[name] for name in ("height", "width")}, _padding(values)
     options: dict[str, Any] = {}
     if "input_video" in case:
-        file, frames = str(HERE / case["input_video"]), values["num_frames"]
-        options["media_items"] = load_media_file(file, **size, max_frames=frames, padding=NO_PADDING)
+        file, frames = str(HERE / case["input_video"]), _padded(values)["num_frames"]
+        options["media_items"] = load_media_file(file, **size, max_frames=frames, padding=padding)
     if "conditions" in case:
         files, starts, strengths = zip(*case["conditions"])
         options["conditioning_items"] = prepare_conditioning(
@@ -109,10 +109,28 @@ def _given(case: dict[str, Any], values: dict[str, Any], pipeline: Any) -> dict[
             starts,
             **size,
             num_frames=values["num_frames"],
-            padding=NO_PADDING,
+            padding=padding,
             pipeline=pipeline,
         )
     return options
+
+
+def _padded(values: dict[str, Any]) -> dict[str, int]:
+    """The size that is generated, as `inference.infer` computes it."""
+    sides = {name: ((values[name] - 1) // 32 + 1) * 32 for name in ("height", "width")}
+    return {**sides, "num_frames": ((values["num_frames"] - 2) // 8 + 1) * 8 + 1}
+
+
+def _padding(values: dict[str, Any]) -> tuple[int, int, int, int]:
+    size = _padded(values)
+    return calculate_padding(values["height"], values["width"], size["height"], size["width"])
+
+
+def _cropped(frames: torch.Tensor, values: dict[str, Any]) -> torch.Tensor:
+    """Frames (3,F,H,W) of the size asked for, as `inference.infer` crops them."""
+    left, right, top, bottom = _padding(values)
+    height, width = frames.shape[2:]
+    return frames[:, : values["num_frames"], top : height - bottom, left : width - right]
 
 
 def _renamed(values: dict[str, Any]) -> dict[str, Any]:

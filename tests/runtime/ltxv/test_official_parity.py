@@ -14,6 +14,7 @@ from ltxrt.runtime.ltxv import conditions as given
 from ltxrt.runtime.ltxv import decode
 from ltxrt.runtime.ltxv.compat import BEHAVIOURS
 from ltxrt.runtime.ltxv.pipeline import Pipeline
+from ltxrt.runtime.media import preprocess
 from ltxrt.runtime.media.preprocess import Fit
 from ltxrt.runtime.media.read import Condition
 from ltxrt.runtime.request.request import Request
@@ -85,7 +86,7 @@ def without(behaviour):
 
 def fitted(change):
     return lambda patch: patch.setattr(
-        given, "Fit", lambda asked, size, first: Fit(*change(asked, size, first))
+        given, "Fit", lambda asked, size, first, around: Fit(*change(asked, size, first), around)
     )
 
 
@@ -98,9 +99,19 @@ def fitted(change):
         ("0.9.5 video stochastic", "latents", without("posterior_drawn")),
         ("two passes image", "latents", fitted(lambda asked, size, first: (size, size, first))),
         ("0.9.5 video", "latents", fitted(lambda asked, size, first: (asked, size, False))),
+        ("0.9.5 image cropped", "latents", lambda patch: patch.setattr(preprocess, "padded", lambda p, _: p)),
         ("two passes", "frames", lambda patch: patch.setattr(decode, "CLIPPED", (-9, 9))),
     ],
-    ids=["decode noise", "noise maps", "posterior", "posterior of a video", "crop", "scaled first", "clip"],
+    ids=[
+        "decode noise",
+        "noise maps",
+        "posterior",
+        "posterior of a video",
+        "crop",
+        "scaled first",
+        "margins",
+        "clip",
+    ],
 )
 def test_each_behaviour_is_seen(name, key, otherwise, run, official, monkeypatch):
     """The comparison can fail: otherwise it is another video."""
