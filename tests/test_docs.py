@@ -3,10 +3,10 @@
 import ast
 import importlib
 import re
-import shlex
 from pathlib import Path
 
 import click
+import pages
 import pytest
 
 from ltxrt.engines import bundle
@@ -20,16 +20,11 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = {"ltx-run": runtime_cli.main, "ltx-export": export_cli.main, "ltx-parity": parity_cli.main}
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
-# Of other programs: pip's, polygraphy's, pytest's.
+# Of other programs: pip's, polygraphy's, pytest's, docker's.
 FOREIGN = {
-    "--upgrade",
-    "--load-inputs",
-    "--load-outputs",
-    "--data-loader-script",
-    "--compare",
-    "--onnxrt",
-    "--force-reinstall",
+    f"--{name}" for name in ("upgrade", "force-reinstall", "compare", "onnxrt", "user", "gpus", "init")
 }
+FOREIGN |= {"--load-inputs", "--load-outputs", "--data-loader-script"}
 
 
 def options(command):
@@ -43,27 +38,16 @@ def options(command):
 
 
 def shown(page):
-    """The commands in a page's indented blocks, comments cut off, continued lines joined."""
-    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    for line in re.findall(r"^    ((?:ltx-|python -m ltxrt).*)$", text, re.MULTILINE):
-        yield shlex.split(line, comments=True)
-
-
-def resolved(words):
-    """The click command that a line runs, and what is left of the line."""
-    if words[:2] == ["python", "-m"]:
-        command, rest = importlib.import_module(words[2]).main, words[3:]
-    else:
-        command, rest = COMMANDS[words[0]], words[1:]
-    while isinstance(command, click.Group) and rest and rest[0] in command.commands:
-        command, rest = command.commands[rest[0]], rest[1:]
-    return command, rest
+    """The words of each command of ours that a page shows."""
+    for piece in pages.shown(page.read_text(encoding="utf-8")):
+        if piece.language == "shell" and re.match(r"ltx-|python -m ltxrt", piece.text):
+            yield piece.words
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_have_the_options_they_are_shown_with(page):
     for words in shown(page):
-        command, rest = resolved(words)
+        command, rest = pages.resolved(words)
         given = {word.split("=")[0] for word in rest if word.startswith("--")}
         assert given <= options(command), words
         if isinstance(command, click.Group) and not command.invoke_without_command:
