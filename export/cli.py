@@ -15,12 +15,13 @@ from ltxrt.engines.cli import build_command, engines_group, verify_bundle_comman
 from ltxrt.engines.cli_base import LtxrtGroup, ltxrt_command, say
 from ltxrt.engines.errors import InputError, MissingPackageError
 from ltxrt.engines.precision import PRECISIONS
-from ltxrt.engines.progress import Progress
+from ltxrt.engines.progress import Progress, Report
 from ltxrt.engines.terminal import job, mode_options, result, warn
 from ltxrt.export import families
 
 if TYPE_CHECKING:
     from ltxrt.export.components import Component
+    from ltxrt.export.hub.locating import Located
 
 PATH = click.Path(path_type=Path)
 
@@ -43,7 +44,6 @@ def source_options(command: Callable[..., None]) -> Callable[..., None]:
         command = click.option(
             source.option,
             source.name,
-            type=PATH,
             metavar=source.metavar,
             help=source.help,
             multiple=source.multiple,
@@ -67,7 +67,7 @@ def inspect_command(checkpoint: Path) -> None:
 
 
 @main.command("onnx")
-@click.argument("checkpoint", type=PATH)
+@click.argument("checkpoint")
 @click.option("--output", type=PATH, required=True, metavar="BUNDLE", help="The bundle's folder.")
 @source_options
 @click.option(
@@ -89,8 +89,13 @@ def inspect_command(checkpoint: Path) -> None:
 @click.option("--uncalibrated", is_flag=True, help="For fp8: no scales, only to try what compiles.")
 @click.option("--model-version", metavar="NAME", help="Release, if the file does not tell.")
 @mode_options
-def onnx_command(checkpoint: Path, chosen: tuple[str, ...], **options: Any) -> None:
-    """Export CHECKPOINT (a .safetensors file or a diffusers folder) to ONNX graphs in BUNDLE.
+def onnx_command(checkpoint: str, chosen: tuple[str, ...], **options: Any) -> None:
+    """Export CHECKPOINT to ONNX graphs in BUNDLE.
+
+    CHECKPOINT is a .safetensors file, a diffusers folder, or the name of one on the Hugging Face hub, such as
+    Lightricks/LTX-Video:ltxv-2b-0.9.6-dev-04-25.safetensors (OWNER/NAME, @REVISION if not the newest, :FILE).
+    From the hub, the text encoder and the latent upsampler that go with it are downloaded too; sizes and
+    licences are shown before. What is in the hub's cache is not downloaded again.
 
     Batch, tokens, frames, height, width and text length stay dynamic. Weights are streamed: memory does not
     grow with the model.
@@ -105,9 +110,9 @@ def onnx_command(checkpoint: Path, chosen: tuple[str, ...], **options: Any) -> N
             raise MissingPackageError(error.name or "torch", "export") from error
         from ltxrt.export import components
 
+        located = _located(checkpoint, chosen, options, report)
         report(Progress("opening the checkpoint"))
-        given = {source.name: options[source.name] for source in families.sources() if source.name in options}
-        opened = families.open_checkpoint(checkpoint, options["model_version"], **given)
+        opened = families.open_checkpoint(located.checkpoint, options["model_version"], **located.sources)
         names = tuple(dict.fromkeys(chosen)) or components.available(opened)
         precisions = parse_precisions(options["precision"], names)
         _check_fp8(components.rows(opened), precisions, options)
@@ -119,6 +124,14 @@ def onnx_command(checkpoint: Path, chosen: tuple[str, ...], **options: Any) -> N
     seconds = time.monotonic() - start
     data = {"bundle": str(plan.folder), "components": precisions, "seconds": round(seconds, 3)}
     result(f"{plan.folder}: {', '.join(names)} in {seconds:.0f} s", data)
+
+
+def _located(checkpoint: str, chosen: tuple[str, ...], options: Mapping[str, Any], report: Report) -> Located:
+    """What was given, on this machine: names of the hub are downloaded."""
+    from ltxrt.export.hub.locating import Wanted, locate
+
+    given = {source.name: options[source.name] for source in families.sources() if source.name in options}
+    return locate(Wanted(checkpoint, given, options["model_version"], chosen), report, warn)
 
 
 def parse_precisions(text: str, names: tuple[str, ...]) -> dict[str, str]:

@@ -23,13 +23,17 @@ FAMILIES = {"ltx-video": "ltxrt.export.ltxv.family"}
 
 @dataclass(frozen=True)
 class Source:
-    """What can be given beside a checkpoint: an option of `ltx-export onnx`, for a part from elsewhere."""
+    """What can be given beside a checkpoint: an option of `ltx-export onnx`, for a part from elsewhere.
+
+    A path, or the name of files on the hub (`ltxrt.export.hub`).
+    """
 
     name: str
     option: str
     metavar: str
     help: str
     multiple: bool = False
+    folders: tuple[str, ...] = ()  # of a repository of models, where the part is
 
 
 class Family(Protocol):
@@ -63,6 +67,10 @@ class Family(Protocol):
 
     def describe(self, checkpoint: Any, /) -> list[str]:
         """Lines for `ltx-export inspect`."""
+
+    def companions(self, checkpoint: Any, components: Sequence[str], /) -> Mapping[str, Sequence[str]]:
+        """What is downloaded with a checkpoint of the hub, by `Source.name`: parts that it lacks and that
+        `components`, or all if there are none, are made from."""
 
     def notes(self, checkpoint: Any, names: Sequence[str], whole: bool, /) -> list[str]:
         """Lines before an export of `names`; `whole` where everything there is was asked for."""

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "runtime": {"numpy", "click", "tokenizers", "PIL", "av", "yaml", "ltxrt.engines", "ltxrt.runtime"},
     "export": {
         "numpy", "click", "tokenizers", "ml_dtypes", "onnx", "onnx_ir", "onnxscript", "torch", "safetensors",
-        "transformers", "ltxrt.engines", "ltxrt.export",
+        "transformers", "huggingface_hub", "tqdm", "ltxrt.engines", "ltxrt.export",
     },
     "parity": None,  # everything
 }  # fmt: skip

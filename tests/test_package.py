@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("api", "engines", "runtime", "export", "parity")
 INSTALLED = {"cpu", "export", "parity", "dev", "docs", "tensorrt-rtx"}  # what the Makefile installs
-EXTRAS = INSTALLED | {"cuda", "tensorrt", "onnxruntime", "onnxruntime-cuda", "trt", "rtx"}
+EXTRAS = INSTALLED | {"hub", "cuda", "tensorrt", "onnxruntime", "onnxruntime-cuda", "trt", "rtx"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DEPENDENCIES = PROJECT["dependencies"]
 BUILD = "from setuptools import build_meta; build_meta.build_{}('..')"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,13 @@ from ltxrt.engines.errors import CheckpointError
 from ltxrt.export.checkpoint.fields import load_json
 from ltxrt.export.checkpoint.safetensors import SafetensorsFile, StoredTensor
 
-_STEMS = ("diffusion_pytorch_model", "model")
+STEMS = ("diffusion_pytorch_model", "model")
 _MAX_SHARDS = 1000
 
 
 def folder_tensors(folder: Path) -> dict[str, StoredTensor]:
     """All tensors of a model folder, by their stored names."""
-    for stem in _STEMS:
+    for stem in STEMS:
         index = folder / f"{stem}.safetensors.index.json"
         if index.is_file():
             return _sharded(folder, index)
@@ -25,17 +26,13 @@ def folder_tensors(folder: Path) -> dict[str, StoredTensor]:
     pickles = sorted(p.name for p in folder.glob("*.bin"))
     if pickles:
         raise CheckpointError(f"{folder}: has only pickles ({pickles[0]}); convert them to safetensors first")
-    names = " or ".join(f"{s}.safetensors" for s in _STEMS)
+    names = " or ".join(f"{s}.safetensors" for s in STEMS)
     raise CheckpointError(f"{folder}: has no {names} and no shard index; is the download complete?")
 
 
 def _sharded(folder: Path, index: Path) -> dict[str, StoredTensor]:
-    where = load_json(index).get("weight_map")
-    if not isinstance(where, dict) or not where:
-        raise CheckpointError(f"{index}: has no weight_map")
-    shards = sorted({_shard_name(index, shard) for shard in where.values()})
-    if len(shards) > _MAX_SHARDS:
-        raise CheckpointError(f"{index}: names {len(shards)} shards; at most {_MAX_SHARDS} are read")
+    data = load_json(index)
+    shards, where = shard_names(data, str(index)), data["weight_map"]
     tensors: dict[str, StoredTensor] = {}
     for shard in shards:
         for name, tensor in SafetensorsFile(folder / shard).tensors.items():
@@ -52,7 +49,18 @@ def _sharded(folder: Path, index: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _shard_name(index: Path, shard: Any) -> str:
+def shard_names(data: Mapping[str, Any], index: str) -> list[str]:
+    """The files that an index names, sorted. Raises CheckpointError for an index that is none."""
+    where = data.get("weight_map")
+    if not isinstance(where, dict) or not where:
+        raise CheckpointError(f"{index}: has no weight_map")
+    shards = sorted({_shard_name(index, shard) for shard in where.values()})
+    if len(shards) > _MAX_SHARDS:
+        raise CheckpointError(f"{index}: names {len(shards)} shards; at most {_MAX_SHARDS} are read")
+    return shards
+
+
+def _shard_name(index: str, shard: Any) -> str:
     """A shard's file name; CheckpointError for a path, because the index is untrusted."""
     if (
         not isinstance(shard, str)

@@ -22,16 +22,25 @@ COMPONENTS: tuple[str, ...] = (
     "temporal_upsampler",
 )
 SOURCES: tuple[Source, ...] = (
-    Source("text_encoder", "--text-encoder", "DIR", "T5 folder with its tokenizer."),
-    Source("vae", "--vae", "FILE", "VAE file or folder, if not in CHECKPOINT."),
+    Source(
+        "text_encoder",
+        "--text-encoder",
+        "DIR",
+        "T5 folder with its tokenizer.",
+        folders=("text_encoder", "tokenizer"),
+    ),
+    Source("vae", "--vae", "FILE", "VAE file or folder, if not in CHECKPOINT.", folders=("vae",)),
     Source(
         "upsamplers",
         "--upsampler",
         "FILE",
         "Latent upsampler, spatial or temporal; repeatable.",
         multiple=True,
+        folders=("latent_upsampler",),
     ),
 )
+# What the official pipeline's settings name: T5 v1.1 XXL with its tokenizer, for all releases.
+TEXT_ENCODER = "PixArt-alpha/PixArt-XL-2-1024-MS"
 TRACE_SIZES: Mapping[str, int] = {"B": 2, "N": 24, "K": 3, "T": 7, "f": 3, "h": 4, "w": 5}
 
 
@@ -69,6 +78,20 @@ def presets(checkpoint: Checkpoint) -> dict[str, Preset]:
 
     found = checkpoint.transformer
     return versions.presets(checkpoint.version, found.config.layers if found else checkpoint.version.layers)
+
+
+def companions(checkpoint: Checkpoint, components: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The text encoder, and the upsampler between the passes of a two-pass release."""
+    row = checkpoint.version
+    parts = {
+        "text_encoder": (TEXT_ENCODER, checkpoint.text_encoder, "text_encoder"),
+        "upsamplers": (row.upsampler, checkpoint.latent_upsampler, "latent_upsampler"),
+    }
+    return {
+        source: (reference,)
+        for source, (reference, there, component) in parts.items()
+        if reference and there is None and (not components or component in components)
+    }
 
 
 def describe(checkpoint: Checkpoint) -> list[str]:

@@ -19,6 +19,7 @@ from ltxrt.export.checkpoint.fields import load_json, parse_json
 from ltxrt.export.checkpoint.folder import folder_tensors
 from ltxrt.export.checkpoint.part import Part, first
 from ltxrt.export.checkpoint.safetensors import SafetensorsFile, StoredTensor
+from ltxrt.export.hub.reference import cached_as
 from ltxrt.export.ltxv import diffusers, from_shapes, names, official, versions
 from ltxrt.export.ltxv.config import TextEncoderConfig, TransformerConfig, UpsamplerConfig, VaeConfig
 from ltxrt.export.ltxv.facts import STATISTICS
@@ -166,8 +167,13 @@ def _telling_name(path: Path) -> str:
 def _describe_sources(path: str | Path, vae: str | Path | None, text_encoder: str | Path | None) -> str:
     others = {"vae": vae, "text encoder": text_encoder}
     return ", ".join(
-        [Path(path).name, *(f"{k} from {Path(v).name}" for k, v in others.items() if v is not None)]
+        [_known_as(path), *(f"{k} from {_known_as(v)}" for k, v in others.items() if v is not None)]
     )
+
+
+def _known_as(path: str | Path) -> str:
+    """A file's name, with repository and commit where it comes from the hub."""
+    return str(cached_as(Path(path)) or Path(path).name)
 
 
 def _find(path: Path) -> _Found:

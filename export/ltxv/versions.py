@@ -30,6 +30,7 @@ class Version:
     scheduler: SchedulerFacts
     presets: Mapping[str, Preset]
     licence: str
+    upsampler: str = ""  # between the two passes of the default preset, on the hub
     certain: bool = True  # False: others share its architecture and the file name did not decide
 
     @property
@@ -134,11 +135,14 @@ _V096_DISTILLED = replace(
     scheduler=_FEW_STEPS,
     presets={"default": replace(_LARGE, passes=(replace(_UNGUIDED, stochastic=True),))},
 )
+_UPSAMPLER_097 = "Lightricks/LTX-Video:ltxv-spatial-upscaler-0.9.7.safetensors"
+_UPSAMPLER_098 = "Lightricks/LTX-Video:ltxv-spatial-upscaler-0.9.8.safetensors"
 _V097 = replace(
     _V096,
     name="0.9.7-dev",
     release="0.9.7",
     layers=48,
+    upsampler=_UPSAMPLER_097,
     presets=_two_passes(_DEV_FIRST, _DEV_SECOND, single=_LISTS),
 )
 _V097_DISTILLED = replace(
@@ -146,14 +150,18 @@ _V097_DISTILLED = replace(
     name="0.9.7-distilled",
     release="0.9.7",
     layers=48,
+    upsampler=_UPSAMPLER_097,
     presets=_two_passes(_DISTILLED_FIRST, _DISTILLED_SECOND, single=_UNGUIDED),
 )
-_V098_2B_DISTILLED = replace(_V097_DISTILLED, name="0.9.8-2b-distilled", release="0.9.8", layers=28)
-_V098_13B = replace(_V097, name="0.9.8-13b-dev", release="0.9.8")
+_V098_2B_DISTILLED = replace(
+    _V097_DISTILLED, name="0.9.8-2b-distilled", release="0.9.8", layers=28, upsampler=_UPSAMPLER_098
+)
+_V098_13B = replace(_V097, name="0.9.8-13b-dev", release="0.9.8", upsampler=_UPSAMPLER_098)
 _V098_13B_DISTILLED = replace(
     _V097_DISTILLED,
     name="0.9.8-13b-distilled",
     release="0.9.8",
+    upsampler=_UPSAMPLER_098,
     presets={
         name: replace(preset, tone_map=0.6 if name == "default" else 0.0)
         for name, preset in _V097_DISTILLED.presets.items()

@@ -52,6 +52,10 @@ def presets(checkpoint):
     return {"default": Preset(steps=4)}
 
 
+def companions(checkpoint, components):
+    return {}
+
+
 def describe(checkpoint):
     return [f"{checkpoint.source}: two streams {checkpoint.version.name}"]
 

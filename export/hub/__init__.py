@@ -1,0 +1,12 @@
+"""Checkpoints from a model hub: names, what goes with what, downloads.
+
+huggingface_hub is imported when it is used.
+"""
+
+from ltxrt.engines.public import public
+
+__all__, __getattr__ = public(
+    __name__,
+    locating="Located Wanted locate",
+    reference="cached_as",
+)
