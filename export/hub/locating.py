@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ltxrt.engines.errors import LtxrtError
-from ltxrt.engines.progress import Report
+from ltxrt.engines.progress import Progress, Report
 from ltxrt.export import families
 from ltxrt.export.checkpoint.part import Checkpoint
 from ltxrt.export.hub import repository as hub
@@ -56,6 +56,7 @@ def locate(wanted: Wanted, report: Report, say: Say) -> Located:
     main: Selection | None = None
     lines: list[str] = []
     if found is not None:
+        report(Progress(f"asking the hub about {found.repo}"))
         main = selection.checkpoint(hub.open_repository(found), found.path, report)
         with peeked(main, wanted.version, report) as opened:
             added = companions(opened, wanted.components, chosen)

