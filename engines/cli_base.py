@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ import click
 
 from ltxrt.engines.errors import LtxrtError, worded
 from ltxrt.engines.parsing import text
+from ltxrt.engines.parsing.near import nearest
 from ltxrt.engines.terminal import interrupts
 from ltxrt.engines.terminal.interrupts import Terminated
 from ltxrt.engines.terminal.interrupts import check_interrupted as check_interrupted  # cli modules use it
@@ -66,6 +67,22 @@ class _Number(_Plain, click.types.FloatParamType):
     """`type=float`."""
 
 
+class Choice(click.Choice):
+    """`click.Choice`, which names the nearest choice."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            error.message += _meant(str(value), map(str, self.choices))
+            raise
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    found = nearest(word, known)
+    return f" Did you mean {found!r}?" if found else ""
+
+
 def _no_number(given: str, kind: Any) -> str:
     if not isinstance(kind, click.types.IntParamType):
         return f"{text.quoted(given)} is not a valid float."
@@ -73,13 +90,15 @@ def _no_number(given: str, kind: Any) -> str:
 
 
 def _plain(kind: click.ParamType) -> click.ParamType:
-    """The type that reads a parameter: ours in place of click's numbers."""
+    """The type that reads a parameter: ours in place of click's numbers and choices."""
     if type(kind) is click.types.IntParamType:
         return _Whole()
     if type(kind) is click.types.FloatParamType:
         return _Number()
     if type(kind) is click.IntRange:
         return _WholeRange(kind.min, kind.max, kind.min_open, kind.max_open, kind.clamp)
+    if type(kind) is click.Choice:
+        return Choice(kind.choices, kind.case_sensitive)
     return kind
 
 
@@ -106,9 +125,27 @@ class LtxrtCommand(click.Command):
 
 
 class LtxrtGroup(LtxrtCommand, click.Group):
-    """A click group whose own failures and whose subcommands' are one line."""
+    """A click group whose own failures and whose subcommands' are one line.
+
+    `meant`: what people call a subcommand elsewhere → its name, of groups of it as "engines list".
+    """
 
     command_class = LtxrtCommand
+
+    def __init__(self, *args: Any, meant: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._meant = meant or {}
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0]
+        if self.get_command(ctx, word) is None and not word.startswith("-") and not ctx.resilient_parsing:
+            known = {name: name for name in self.list_commands(ctx)} | dict(self._meant)
+            meant = nearest(word, known)
+            hint = f" Did you mean {known[meant]!r}?" if meant else ""
+            ctx.fail(f"No such command {text.quoted(word)}.{hint}")
+        return super().resolve_command(ctx, args)
 
 
 def say(line: str, err: bool = False) -> None:

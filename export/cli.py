@@ -12,7 +12,7 @@ import click
 
 from ltxrt.engines import precision
 from ltxrt.engines.cli import build_command, engines_group, verify_bundle_command
-from ltxrt.engines.cli_base import LtxrtGroup, ltxrt_command, say
+from ltxrt.engines.cli_base import Choice, LtxrtGroup, ltxrt_command, say
 from ltxrt.engines.errors import InputError, MissingPackageError
 from ltxrt.engines.precision import PRECISIONS
 from ltxrt.engines.progress import Progress, Report
@@ -35,7 +35,7 @@ class ComponentName(click.ParamType):
         return f"[{'|'.join(families.component_names())}]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return click.Choice(families.component_names()).convert(value, param, ctx)
+        return Choice(families.component_names()).convert(value, param, ctx)
 
 
 def source_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -51,7 +51,16 @@ def source_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@ltxrt_command("ltx-export", cls=LtxrtGroup, context_settings={"help_option_names": ["-h", "--help"]})
+# What people look for → where it is.
+MEANT = {
+    "export": "onnx", "convert": "onnx", "build": "build-engines", "compile": "build-engines",
+    "list": "engines list", "prune": "engines prune", "info": "inspect", "check": "verify",
+}  # fmt: skip
+
+
+@ltxrt_command(
+    "ltx-export", cls=LtxrtGroup, meant=MEANT, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(package_name="ltxrt")
 def main() -> None:
     """Turn a checkpoint into a bundle of ONNX graphs that runs without torch."""

@@ -6,6 +6,7 @@ __all__, __getattr__ = public(
     __name__,
     "json_input schema text tokenizer_file",
     graph_check="check_file check_graph",
+    near="nearest",
     sizes="check_size nearest_sizes",
     wire="WireError",
 )

@@ -244,6 +244,36 @@ def test_subcommands_fail_in_one_line(group):
     assert result.exit_code == 2 and result.stderr.count("\n") == 1 and "No such command" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (["onyx"], " Did you mean 'onnx'?"),
+        (["EXPORT"], " Did you mean 'onnx'?"),
+        (["list"], " Did you mean 'engines list'?"),
+        (["zzz"], ""),
+        (["onnx", "m", "--presicion", "fp16"], " Did you mean '--precision'?"),
+        (["onnx", "m", "--precision", "FP-16"], " Did you mean 'fp16'?"),
+        (["onnx", "m", "--precision", "int8"], ""),
+        (["onnx", "m", "--precision", "bflo"], " Did you mean 'bfloat16'?"),
+    ],
+)
+def test_a_near_miss_names_what_was_meant(args, hint):
+    @ltxrt_command("ltx-export", cls=LtxrtGroup, meant={"export": "onnx", "list": "engines list"})
+    def commands():
+        """Many things."""
+
+    @commands.command()
+    @click.argument("path")
+    @click.option("--precision", type=click.Choice(["fp16", "bfloat16"]))
+    def onnx(path, precision):
+        """Not reached."""
+
+    result = invoke(commands, *args)
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.partition(" (see ")[0].endswith(f".{hint}")
+
+
 @pytest.mark.parametrize("args", [("--debug", "onnx", "model"), ("onnx", "model", "--debug")])
 def test_debug_stands_before_or_after_the_subcommand(group, args):
     result = invoke(group, *args)
@@ -263,7 +293,8 @@ def test_the_module_needs_click_alone():
         "print(sorted(ours), 'numpy' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout
-    loaded = ["cli_base", "errors", "parsing", "parsing.text", "public", "terminal", "terminal.interrupts"]
+    loaded = ["cli_base", "errors", "parsing", "parsing.near", "parsing.text", "public", "terminal"]
+    loaded.append("terminal.interrupts")
     names = ["ltxrt.engines", *(f"ltxrt.engines.{name}" for name in loaded)]
     assert out.strip() == f"{names} False"
 
