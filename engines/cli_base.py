@@ -74,8 +74,7 @@ class Choice(click.Choice):
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter as error:
-            error.message += _meant(str(value), map(str, self.choices))
-            raise
+            self.fail(error.message + _meant(str(value), map(str, self.choices)), param, ctx)
 
 
 def _meant(word: str, known: Iterable[str]) -> str:
