@@ -42,11 +42,13 @@ measure: $(READY)  ## Print the code's measures
 	$(VENV)/bin/python .ci/measure.py
 
 # mypy cannot follow an editable install's import hook, so it is shown the folders under one name.
-types: $(READY)  ## Check types
+types: $(READY)  ## Check types, also as they are on Windows
 	@mkdir -p .types/ltxrt
 	@ln -sfn ../../api/__init__.py .types/ltxrt/__init__.py
 	@for folder in engines export parity runtime; do ln -sfn ../../$$folder .types/ltxrt/$$folder; done
 	MYPYPATH=.types $(RUN) mypy -p ltxrt
+	MYPYPATH=.types $(RUN) mypy --platform win32 --cache-dir .mypy_cache/win32 \
+	  -m ltxrt -p ltxrt.engines -p ltxrt.export -p ltxrt.runtime
 
 # MkDocs announces its successors at each start.
 docs: $(READY)  ## Build the documentation site in site/; fails at a link that leads nowhere

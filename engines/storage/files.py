@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -15,16 +14,18 @@ import secrets
 import shutil
 import stat
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ltxrt.engines.errors import BundleError, InputError
-from ltxrt.engines.storage import locks
+from ltxrt.engines.storage import locks, system
 
 _NAME = 255  # bytes in the name of a file
 _PIECE = 8 << 20  # bytes read at a time
+_ABANDONED = 86_400.0  # seconds after which a temporary file is taken to be left, where locks cannot tell
 
 
 @contextmanager
@@ -50,7 +51,8 @@ def temporary_for(path: Path) -> Iterator[Path]:
     unless it was renamed.
 
     It is locked while the block runs. Files that killed processes left under such names for the same `path`
-    are not locked, and are removed first.
+    are not locked, and are removed first. On Windows, which renames no file that is open, none is locked, and
+    those of a day ago are removed.
     """
     _sweep(path)
     temporary, descriptor = _claim(path)
@@ -69,9 +71,11 @@ def temporary_folder_for(path: Path) -> Iterator[Path]:
     _sweep(path, stat.S_IFDIR)
     temporary = _name(path)
     temporary.mkdir()
-    descriptor = locks.descriptor_of(temporary, os.O_RDONLY)
-    with contextlib.suppress(OSError):  # a file system without locks, on which nothing is removed either
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    descriptor = None
+    if system.OPEN_FILES_MOVE:
+        descriptor = locks.folder_descriptor(temporary)
+        with contextlib.suppress(OSError):  # a file system without locks, on which nothing is removed either
+            system.lock(descriptor)
     with _discarded(temporary, descriptor):
         yield temporary
 
@@ -89,7 +93,7 @@ _live: set[Path] = set()  # what `discard_all` removes
 
 
 @contextmanager
-def _discarded(temporary: Path, descriptor: int) -> Iterator[None]:
+def _discarded(temporary: Path, descriptor: int | None) -> Iterator[None]:
     """Remove `temporary` and release its lock when the block ends."""
     _live.add(temporary)
     try:
@@ -97,7 +101,8 @@ def _discarded(temporary: Path, descriptor: int) -> Iterator[None]:
     finally:
         _discard(temporary)
         _live.discard(temporary)
-        locks.release(descriptor)
+        if descriptor is not None:
+            locks.release(descriptor)
 
 
 def _discard(temporary: Path) -> None:
@@ -111,14 +116,17 @@ def _name(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
 
 
-def _claim(path: Path) -> tuple[Path, int]:
-    """Create a temporary file; returns it with the descriptor that holds its lock."""
+def _claim(path: Path) -> tuple[Path, int | None]:
+    """Create a temporary file; returns it with the descriptor that holds its lock, if it is locked."""
     while True:
         temporary = _name(path)
         # Not mkstemp, whose mode 0600 would be kept by the renaming.
         descriptor = locks.descriptor_of(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR)
+        if not system.OPEN_FILES_MOVE:
+            locks.release(descriptor)
+            return temporary, None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            system.lock(descriptor)
             if os.path.samestat(os.fstat(descriptor), temporary.lstat()):
                 return temporary, descriptor
         except (BlockingIOError, FileNotFoundError):
@@ -134,24 +142,37 @@ def _sweep(path: Path, kind: int = stat.S_IFREG) -> None:
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         left = [path.parent / entry.name for entry in entries if name.fullmatch(entry.name)]
         for temporary in left:
-            _remove_unheld(temporary, kind)
+            with contextlib.suppress(OSError):  # locked, gone, not permitted, or a folder with folders in it
+                if system.OPEN_FILES_MOVE:
+                    _remove_unheld(temporary, kind)
+                else:
+                    _remove_old(temporary, kind)
 
 
 def _remove_unheld(temporary: Path, kind: int) -> None:
-    with contextlib.suppress(OSError):  # locked, gone, not permitted, or a folder with folders in it
-        descriptor = locks.descriptor_of(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            if stat.S_IFMT(os.fstat(descriptor).st_mode) != kind:
-                return
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if kind == stat.S_IFREG:
-                temporary.unlink()
-                return
-            for file in temporary.iterdir():
-                file.unlink()
-            temporary.rmdir()
-        finally:
-            locks.release(descriptor)
+    descriptor = locks.descriptor_of(temporary, os.O_RDONLY | system.WITHOUT_WAITING, follow=False)
+    try:
+        if stat.S_IFMT(os.fstat(descriptor).st_mode) == kind:
+            system.lock(descriptor)
+            _remove(temporary, kind)
+    finally:
+        locks.release(descriptor)
+
+
+def _remove_old(temporary: Path, kind: int) -> None:
+    status = temporary.lstat()
+    if stat.S_IFMT(status.st_mode) == kind and time.time() - status.st_mtime > _ABANDONED:
+        _remove(temporary, kind)
+
+
+def _remove(temporary: Path, kind: int) -> None:
+    """Remove a file, or a folder of files."""
+    if kind == stat.S_IFREG:
+        temporary.unlink()
+        return
+    for file in temporary.iterdir():
+        file.unlink()
+    temporary.rmdir()
 
 
 def _flush(path: Path) -> None:
@@ -188,6 +209,8 @@ def _read(paths: Sequence[Path], stop: threading.Event) -> None:
 
 
 def _free() -> bool:
+    if not hasattr(os, "sysconf"):  # Windows
+        return False
     return os.sysconf("SC_AVPHYS_PAGES") > os.sysconf("SC_PHYS_PAGES") // 8
 
 
@@ -200,7 +223,7 @@ def open_regular(path: Path, follow: bool = True) -> BufferedReader:
 
     With `follow` False a symbolic link is refused as well.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
+    descriptor = system.open_file(path, os.O_RDONLY | system.WITHOUT_WAITING, follow=follow)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)

@@ -1,7 +1,7 @@
 """Locks on a bundle and on files, so that two commands do not overwrite each other's work.
 
-A lock is an flock on an open descriptor: it ends with its process, however that ends. Child processes do not
-inherit it: descriptors are closed on exec, and in a forked process.
+A lock is held by an open descriptor (`system`): it ends with its process, however that ends. Child processes
+do not inherit it: descriptors are closed on exec, and in a forked process.
 
     writing   exclusive: an export, deleting engines
     reading   shared, excludes writing: building engines, a parity check, a calibration
@@ -11,7 +11,6 @@ A command that finds the bundle locked is refused at once, since the other may t
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from ltxrt.engines.errors import BundleError
+from ltxrt.engines.storage import system
 
 _descriptors: set[int] = set()
 # Device and inode of the folders that the current thread has locked for writing, to make the lock reentrant.
@@ -31,12 +31,21 @@ def _close_in_child() -> None:
     _descriptors.clear()
 
 
-os.register_at_fork(after_in_child=_close_in_child)
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_close_in_child)
 
 
-def descriptor_of(path: Path, flags: int, mode: int = 0o666) -> int:
+def descriptor_of(path: Path, flags: int, mode: int = 0o666, follow: bool = True) -> int:
     """`os.open` for a descriptor that may be locked; `release` closes it."""
-    descriptor = os.open(path, flags | os.O_CLOEXEC, mode)
+    return _noted(system.open_file(path, flags, mode, follow))
+
+
+def folder_descriptor(folder: Path) -> int:
+    """A descriptor by which an existing folder may be locked; `release` closes it."""
+    return _noted(system.open_folder(folder))
+
+
+def _noted(descriptor: int) -> int:
     _descriptors.add(descriptor)
     return descriptor
 
@@ -49,7 +58,7 @@ def release(descriptor: int) -> None:
     if descriptor in _descriptors:
         _descriptors.remove(descriptor)
         with suppress(OSError):  # of a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            system.unlock(descriptor)
         os.close(descriptor)
 
 
@@ -60,7 +69,7 @@ def writing(root: Path) -> Iterator[None]:
     if identity in _written.get():
         yield
         return
-    with _held(root, fcntl.LOCK_EX | fcntl.LOCK_NB):
+    with _held(root):
         token = _written.set(_written.get() | {identity})
         try:
             yield
@@ -74,14 +83,14 @@ def reading(root: Path) -> Iterator[None]:
     if _identity(root) in _written.get():
         yield
         return
-    with _held(root, fcntl.LOCK_SH | fcntl.LOCK_NB):
+    with _held(root, shared=True):
         yield
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Hold the exclusive lock of a folder in a bundle; waits until it is free."""
-    with _held(folder, fcntl.LOCK_EX):
+    with _held(folder, wait=True):
         yield
 
 
@@ -91,11 +100,11 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def _held(folder: Path, kind: int) -> Iterator[None]:
-    descriptor = descriptor_of(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _held(folder: Path, shared: bool = False, wait: bool = False) -> Iterator[None]:
+    descriptor = folder_descriptor(folder)
     try:
         try:
-            fcntl.flock(descriptor, kind)
+            system.lock(descriptor, shared, wait)
         except BlockingIOError as error:
             raise BundleError(
                 f"{folder}: another command is using this bundle (an export, a build of engines, a parity "

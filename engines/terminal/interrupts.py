@@ -146,7 +146,7 @@ def _raise(number: int, _frame: object) -> None:
 def _watching(numbers: frozenset[int]) -> Iterator[None]:
     """A thread that hears of the signals `numbers` as they arrive."""
     reader, writer = os.pipe()
-    if os.name != "nt":
+    if hasattr(os, "set_blocking"):  # not on Windows before Python 3.12, nor needed there
         os.set_blocking(writer, False)
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     thread = threading.Thread(target=_watch, args=(reader, numbers), name="interruptions", daemon=True)

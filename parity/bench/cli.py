@@ -11,7 +11,6 @@ import datetime
 import itertools
 import os
 import platform
-import resource
 import shlex
 import tempfile
 import time
@@ -178,6 +177,8 @@ def _others() -> float | None:
         ticks = [int(field) for field in first.split()[1:9]]
     except (OSError, ValueError, IndexError):
         return None
+    import resource  # not there on Windows, which has no such table either
+
     busy = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return busy - sum(usage.ru_utime + usage.ru_stime for usage in usages)
@@ -221,13 +222,15 @@ def _command(options: dict[str, Any]) -> str:
 
 def _machine() -> dict[str, str]:
     """What the figures depend on; the load before the run says whether others were at work."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    import psutil
+
+    memory = psutil.virtual_memory().total
     return {
         "CPU": _cpu(),
         "cores": str(os.cpu_count()),
         "memory": f"{memory / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "load average before": f"{os.getloadavg()[0]:.2f}",
+        "load average before": f"{psutil.getloadavg()[0]:.2f}",
     }
 
 

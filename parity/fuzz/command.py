@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 
 import click
 
 from ltxrt.engines.cli_base import ltxrt_command
+from ltxrt.engines.errors import LtxrtError
 from ltxrt.parity.fuzz.runner import run
 from ltxrt.parity.fuzz.targets import TARGETS
 
@@ -26,6 +28,8 @@ from ltxrt.parity.fuzz.targets import TARGETS
 @click.argument("targets", nargs=-1, type=click.Choice(list(TARGETS)))
 def main(inputs: int, seed: int, first: int, targets: tuple[str, ...]) -> None:
     """Give damaged input to readers; count what was accepted, refused with an ltxrt error, or unhandled."""
+    if not hasattr(signal, "setitimer"):
+        raise LtxrtError("this system cannot limit the processor time of an input; run it on Linux")
     click.echo("| target | inputs | accepted | refused | unhandled | minutes |\n|---|--:|--:|--:|--:|--:|")
     unhandled = 0
     for name in targets or TARGETS:

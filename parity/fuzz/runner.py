@@ -10,7 +10,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-import resource
 import signal
 import sys
 import tempfile
@@ -123,6 +122,8 @@ def _child(
 
 def _one(attempt: Attempt, rng: random.Random, state: SynchronizedArray[int]) -> str:
     """Try one input and count it; what is wrong with how it ended, "" if nothing."""
+    import resource
+
     cpu = resource.getrusage(resource.RUSAGE_SELF)
     used = int(cpu.ru_utime + cpu.ru_stime)
     # Python runs no handler while compiled code works: the kernel ends the process then.
@@ -152,6 +153,8 @@ def _unreadable(message: str) -> str:
 
 
 def _limit_memory() -> None:
+    import resource
+
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if sys.platform == "linux" else 0
     limit = pages * resource.getpagesize() + MEMORY
     if pages:

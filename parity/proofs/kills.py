@@ -41,7 +41,7 @@ VERSION = "0.9.5"
 COMPONENT, OTHER = "latent_upsampler", "temporal_upsampler"
 STAGES = ("tracing", "writing weights", "half-way", "checking")
 RENAMES = 6  # of a component that replaces another: manifest twice, weights, their names, graph, manifest
-SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
+SIGNALS = {name: getattr(signal, name) for name in ("SIGKILL", "SIGTERM") if hasattr(signal, name)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ltxrt.engines.errors import InputError, setting
+from ltxrt.engines.storage import system
 from ltxrt.engines.storage.files import atomic_write, temporary_folder_for, temporary_for
 from ltxrt.runtime.media.formats.arrays import Archive, Array
 from ltxrt.runtime.media.formats.codec import Encoded
@@ -109,12 +110,13 @@ def _check_replaceable(path: Path) -> None:
         raise InputError(
             f"{setting('output')} {path}: is a link; give the folder it points to, {path.readlink()}"
         )
-    if path.is_mount():
+    if os.path.ismount(path):  # Python 3.11 has no Path.is_mount on Windows
         raise InputError(f"{setting('output')} {path}: is where a disk is mounted; give a new name in it")
     parent = path.absolute().parent.stat()
     there = path.exists() or path.is_symlink()
-    owners = (0, parent.st_uid, path.lstat().st_uid) if there else (os.geteuid(),)
-    if parent.st_mode & stat.S_ISVTX and os.geteuid() not in owners:
+    user = system.user()
+    owners = (0, parent.st_uid, path.lstat().st_uid) if there else (user,)
+    if parent.st_mode & stat.S_ISVTX and user not in (*owners, None):
         raise InputError(
             f"{setting('output')} {path}: belongs to another user, who alone may replace it; give a new name"
         )

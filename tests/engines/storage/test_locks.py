@@ -13,7 +13,7 @@ import pytest
 from ltxrt.engines import bundle as bundles
 from ltxrt.engines.bundle import add_to_bundle, read_bundle, reading_bundle, write_bundle
 from ltxrt.engines.errors import BundleError
-from ltxrt.engines.storage import locks
+from ltxrt.engines.storage import locks, system
 
 REFUSED = "another command is using this bundle .* wait until it has ended"
 
@@ -128,6 +128,6 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
     def without(_descriptor, _kind):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(locks.fcntl, "flock", without)
+    monkeypatch.setattr(system.fcntl, "flock", without)
     with pytest.raises(BundleError, match=r"cannot be locked \(Operation not supported\).* local disk"):
         take(locks.writing, tmp_path)

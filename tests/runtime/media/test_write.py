@@ -248,7 +248,7 @@ def test_outputs_that_a_finished_video_cannot_be_renamed_to(tmp_path, monkeypatc
     for path, message in cases.items():
         with pytest.raises(InputError, match=message):
             check_output(path)
-    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "empty")
+    monkeypatch.setattr(os.path, "ismount", lambda path: path.name == "empty")
     with pytest.raises(InputError, match="is where a disk is mounted; give a new name in it"):
         check_output(tmp_path / "empty")
 
