@@ -43,12 +43,13 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from ltxrt.engines.bundle import Bundle
+from ltxrt.engines.bundle import Bundle, FileRecord
 from ltxrt.engines.contract import DTYPES, Contract
 from ltxrt.engines.errors import EngineError, InputError, LtxrtError, setting
 from ltxrt.engines.machine.names import BACKENDS, named
 from ltxrt.engines.parsing.graph_check import check_graph
 from ltxrt.engines.parsing.text import quoted
+from ltxrt.engines.progress import Progress, Report
 from ltxrt.engines.storage import integrity
 
 __all__ = [
@@ -309,7 +310,14 @@ def files(
     return [bundle.path(file) for file in (graph.file, *graph.data)]
 
 
-def check_files(bundle: Bundle, component: str, backend: str, precision: str, device: int = 0) -> None:
+def check_files(
+    bundle: Bundle,
+    component: str,
+    backend: str,
+    precision: str,
+    device: int = 0,
+    report: Report | None = None,
+) -> None:
     """Raise BundleError if the graph or its weights are not as recorded. A backend that runs another file
     checks it when loading.
 
@@ -318,7 +326,15 @@ def check_files(bundle: Bundle, component: str, backend: str, precision: str, de
     graph = bundle.components[component][precision]
     engines = files(bundle, component, backend, precision, device) if builds_engines(backend) else []
     if not engines or any(map(_module(backend).needs_graph, engines)):
-        integrity.check(bundle.root, (graph.file, *graph.data))
+        for record in (graph.file, *graph.data):
+            shown = report if record.bytes >= integrity.LARGE else None
+            integrity.check(bundle.root, (record,), hashed=shown and _hashing(record, shown))
+
+
+def _hashing(record: FileRecord, report: Report) -> Callable[[int], None]:
+    """Reports how many bytes of a file have been hashed."""
+    stage = f"checking {record.path}, once for this copy"
+    return lambda done: report(Progress(stage, done, record.bytes, "byte"))
 
 
 def load_engine(

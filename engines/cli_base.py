@@ -7,11 +7,12 @@ the standard library only, so that `--help` is instant.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import click
@@ -22,10 +23,12 @@ from ltxrt.engines.parsing.near import nearest
 from ltxrt.engines.terminal import interrupts
 from ltxrt.engines.terminal.interrupts import Terminated
 from ltxrt.engines.terminal.interrupts import check_interrupted as check_interrupted  # cli modules use it
+from ltxrt.engines.terminal.mode import Mode, choose, emit, mode
 
 _DEBUG = "ltxrt.debug"
 _NAMES = "ltxrt.names"
 _LONGEST = 2000  # characters of a message at most
+_drawings: list[Callable[[], AbstractContextManager[None]]] = []
 # click ≥ 8.2 raises this instead of printing the help itself.
 _SHOWS_HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
@@ -33,12 +36,17 @@ _SHOWS_HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 class _OneLine(click.ClickException):
     """A failure as it is printed: `message` is the whole line."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    def __init__(self, message: str, exit_code: int, field: str | None = None) -> None:
         super().__init__(text.clipped(text.printable(" ".join(message.split())), _LONGEST))
         self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance
+        self.field, self.json = field, False
 
     def show(self, file: Any = None) -> None:
-        click.echo(self.format_message(), file=file, err=file is None)
+        if self.json:
+            message = self.format_message().removeprefix("error: ")
+            emit("error", message=message, field=self.field, exit_status=self.exit_code)
+        else:
+            click.echo(self.format_message(), file=file, err=file is None)
 
 
 class _Plain:
@@ -115,6 +123,8 @@ class LtxrtCommand(click.Command):
             return super().main(*args, **kwargs)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--json" in args and any("--json" in parameter.opts for parameter in self.params):
+            choose(ctx, Mode.JSON)  # for errors in the options before it, and in those that do not exist
         with _one_line(ctx):
             return super().parse_args(ctx, args)
 
@@ -152,9 +162,27 @@ def say(line: str, err: bool = False) -> None:
 
     Control characters are escaped; settings are shown as the running command's options.
     """
+    with contextlib.ExitStack() as stack:
+        for pause in _drawings:
+            stack.enter_context(pause())
+        click.echo(said(line), err=err)
+
+
+def said(line: str) -> str:
+    """A line as `say` prints it."""
     ctx = click.get_current_context(silent=True)
     known = worded(line, (lambda name: called(ctx, name)) if ctx else str)
-    click.echo("\n".join(map(text.printable, known.split("\n"))), err=err)
+    return "\n".join(map(text.printable, known.split("\n")))
+
+
+@contextmanager
+def drawing(pause: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """While the block draws on the terminal, `say` prints its lines within `pause()`."""
+    _drawings.append(pause)
+    try:
+        yield
+    finally:
+        _drawings.remove(pause)
 
 
 def name_settings(names: Mapping[str, str]) -> None:
@@ -202,7 +230,10 @@ class _Echo(logging.Handler):
     """Shows the library's log."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage(), err=True)
+        if mode() is Mode.JSON:
+            emit("log", message=said(record.getMessage()))
+        else:
+            say(record.getMessage(), err=True)
 
 
 @contextmanager
@@ -233,7 +264,14 @@ def _one_line(ctx: click.Context) -> Iterator[None]:
         asked = interrupts.asked()
         cause = _interruption(error) or (asked() if asked else error)
         interrupts.settle()
-        raise _describe(cause, ctx, debug) from error
+        described = _describe(cause, ctx, debug)
+        described.json = mode(ctx) is Mode.JSON
+        raise described from error
+
+
+def _field(error: click.UsageError) -> str | None:
+    """The setting that a mistake in the command line is about, if click knows."""
+    return getattr(getattr(error, "param", None), "name", None)
 
 
 def _interruption(error: BaseException) -> KeyboardInterrupt | None:
@@ -259,13 +297,13 @@ def _describe(error: BaseException, ctx: click.Context, debug: bool) -> _OneLine
         case KeyboardInterrupt():
             return _OneLine("interrupted", 130)
         case click.UsageError():
-            return _OneLine(
-                f"error: {error.format_message()} (see '{ctx.command_path} --help')", error.exit_code
-            )
+            line = f"error: {error.format_message()} (see '{ctx.command_path} --help')"
+            return _OneLine(line, error.exit_code, _field(error))
         case click.ClickException():
             return _OneLine(f"error: {error.format_message()}", error.exit_code)
         case LtxrtError():
-            return _OneLine(f"error: {error.worded(lambda name: called(ctx, name))}", error.exit_code)
+            line = f"error: {error.worded(lambda name: called(ctx, name))}"
+            return _OneLine(line, error.exit_code, error.field)
         case OSError(strerror=str()):  # the machine's: disk full, permission denied
             where = f": {error.filename}" if error.filename else ""
             return _OneLine(f"error: {error.strerror}{where}", 1)

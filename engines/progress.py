@@ -29,3 +29,16 @@ Report = Callable[[Progress], None]
 
 def unreported(_progress: Progress) -> None:
     """The default report: nobody watches."""
+
+
+class Counted:
+    """Reports a stage as its units are done: `counted()` after each, `counted(4096)` after so many."""
+
+    def __init__(self, report: Report, stage: str, total: float | None, unit: str) -> None:
+        self._report, self._stage, self._total, self._unit = report, stage, total, unit
+        self.done = 0.0
+        self(0)
+
+    def __call__(self, units: float = 1) -> None:
+        self.done += units
+        self._report(Progress(self._stage, self.done, self._total, self._unit))

@@ -24,6 +24,7 @@ from ltxrt.engines.backend import (
 )
 from ltxrt.engines.bundle import Bundle, read_bundle
 from ltxrt.engines.machine import Choice, best, names
+from ltxrt.engines.progress import Report
 from ltxrt.engines.storage.files import read_ahead
 
 KEPT_ENGINE_CALLS = 1000  # how often an engine that is kept is expected to be called
@@ -61,7 +62,7 @@ class Engines(Protocol):
     def check_available(self, component: str) -> None:
         """Raise InputError where `component` cannot be loaded. No file's content is read."""
 
-    def check_intact(self, component: str) -> None:
+    def check_intact(self, component: str, report: Report | None = None) -> None:
         """Raise BundleError where the component's files are not as the bundle records them."""
 
     def read_ahead(self, component: str) -> AbstractContextManager[None]:
@@ -126,13 +127,14 @@ class EnginePool:
         """Raise InputError where `component` cannot be loaded. No file's content is read."""
         self.files(component)
 
-    def check_intact(self, component: str) -> None:
+    def check_intact(self, component: str, report: Report | None = None) -> None:
         """Raise BundleError where the files of `component` are not as the bundle records them.
 
         What was hashed before in its present state is not read; else a gigabyte takes one or two seconds.
         """
         if not self._is_kept(component):
-            check_files(self.bundle, component, self.backend, self.precision(component), self.device)
+            precision = self.precision(component)
+            check_files(self.bundle, component, self.backend, precision, self.device, report)
 
     def load(self, component: str, calls: int) -> Engine:
         """A new engine of `component` for about so many calls, which the caller closes."""

@@ -24,6 +24,12 @@ class Family(Protocol):
     def metadata(self, plan: Any, engines: Engines, inputs: Sequence[dict[str, Any]], /) -> dict[str, str]:
         """Names and texts for a video's metadata: all that decides its pixels."""
 
+    def expected_seconds(self, plan: Any, engines: Engines, /) -> dict[str, float]:
+        """Every stage of a run in order, by its name in progress, with about how long it takes; rough."""
+
+    def timing_key(self, plan: Any, engines: Engines, /) -> str:
+        """What the times of a run depend on beside its size (`ltxrt.engines.storage.times`)."""
+
 
 def family(name: str) -> Family:
     """The package of the family with this name in bundles, which `read_bundle` has checked."""

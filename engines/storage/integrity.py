@@ -85,7 +85,7 @@ def _digest(file: BufferedReader, path: Path, root: Path, afresh: bool, hashed: 
         if known:
             _memory[state] = known
             return known
-    if status.st_size >= LARGE:
+    if status.st_size >= LARGE and hashed is None:
         _log.info("checking %.200r (%.1f GB), once for this copy", name, status.st_size / 1e9)
     found = _hash(file, hashed)
     if _state(os.fstat(file.fileno())) == state and time.time_ns() - max(state[-2:]) > SETTLED:

@@ -7,8 +7,8 @@ from ltxrt.engines.public import public
 
 __all__, __getattr__ = public(
     __name__,
-    "interrupts",
+    "interrupts mode",
     interrupts="on_interrupt",
-    jobs="Job job",
+    jobs="Job job part part_name",
     output="mode_options note result warn",
 )

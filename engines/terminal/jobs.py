@@ -2,43 +2,111 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
-from ltxrt.engines.cli_base import check_interrupted, say
-from ltxrt.engines.progress import Progress
-from ltxrt.engines.terminal.output import Mode, emit, mode
+import click
 
-_SECONDS_BETWEEN_LINES = 3.0
+from ltxrt.engines.cli_base import check_interrupted
+from ltxrt.engines.progress import Progress, Report
+from ltxrt.engines.terminal.estimate import Estimate
+from ltxrt.engines.terminal.interrupts import announced
+from ltxrt.engines.terminal.mode import Mode, mode
+from ltxrt.engines.terminal.views import Json, Lines, Nothing, View
+
+_PART = " › "
 
 
 class Job:
-    """A report (`ltxrt.engines.progress.Report`) that shows what it is told, in the command's mode."""
+    """A report (`ltxrt.engines.progress.Report`) that shows what it is told, in the command's mode.
 
-    def __init__(self) -> None:
-        self._stage = ""
-        self._shown = 0.0
+    Threads may share one.
+    """
 
-    def expect(self, seconds: Mapping[str, float]) -> None:
-        """The job's stages in order, with about how long each takes: the weights of percent and ETA."""
+    def __init__(self, view: View) -> None:
+        self._view, self._lock = view, threading.Lock()
+        self._estimate = Estimate(time.monotonic())
+        self._key, self._ratios = "", dict[str, float]()
+        view.open(self._estimate)
+
+    def expect(self, seconds: Mapping[str, float], key: str = "") -> None:
+        """The job's stages in order, with about how long each takes: the weights of percent and time left.
+
+        With `key`, which names all that times depend on but the size of the work (command, model, backend),
+        they are corrected by how long stages took under it before on this machine, and those of this job are
+        noted when it has succeeded.
+        """
+        self._key = key
+        if key:
+            from ltxrt.engines.storage import times
+
+            ratios = times.measured(key)
+            self._ratios = {stage: ratios.get(_kind(stage), 1.0) for stage in seconds}
+        with self._lock:
+            self._estimate.expect({stage: s * self._ratios.get(stage, 1.0) for stage, s in seconds.items()})
 
     def __call__(self, progress: Progress) -> None:
         check_interrupted()
-        if mode() is Mode.QUIET:
+        with self._lock:
+            stage = self._estimate.update(progress, time.monotonic())
+            self._view.update(stage, progress)
+
+    def remember(self) -> None:
+        """Note how long the stages took, for later jobs under the key."""
+        if not self._key:
             return
-        now = time.monotonic()
-        if progress.stage == self._stage and now - self._shown < _SECONDS_BETWEEN_LINES:
-            return
-        self._stage, self._shown = progress.stage, now
-        if mode() is Mode.JSON:
-            emit("progress", **vars(progress))
-            return
-        done = f"  {progress.done:g}/{progress.total:g} {progress.unit}s" if progress.total else ""
-        say(f"{progress.stage}{done}", err=True)
+        from ltxrt.engines.storage import times
+
+        measured = self._estimate.measured().items()
+        times.note(self._key, {_kind(s): r * self._ratios.get(s, 1.0) for s, r in measured})
+
+
+def part(report: Report, label: str) -> Report:
+    """The report of a part of a job, such as "video 2/8", whose stages are called "video 2/8 › transformer".
+
+    Times are noted for a stage in whichever part it is.
+    """
+    return lambda progress: report(replace(progress, stage=part_name(label, progress.stage)))
+
+
+def part_name(label: str, stage: str) -> str:
+    """The name of a part's stage, for `Job.expect`."""
+    return f"{label}{_PART}{stage}"
+
+
+def _kind(stage: str) -> str:
+    return stage.rpartition(_PART)[2]
 
 
 @contextmanager
-def job() -> Iterator[Job]:
-    """Around the work of a command."""
-    yield Job()
+def job(title: str = "") -> Iterator[Job]:
+    """Around the work of a command, which is shown as `title`, by default the command's name.
+
+    Entered before heavy packages are imported, so that something is seen at once.
+    """
+    view = _view(title)
+    one = Job(view)
+    try:
+        with announced(view.stopping):
+            yield one
+    finally:
+        view.close()
+    one.remember()
+
+
+def _view(title: str) -> View:
+    if mode() is Mode.JSON:
+        return Json()
+    if mode() is Mode.QUIET:
+        return Nothing()
+    if not sys.stderr.isatty() or os.environ.get("TERM") in ("", "dumb"):
+        return Lines()
+    from ltxrt.engines.terminal.bars import Bars
+
+    context = click.get_current_context(silent=True)
+    return Bars(title or (context.command_path if context else ""))

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from enum import Enum
 from typing import Any
 
 import click
 
-from ltxrt.engines.cli_base import say
-
-_MODE = "ltxrt.mode"
-
-
-class Mode(Enum):
-    """How a command shows what it does."""
-
-    NORMAL = "progress on stderr, results as text"
-    QUIET = "results and warnings alone"
-    JSON = "one JSON object in a line for each event, on stdout"
+from ltxrt.engines.cli_base import said, say
+from ltxrt.engines.terminal.mode import Mode, choose, emit, mode
 
 
 def mode_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator that gives a command `--quiet` and `--json`; they are not passed to the function."""
-    for flag, mode, text in (
-        ("--json", Mode.JSON, "Print progress and the result as JSON lines."),
+    for flag, chosen, text in (
+        ("--json", Mode.JSON, "Print progress, warnings and the result as JSON lines."),
         ("--quiet", Mode.QUIET, "Show no progress."),
     ):
         command = click.option(
@@ -34,25 +23,17 @@ def mode_options(command: Callable[..., Any]) -> Callable[..., Any]:
             is_eager=True,
             expose_value=False,
             help=text,
-            callback=lambda ctx, _parameter, given, mode=mode: _choose(ctx, mode if given else None),
+            callback=_chooser(chosen),
         )(command)
     return command
 
 
-def _choose(ctx: click.Context, mode: Mode | None) -> None:
-    if mode is not None:
-        ctx.meta[_MODE] = mode
+def _chooser(chosen: Mode) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def callback(ctx: click.Context, _parameter: click.Parameter, given: bool) -> None:
+        if given:
+            choose(ctx, chosen)
 
-
-def mode() -> Mode:
-    """The running command's mode."""
-    ctx = click.get_current_context(silent=True)
-    return Mode.NORMAL if ctx is None else ctx.meta.get(_MODE, Mode.NORMAL)
-
-
-def emit(event: str, **data: Any) -> None:
-    """Print an event as a JSON line; for `--json` alone."""
-    click.echo(json.dumps({"event": event, **data}, ensure_ascii=True, default=str))
+    return callback
 
 
 def result(text: str, data: Mapping[str, Any]) -> None:
@@ -66,7 +47,7 @@ def result(text: str, data: Mapping[str, Any]) -> None:
 def note(text: str) -> None:
     """Print a finding of a long command as soon as it is made; not with `--quiet`, an event with `--json`."""
     if mode() is Mode.JSON:
-        emit("note", message=text)
+        emit("note", message=said(text))
     elif mode() is Mode.NORMAL:
         say(text, err=True)
 
@@ -74,6 +55,6 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """Print a warning or a note, which says what to do; called before the work that it is about."""
     if mode() is Mode.JSON:
-        emit("warning", message=text)
+        emit("warning", message=said(text))
     else:
         say(text, err=True)

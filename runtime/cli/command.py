@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from ltxrt.engines.cli_base import ltxrt_command, say
+from ltxrt.engines.progress import Progress
+from ltxrt.engines.terminal import job, mode_options
 from ltxrt.runtime.cli.doctor import doctor_command
 from ltxrt.runtime.request.options import RequestGroup, setting_options
 
@@ -41,6 +43,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--seeds", metavar="LIST", help="A video for each seed: 1-8 or 1,5,9.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @click.option("--list-presets", is_flag=True, help="Show the bundle's presets and exit.")
+@mode_options
 @setting_options
 @click.version_option(package_name="ltxrt")
 @click.pass_context
@@ -66,9 +69,11 @@ def main(
         return
     if output is None:
         raise click.UsageError("Missing option '--output'.")
-    from ltxrt.runtime.cli import run
+    with job() as report:
+        report(Progress("starting"))  # on the screen before what the next line imports
+        from ltxrt.runtime.cli import run
 
-    run.generate(bundle, output, overwrite, options)
+        run.generate(bundle, output, overwrite, options, report)
 
 
 main.add_command(doctor_command)

@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 from ltxrt.engines.bundle import read_bundle
-from ltxrt.engines.cli_base import called, check_interrupted, say
+from ltxrt.engines.cli_base import called, check_interrupted
 from ltxrt.engines.errors import InterruptedRunError, LtxrtError, setting
 from ltxrt.engines.families import component_names
-from ltxrt.engines.terminal import on_interrupt, result, warn
+from ltxrt.engines.progress import Progress, Report
+from ltxrt.engines.terminal import Job, on_interrupt, part, part_name, result, warn
 from ltxrt.runtime import Stream
 from ltxrt.runtime.cli import outputs
-from ltxrt.runtime.cli.console import Console
 from ltxrt.runtime.cli.given import Asked, requested
 from ltxrt.runtime.families import Family, family
 from ltxrt.runtime.media.overlap import behind
@@ -28,7 +28,7 @@ WAITING = 16  # decoded frames in the encoder's queue, each of at most some mega
 PROMPTS_AT_ONCE = 100  # that are encoded before the first of their videos, and held meanwhile: up to 0.8 GB
 
 
-def generate(bundle: Path, output: Path, overwrite: bool, options: dict[str, Any]) -> None:
+def generate(bundle: Path, output: Path, overwrite: bool, options: dict[str, Any], report: Job) -> None:
     """Make the videos that the options ask for, and say what becomes of them."""
     pool = {key: options.pop(key) for key in ("backend", "device", "threads", "keep_loaded")}
     pool["precision"] = precisions(options.pop("precision"), component_names())
@@ -39,7 +39,7 @@ def generate(bundle: Path, output: Path, overwrite: bool, options: dict[str, Any
     if len(asked) > 1:  # the prompts are all encoded before, so that memory need not hold the encoder as well
         pool["keep_loaded"] = pool["keep_loaded"] or set(component_names()) - {"text_encoder"}
     with model.Pipeline(opened, **pool) as pipeline, on_interrupt(pipeline.interrupt):
-        maker = Maker(model, pipeline)
+        maker = Maker(model, pipeline, report)
         if len(asked) == 1:
             maker.make(asked[0], paths[0])
         else:
@@ -49,29 +49,29 @@ def generate(bundle: Path, output: Path, overwrite: bool, options: dict[str, Any
 class Maker:
     """Makes videos one after another with one pipeline; says each note once."""
 
-    def __init__(self, model: Family, pipeline: Any) -> None:
-        self.model, self.pipeline = model, pipeline
+    def __init__(self, model: Family, pipeline: Any, job: Job) -> None:
+        self.model, self.pipeline, self.job = model, pipeline, job
         self._said: set[str] = set()
 
-    def make(self, one: Asked, output: Path) -> None:
-        """Make a video, and say what became of it."""
+    def make(self, one: Asked, output: Path, label: str = "") -> None:
+        """Make a video, and say what became of it; `label` names it among several."""
         start = time.monotonic()
-        console = Console()
+        report = part(self.job, label) if label else self.job
         seed, inputs = one.request.seed, provenance.inputs(one.request)
         if one.drawn:
             self._note(f"note: the seed drawn is {seed}; {setting('seed')} {seed} makes this video again")
-        stream = self.pipeline.stream(one.request, console)
+        prepared = self.pipeline.prepare(one.request)
         for line in (
-            *self.pipeline.unproved(stream.plan),
-            *self.model.notes(stream.plan),
-            *_first_only(stream, one),
+            *self.model.notes(prepared.plan),
+            *_first_only(prepared.plan, one),
+            *_cut_off(prepared),
         ):
             self._note(line)
-        if stream.truncated:
-            over = f"{stream.truncated} tokens over {stream.settings.preset.max_tokens}"
-            warn(f"warning: the prompt is {over}; its end was cut off")
-        count = _write(stream, output, self.model.metadata(stream.plan, self.pipeline.engines, inputs))
-        console.finish()
+        plan, engines = prepared.plan, self.pipeline.engines
+        if not label:
+            self.job.expect(self.model.expected_seconds(plan, engines), self.model.timing_key(plan, engines))
+        stream = self.pipeline.stream(prepared, report=report)
+        count = _write(stream, output, self.model.metadata(plan, engines, inputs), report)
         seconds = time.monotonic() - start
         data = {"output": str(output), "frames": count, "seed": seed, "seconds": round(seconds, 3)}
         result(f"{output}: {count} frames in {seconds:.1f} s", data)
@@ -86,20 +86,34 @@ def _make_all(maker: Maker, asked: Sequence[Asked], paths: Sequence[Path]) -> No
     """Make several videos. What cannot be made is refused before any work; one that fails later is reported,
     and the others are made.
     """
-    for _ in _plans(maker.pipeline, asked):
-        check_interrupted()
+    labels = [f"video {number}/{len(asked)}" for number in range(1, len(asked) + 1)]
+    _expect(maker, asked, labels)
     failed = 0
     for begin in range(0, len(asked), PROMPTS_AT_ONCE):
         some = slice(begin, begin + PROMPTS_AT_ONCE)
         maker.pipeline.close()  # of the kept engines, before the text encoder is loaded
-        maker.pipeline.encode_prompts(_plans(maker.pipeline, asked[some]), Console())
-        for number, one, path in zip(range(begin + 1, len(asked) + 1), asked[some], paths[some]):
-            say(f"video {number}/{len(asked)}: {path}", err=True)
-            failed += not _made(maker, one, path)
+        maker.pipeline.encode_prompts(_plans(maker.pipeline, asked[some]), report=maker.job)
+        for one, path, label in zip(asked[some], paths[some], labels[some]):
+            failed += not _made(maker, one, path, label)
     if failed:
         raise LtxrtError(
             f"{failed} of {len(asked)} videos failed, for the reasons given above; the others were made"
         )
+
+
+def _expect(maker: Maker, asked: Sequence[Asked], labels: Sequence[str]) -> None:
+    """Plan all videos, which refuses those that cannot be, and expect the stages of each."""
+    lines: dict[int, dict[str, float]] = {}
+    key, expected = "", dict[str, float]()
+    for one, plan in zip({id(one.line): one for one in reversed(asked)}, _plans(maker.pipeline, asked)):
+        check_interrupted()
+        lines[one] = maker.model.expected_seconds(plan, maker.pipeline.engines)
+        key = maker.model.timing_key(plan, maker.pipeline.engines)
+    for one, label in zip(asked, labels):
+        stages = dict(lines[id(one.line)])
+        expected["text encoder"] = stages.pop("text encoder", 0.0)
+        expected.update({part_name(label, stage): seconds for stage, seconds in stages.items()})
+    maker.job.expect(expected, key)
 
 
 def _plans(pipeline: Any, asked: Sequence[Asked]) -> Iterator[Any]:
@@ -109,39 +123,49 @@ def _plans(pipeline: Any, asked: Sequence[Asked]) -> Iterator[Any]:
             yield pipeline.plan(one.request)
 
 
-def _made(maker: Maker, one: Asked, path: Path) -> bool:
+def _made(maker: Maker, one: Asked, path: Path, label: str) -> bool:
     """Whether the video was made. What failed is said; an interruption is raised."""
     try:
         with one.named():
-            maker.make(one, path)
+            maker.make(one, path, label)
     except InterruptedRunError:
         raise
     except (LtxrtError, OSError, MemoryError) as error:
         check_interrupted()
         why = error.worded(setting) if isinstance(error, LtxrtError) else str(error) or "out of memory"
-        say(f"error: {path}: {why}", err=True)
+        warn(f"error: {path}: {why}")
         return False
     return True
 
 
-def _first_only(stream: Stream, one: Asked) -> list[str]:
+def _first_only(plan: Any, one: Asked) -> list[str]:
     """A note on the given options that apply to the first of two passes alone."""
-    if not one.first or len(stream.plan.passes) == 1:
+    if not one.first or len(plan.passes) == 1:
         return []
     context = click.get_current_context()
     flags = ", ".join(called(context, name) for name in one.first)
     return [f"note: {flags} hold for the first pass; --second-pass KEY=VALUE sets the second's"]
 
 
-def _write(stream: Stream, output: Path, metadata: dict[str, str]) -> int:
+def _cut_off(prepared: Any) -> list[str]:
+    """A warning of a prompt whose end is not read."""
+    if not prepared.truncated:
+        return []
+    limit = prepared.plan.settings.preset.max_tokens
+    has = f"the prompt has {limit + prepared.truncated} tokens and {setting('max_tokens')} is {limit}"
+    return [f"warning: {has}: its end is cut off; shorten it"]
+
+
+def _write(stream: Stream, output: Path, metadata: dict[str, str], report: Report) -> int:
     """Write the frames as they are decoded; returns their number."""
-    preset = stream.settings.preset
+    preset, stage = stream.settings.preset, f"writing {output.name}"
     with (
         VideoWriter(output, preset.height, preset.width, preset.frame_rate, metadata) as writer,
         behind(writer.write, WAITING) as write,
     ):
         for chunk in stream.frames:
-            check_interrupted()
             for frame in chunk:
                 write(frame)
+                report(Progress(stage, writer.count, preset.num_frames, "frame"))
+    report(Progress(stage, writer.count, writer.count, "frame"))
     return writer.count

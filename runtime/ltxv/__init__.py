@@ -5,6 +5,7 @@ from ltxrt.engines.public import public
 __all__, __getattr__ = public(
     __name__,
     "decode guidance",
+    costs="expected_seconds timing_key",
     pipeline="Pipeline",
     plan="notes",
     prompt="Tokenizer",

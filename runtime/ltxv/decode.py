@@ -6,7 +6,7 @@ diffusers, which mixes the noise into un-normalised ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,17 +30,34 @@ Array = NDArray[np.float32]
 CLIPPED = (-1.0, 1.0)  # before frames are scaled
 
 
-def pixels(plan: Plan, latents: Array, generator: Generator, decoder: Engine) -> Iterator[Array]:
-    """Decoded pixels (3,n,H,W) in −1..1 of latents (1,C,f,h,w), a run of frames at a time."""
+def pixels(
+    plan: Plan,
+    latents: Array,
+    generator: Generator,
+    decoder: Engine,
+    done: Callable[[], object] = lambda: None,
+) -> Iterator[Array]:
+    """Decoded pixels (3,n,H,W) in −1..1 of latents (1,C,f,h,w), a run of frames at a time; `done` is called
+    after each tile."""
     settings, vae = plan.settings, plan.model.vae
     latents = prepare(settings, vae, latents, generator)
     inputs = extra_inputs(settings, vae, latents, generator)
 
     def call(tile: Array, rows: slice, columns: slice) -> Array:
-        return decoder(latents=tile, **tile_inputs(inputs, vae, rows, columns))["pixels"]
+        decoded = decoder(latents=tile, **tile_inputs(inputs, vae, rows, columns))["pixels"]
+        done()
+        return decoded
 
-    tile = Tile.whole(LatentShape(*latents.shape[2:])) if plan.decoder_tile is None else plan.decoder_tile
-    return tiling.decode(call, latents, tile, vae)
+    return tiling.decode(call, latents, _tile(plan, latents), vae)
+
+
+def tiles(plan: Plan, latents: Array) -> int:
+    """How many tiles `pixels` decodes of latents (1,C,f,h,w)."""
+    return tiling.count(LatentShape(*latents.shape[2:]), _tile(plan, latents), plan.model.vae)
+
+
+def _tile(plan: Plan, latents: Array) -> Tile:
+    return Tile.whole(LatentShape(*latents.shape[2:])) if plan.decoder_tile is None else plan.decoder_tile
 
 
 def prepare(settings: Settings, vae: VaeFacts, latents: Array, generator: Generator) -> Array:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,21 +20,33 @@ from ltxrt.runtime.sampling.rope import coordinates
 from ltxrt.runtime.vae import tiling
 
 Array = NDArray[np.float32]
+Done = Callable[[], object]
 
 
-def start(plan: Plan, sources: NoiseSources, encoder: Engine) -> Array:
-    """Latents (1,C,f,h,w) of the source video, at the first pass's size."""
+def start(plan: Plan, sources: NoiseSources, encoder: Engine, done: Done = lambda: None) -> Array:
+    """Latents (1,C,f,h,w) of the source video, at the first pass's size; `done` is called after each tile."""
     pixels = conditions.read_whole(plan.settings, plan.passes[0].size, plan.model.vae, plan.checked.source)
-    return _latents(plan, pixels, sources, encoder)
+    return _latents(plan, pixels, sources, encoder, done)
 
 
-def encoded_conditions(plan: Plan, number: int, sources: NoiseSources, encoder: Engine) -> list[Array]:
-    """Latents (1,C,n,h,w) of each condition, at the size of pass `number`."""
+def encoded_conditions(
+    plan: Plan, number: int, sources: NoiseSources, encoder: Engine, done: Done = lambda: None
+) -> list[Array]:
+    """Latents (1,C,n,h,w) of each condition, at the size of pass `number`; `done` is called after each
+    tile."""
     size, vae = plan.passes[number].size, plan.model.vae
     return [
-        _latents(plan, conditions.read(condition, plan.settings, size, vae, decoded), sources, encoder)
+        _latents(plan, conditions.read(condition, plan.settings, size, vae, decoded), sources, encoder, done)
         for condition, decoded in zip(plan.settings.conditions, plan.checked.decoded, strict=True)
     ]
+
+
+def tiles(plan: Plan, number: int | None = None) -> int:
+    """How many tiles `encoded_conditions` encodes in pass `number`, or, for None, `start`."""
+    size = plan.passes[number or 0].size
+    counts = [size.num_frames] if number is None else [item.frames for item in plan.checked.items]
+    shapes = [replace(size, num_frames=count).latent(plan.model.vae) for count in counts]
+    return sum(tiling.count(shape, plan.encoder_tiles[shape], plan.model.vae) for shape in shapes)
 
 
 def initial_tokens(plan: Plan, number: int, begin: Array | None, sources: NoiseSources) -> Array:
@@ -58,7 +73,7 @@ def conditioned(
     return prepare(tokens, shape, items, sources.first, placed, time)
 
 
-def _latents(plan: Plan, pixels: Array, sources: NoiseSources, encoder: Engine) -> Array:
+def _latents(plan: Plan, pixels: Array, sources: NoiseSources, encoder: Engine, done: Done) -> Array:
     """Normalised latents (1,C,f,h,w) of pixels (3,F,H,W): the posterior's mean."""
     vae = plan.model.vae
     tile = plan.encoder_tiles.get(VideoShape(*pixels.shape[1:]).latent(vae))
@@ -67,7 +82,13 @@ def _latents(plan: Plan, pixels: Array, sources: NoiseSources, encoder: Engine) 
             f"{pixels.shape[1]} frames were read where another number was counted before; do not change "
             "images and videos while they are used, and run again"
         )
-    latents = tiling.encode(lambda part: encoder(pixels=part)["latents"], pixels[None], tile, vae)
+
+    def call(part: Array) -> Array:
+        encoded = encoder(pixels=part)["latents"]
+        done()
+        return encoded
+
+    latents = tiling.encode(call, pixels[None], tile, vae)
     check_finite(latents, "vae_encoder", "encoding")
     if plan.settings.reference.posterior_drawn:
         sources.later.randn(latents.shape)  # for those that are drawn after it

@@ -7,7 +7,7 @@ belong to the caller.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ltxrt.engines import verification
 from ltxrt.engines.bundle import Bundle, read_bundle
 from ltxrt.engines.errors import BundleError, InputError
+from ltxrt.engines.progress import Counted, Report, unreported
 from ltxrt.engines.storage import integrity
 from ltxrt.runtime.call import PromptCall
 from ltxrt.runtime.engine_pool import EnginePool, Engines, PoolOptions
@@ -28,7 +29,7 @@ from ltxrt.runtime.ltxv.guidance import STREAM
 from ltxrt.runtime.ltxv.noise import NoiseSources, noise_sources
 from ltxrt.runtime.ltxv.plan import Model, Plan
 from ltxrt.runtime.ltxv.prompt import Text, Tokenizer, Tokens
-from ltxrt.runtime.ltxv.results import Event, Stream, Watch, unwatched
+from ltxrt.runtime.ltxv.results import Audience, Event, Prepared, Stream, Watch, unwatched
 from ltxrt.runtime.ltxv.settings import Settings, complete
 from ltxrt.runtime.ltxv.video import Video
 from ltxrt.runtime.noise.cpu import Generator
@@ -107,29 +108,49 @@ class Pipeline(PromptCall[Video]):
         """The completed request; raises InputError as `plan` does."""
         return self.plan(request, components).settings
 
-    def generate(self, request: Request, watch: Watch = unwatched) -> Video:
-        """Run all stages; returns the complete video. `watch` may raise to cancel."""
-        given = inputs(request)  # before the work, during which files may change
-        stream = self.stream(request, watch)
+    def generate(
+        self, request: Request | Prepared, watch: Watch = unwatched, report: Report = unreported
+    ) -> Video:
+        """Run all stages; returns the complete video. `watch` and `report` may raise to cancel."""
+        ready = request if isinstance(request, Prepared) else self.prepare(request)
+        given = inputs(ready.plan.settings.request)  # before the work, during which files may change
+        stream = self.stream(ready, watch, report)
         frames = np.concatenate(list(stream.frames))
         metadata = provenance.metadata(stream.plan, self.engines, given)
         return Video(frames, stream.settings, stream.truncated, metadata)
 
-    def stream(self, request: Request, watch: Watch = unwatched) -> Stream:
-        """Run all stages; the decoder runs while the frames are read. `watch` may raise to cancel."""
-        made = self.plan(request)
-        tokens, sources = self._ready(made), noise_sources(made.settings)
-        latents = self._sampled(made, tokens, sources, watch)
-        pixels = self.pixels(made, latents, sources.later, watch)
-        return Stream(decode.frames(made.settings, pixels), made, max(t.truncated for t in tokens))
+    def prepare(self, request: Request) -> Prepared:
+        """What `generate` and `stream` do first, in a fraction of a second: the plan and the prompts' tokens.
 
-    def latents(self, request: Request, watch: Watch = unwatched) -> Array:
+        Raises InputError for impossible requests and for components that cannot be loaded.
+        """
+        made = self.plan(request)
+        return Prepared(made, self._tokens(made))
+
+    def stream(
+        self, request: Request | Prepared, watch: Watch = unwatched, report: Report = unreported
+    ) -> Stream:
+        """Run all stages; the decoder runs while the frames are read. `watch` and `report` may raise to
+        cancel."""
+        ready = request if isinstance(request, Prepared) else self.prepare(request)
+        made, told = ready.plan, Audience(watch, report)
+        self._check_intact(made, report)
+        sources = noise_sources(made.settings)
+        latents = self._sampled(made, ready.tokens, sources, told)
+        pixels = self.pixels(made, latents, sources.later, told)
+        return Stream(decode.frames(made.settings, pixels), made, ready.truncated)
+
+    def latents(self, request: Request, watch: Watch = unwatched, report: Report = unreported) -> Array:
         """Run the stages before the decoder, without loading it: normalised latents (1,C,f,h,w)."""
         needed = plan.components(complete(request, self.bundle.presets, self.model.vae))
         made = self.plan(request, [component for component in needed if component != "vae_decoder"])
-        return self._sampled(made, self._ready(made), noise_sources(made.settings), watch)
+        tokens = self._tokens(made)
+        self._check_intact(made, report)
+        return self._sampled(made, tokens, noise_sources(made.settings), Audience(watch, report))
 
-    def encode_prompts(self, plans: Iterable[Plan], watch: Watch = unwatched) -> None:
+    def encode_prompts(
+        self, plans: Iterable[Plan], watch: Watch = unwatched, report: Report = unreported
+    ) -> None:
         """Encode the prompts of several plans with one load of the text encoder, for the runs that follow.
 
         They replace those of an earlier call, and are held until `close`: about 16 kB for a token of a prompt
@@ -137,25 +158,31 @@ class Pipeline(PromptCall[Video]):
         """
         wanted = {}
         for made in plans:
-            one = made.settings.reference.encoder_mask, self._ready(made)
+            one = made.settings.reference.encoder_mask, self._tokens(made)
+            self._check_intact(made, report)
             wanted[prompt.key(*one)] = one
-        self._texts = {}
-        watch(Event("text encoder"))
+        self._texts, event = {}, Event("text encoder")
+        Audience(watch, report)(event)
         with self.engines.engine("text_encoder") as encoder:
-            self._texts = {key: prompt.encode(*one, encoder) for key, one in wanted.items()}
+            done = Counted(report, event.stage, len(wanted), "prompt")
+            for key, one in wanted.items():
+                self._texts[key] = prompt.encode(*one, encoder)
+                done()
 
-    def _ready(self, made: Plan) -> list[Tokens]:
-        """The prompts' tokens, after checking that all components can be loaded and are intact."""
+    def _tokens(self, made: Plan) -> tuple[Tokens, ...]:
+        """The prompts' tokens, after checking that all components can be loaded."""
         for component in made.precisions:
             self.engines.check_available(component)  # reports what the last stage lacks before any work
         settings, tokenizer = made.settings, self._tokenizer
         length = settings.preset.max_tokens
-        tokens = [tokenizer.encode(settings.request.prompt, length)]
-        if settings.guided:
-            tokens.insert(0, tokenizer.encode(settings.preset.negative_prompt, length, required=False))
+        positive = tokenizer.encode(settings.request.prompt, length)
+        if not settings.guided:
+            return (positive,)
+        return tokenizer.encode(settings.preset.negative_prompt, length, required=False), positive
+
+    def _check_intact(self, made: Plan, report: Report) -> None:
         for component in made.precisions:
-            self.engines.check_intact(component)
-        return tokens
+            self.engines.check_intact(component, report)
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -165,42 +192,45 @@ class Pipeline(PromptCall[Video]):
         integrity.check(self.bundle.root, (record,))
         return Tokenizer(self.bundle.path(record), record.sha256)
 
-    def _sampled(self, made: Plan, tokens: list[Tokens], sources: NoiseSources, watch: Watch) -> Array:
+    def _sampled(self, made: Plan, tokens: Sequence[Tokens], sources: NoiseSources, told: Audience) -> Array:
         """Latents (1,C,f,h,w) after all passes."""
-        text = self._text(made, tokens, watch)
+        text = self._text(made, tokens, told)
         latents = None
         if made.settings.request.input_video is not None:
-            watch(Event("image encoder"))
+            event = Event("image encoder")
+            told(event)
             with self.engines.engine("vae_encoder") as encoder:
-                latents = encode.start(made, sources, encoder)
-        latents = self._pass(made, 0, text, latents, sources, watch)
+                done = Counted(told.report, event.stage, encode.tiles(made), "tile")
+                latents = encode.start(made, sources, encoder, done)
+        latents = self._pass(made, 0, text, latents, sources, told)
         for number in range(1, len(made.passes)):
-            watch(Event("latent upsampler"))
+            told(Event("latent upsampler"))
             with self.engines.engine("latent_upsampler") as upsampler:
                 latents = upscale.upsample(latents, made.settings.preset.adain_factor, upsampler)
-            latents = self._pass(made, number, text, latents, sources, watch)
+            latents = self._pass(made, number, text, latents, sources, told)
         return latents
 
-    def _text(self, made: Plan, tokens: list[Tokens], watch: Watch) -> Text:
+    def _text(self, made: Plan, tokens: Sequence[Tokens], told: Audience) -> Text:
         one = made.settings.reference.encoder_mask, tokens
         if (known := self._texts.get(prompt.key(*one))) is not None:
             return known
-        watch(Event("text encoder"))
+        told(Event("text encoder"))
         with self.engines.read_ahead("transformer"), self.engines.engine("text_encoder") as encoder:
             return prompt.encode(*one, encoder)
 
     def _pass(
-        self, made: Plan, number: int, text: Text, begin: Array | None, sources: NoiseSources, watch: Watch
+        self, made: Plan, number: int, text: Text, begin: Array | None, sources: NoiseSources, told: Audience
     ) -> Array:
         """Latents (1,C,f,h,w) after the steps of pass `number`, from noise or from a noised `begin`."""
-        stream = self.start(made, number, begin, sources, watch)
+        stream = self.start(made, number, begin, sources, told)
         one, tokens = made.passes[number], stream.tokens
         total = len(one.sigmas)
-        watch(Event("transformer", total=total))
+        event = Event("transformer", None, total, number + 1, len(made.passes))
+        told(event)
         with self.engines.engine("transformer", total) as engine:
             for step in transformer.steps(made, number, stream, text, sources, engine):
                 tokens = step.latents[STREAM][:, stream.own]
-                watch(Event("transformer", replace(step, latents={STREAM: tokens}), total))
+                told(replace(event, step=replace(step, latents={STREAM: tokens})))
         return unpack(tokens, one.shape)
 
     def start(
@@ -212,18 +242,22 @@ class Pipeline(PromptCall[Video]):
         """
         tokens, encoded = encode.initial_tokens(made, number, begin, sources), []
         if made.checked.items:
-            watch(Event("image encoder"))
+            told, event = Audience.of(watch), Event("image encoder", None, 0, number + 1, len(made.passes))
+            told(event)
             with self.engines.engine("vae_encoder") as encoder:
-                encoded = encode.encoded_conditions(made, number, sources, encoder)
+                done = Counted(told.report, event.progress.stage, encode.tiles(made, number), "tile")
+                encoded = encode.encoded_conditions(made, number, sources, encoder, done)
         return encode.conditioned(made, number, tokens, encoded, sources)
 
     def pixels(
         self, made: Plan, latents: Array, generator: Generator, watch: Watch = unwatched
     ) -> Iterator[Array]:
         """Decoded pixels (3,n,H,W) in −1..1 of latents (1,C,f,h,w), a run of frames at a time."""
-        watch(Event("image decoder"))
+        told, event = Audience.of(watch), Event("image decoder")
+        told(event)
         with self.engines.engine("vae_decoder") as decoder:
-            yield from decode.pixels(made, latents, generator, decoder)
+            done = Counted(told.report, event.stage, decode.tiles(made, latents), "tile")
+            yield from decode.pixels(made, latents, generator, decoder, done)
 
     def unproved(self, made: Plan) -> list[str]:
         """A warning if components that run were never verified against torch, none if all

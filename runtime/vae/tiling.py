@@ -234,6 +234,11 @@ def _weighted(pixels: Array, spans: tuple[Span, Span, Span], vae: Compression) -
     return weighted
 
 
+def count(shape: LatentShape, tiles: Tile, vae: Compression) -> int:
+    """How many tiles of at most `tiles` cover latents of `shape`."""
+    return math.prod(len(axis.starts()[1]) for axis in _axes(shape, tiles, vae))
+
+
 def encode(call: Encode, pixels: Array, tiles: Tile, vae: Compression) -> Array:
     """Latents (1, C, f, h, w) of pixels (1, 3, F, H, W) in −1..1.
 

@@ -294,7 +294,7 @@ def test_the_module_needs_click_alone():
     )
     out = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout
     loaded = ["cli_base", "errors", "parsing", "parsing.near", "parsing.text", "public", "terminal"]
-    loaded.append("terminal.interrupts")
+    loaded += ["terminal.interrupts", "terminal.mode"]
     names = ["ltxrt.engines", *(f"ltxrt.engines.{name}" for name in loaded)]
     assert out.strip() == f"{names} False"
 

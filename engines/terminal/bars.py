@@ -1,0 +1,132 @@
+"""Progress as bars on a terminal, drawn by rich, which is imported when work begins and not before."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ltxrt.engines.cli_base import drawing
+from ltxrt.engines.parsing.text import printable
+from ltxrt.engines.progress import Progress
+from ltxrt.engines.terminal.estimate import Estimate, Stage
+from ltxrt.engines.terminal.views import amount, clock, pace
+
+REFRESHES = 6  # per second
+BARS = 3  # stages shown at once
+WIDTH = 24  # columns of a bar
+
+
+class _Console(Console):
+    def show_cursor(self, show: bool = True) -> bool:
+        """Never hidden: nobody would show it again after a SIGKILL."""
+        return False
+
+
+class Bars:
+    """A line for each running stage, and below them one for the whole job; ended stages scroll away above."""
+
+    def __init__(self, title: str) -> None:
+        self._title, self._started = title, time.monotonic()
+        self._console = _Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
+        self._lock = threading.RLock()
+        self._live: Live | None = None
+        self._stopping = False
+        self._held = contextlib.ExitStack()
+
+    def open(self, estimate: Estimate) -> None:
+        self._estimate = estimate
+        self._held.enter_context(drawing(self._paused))
+        self._start()
+
+    def update(self, stage: Stage, progress: Progress) -> None:
+        """Draws nothing: that is the refreshing thread's; prints the stages that have ended."""
+        for one in list(self._estimate.stages.values()):
+            if one.ended is not None and not one.shown:
+                one.shown = True
+                self._print(f"{printable(one.name)}  {_took(one.ended - (one.began or one.ended))}", "dim")
+        if stage.running and progress.done == 0 and self._live is not None:
+            self._live.refresh()  # a stage that begins is shown before its first call holds the interpreter
+
+    def stopping(self) -> None:
+        self._stopping = True
+        self._print("stopping…", "bold")
+
+    def close(self) -> None:
+        with self._lock:
+            self._stop()
+            self._held.close()
+
+    @contextmanager
+    def _paused(self) -> Iterator[None]:
+        """Around what others print: the bars are taken away and drawn again below it."""
+        with self._lock:
+            running = self._live is not None
+            self._stop()
+            try:
+                yield
+            finally:
+                if running:
+                    self._start()
+
+    def _start(self) -> None:
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._drawn,
+            refresh_per_second=REFRESHES,
+            transient=True,
+            redirect_stdout=False,
+        )
+        self._live.start(refresh=True)
+
+    def _stop(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+
+    def _print(self, line: str, style: str) -> None:
+        self._console.print(Text(line, style=style, overflow="ellipsis", no_wrap=True))
+
+    def _drawn(self) -> RenderableType:
+        now, estimate = time.monotonic(), self._estimate
+        rows = Table.grid(padding=(0, 2, 0, 0))
+        speed = estimate.speed(now)
+        for stage in estimate.running()[-BARS:]:
+            numbers = "  ".join(filter(None, (amount(stage), pace(stage))))
+            rows.add_row(
+                Text(printable(stage.name), overflow="ellipsis", no_wrap=True),
+                _bar(stage.fraction(now, speed), now),
+                Text(numbers or clock(now - (stage.began or now)), no_wrap=True),
+            )
+        return Group(rows, self._whole(now)) if rows.row_count else self._whole(now)
+
+    def _whole(self, now: float) -> RenderableType:
+        row = Table.grid(padding=(0, 2, 0, 0))
+        fraction, left = self._estimate.fraction(now), self._estimate.left(now)
+        if self._stopping:
+            said = "stopping…"
+        elif fraction is None or left is None:
+            said = clock(now - self._started)
+        else:
+            said = f"{100 * fraction:3.0f} %  {clock(now - self._started)}, about {clock(left)} left"
+        row.add_row(Text(self._title, style="bold", no_wrap=True), _bar(fraction, now), Text(said))
+        return row
+
+
+def _bar(fraction: float | None, now: float) -> ProgressBar:
+    return ProgressBar(
+        total=1.0, completed=fraction or 0.0, width=WIDTH, pulse=fraction is None, animation_time=now
+    )
+
+
+def _took(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 100 else clock(seconds)
