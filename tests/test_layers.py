@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "api": {"ltxrt.engines", "ltxrt.runtime"},
     "engines": {
         "numpy", "click", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda", "psutil", "pynvml",
-        "ltxrt.engines",
+        "rich", "ltxrt.engines",
     },
     "runtime": {"numpy", "click", "tokenizers", "PIL", "av", "yaml", "ltxrt.engines", "ltxrt.runtime"},
     "export": {

@@ -115,7 +115,7 @@ class Bars:
         if self._stopping:
             said = "stopping…"
         elif fraction is None or left is None:
-            said = clock(now - self._started)
+            said = clock(now - self._started) if self._estimate.stages else "starting…"
         else:
             said = f"{100 * fraction:3.0f} %  {clock(now - self._started)}, about {clock(left)} left"
         row.add_row(Text(self._title, style="bold", no_wrap=True), _bar(fraction, now), Text(said))

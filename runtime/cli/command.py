@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from ltxrt.engines.cli_base import ltxrt_command, say
-from ltxrt.engines.progress import Progress
 from ltxrt.engines.terminal import job, mode_options
 from ltxrt.runtime.cli.doctor import doctor_command
 from ltxrt.runtime.request.options import RequestGroup, setting_options
@@ -69,8 +68,7 @@ def main(
         return
     if output is None:
         raise click.UsageError("Missing option '--output'.")
-    with job() as report:
-        report(Progress("starting"))  # on the screen before what the next line imports
+    with job() as report:  # on the screen before what the next line imports
         from ltxrt.runtime.cli import run
 
         run.generate(bundle, output, overwrite, options, report)

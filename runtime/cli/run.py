@@ -105,9 +105,9 @@ def _expect(maker: Maker, asked: Sequence[Asked], labels: Sequence[str]) -> None
     """Plan all videos, which refuses those that cannot be, and expect the stages of each."""
     lines: dict[int, dict[str, float]] = {}
     key, expected = "", dict[str, float]()
-    for one, plan in zip({id(one.line): one for one in reversed(asked)}, _plans(maker.pipeline, asked)):
+    for line, plan in zip({id(one.line): one for one in reversed(asked)}, _plans(maker.pipeline, asked)):
         check_interrupted()
-        lines[one] = maker.model.expected_seconds(plan, maker.pipeline.engines)
+        lines[line] = maker.model.expected_seconds(plan, maker.pipeline.engines)
         key = maker.model.timing_key(plan, maker.pipeline.engines)
     for one, label in zip(asked, labels):
         stages = dict(lines[id(one.line)])

@@ -51,7 +51,7 @@ def test_seeds_take_one_load_and_give_the_frames_of_single_runs(make, tmp_path, 
     assert result.exit_code == 0, result.output
     assert made(tmp_path) == [f"fog-over-a-lake-{seed}.gif" for seed in (3, 5, 6)]
     assert loads == ["text_encoder", "transformer", "vae_decoder"]
-    assert "video 2/3: " in result.stderr
+    assert "video 2/3 › transformer" in result.stderr
     alone = make("--prompt", "Fog, over a lake!", "--seed", "5", output="alone.gif")
     assert alone.exit_code == 0, alone.output
     frames = [read_video(tmp_path / "out" / name)[0] for name in ("fog-over-a-lake-5.gif", "alone.gif")]
