@@ -26,13 +26,13 @@ def clean(monkeypatch, tmp_path):
 @pytest.fixture
 def hashed(monkeypatch):
     """The names of the files that are read, as they are."""
-    names, digest = [], integrity.hashlib.file_digest
+    names, digest = [], integrity._hash
 
     def counted(file, kind):
         names.append(Path(f"/proc/self/fd/{file.fileno()}").readlink().name)
         return digest(file, kind)
 
-    monkeypatch.setattr(integrity.hashlib, "file_digest", counted)
+    monkeypatch.setattr(integrity, "_hash", counted)
     return names
 
 
