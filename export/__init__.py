@@ -16,12 +16,17 @@ from ltxrt.engines.public import lazy
 
 if TYPE_CHECKING:
     from ltxrt.export.families import open_checkpoint
-    from ltxrt.export.inspect import describe
+    from ltxrt.export.inspect.checkpoint import describe
     from ltxrt.export.write import Plan, export_bundle
 
 __all__ = ["Plan", "describe", "export_bundle", "open_checkpoint"]
 
-_HOME = {"Plan": "write", "describe": "inspect", "export_bundle": "write", "open_checkpoint": "families"}
+_HOME = {
+    "Plan": "write",
+    "describe": "inspect.checkpoint",
+    "export_bundle": "write",
+    "open_checkpoint": "families",
+}
 
 # Loaded when first asked for: `ltx-export --help` must not import torch.
 __getattr__ = lazy(__name__, _HOME)

@@ -12,7 +12,7 @@ import click
 
 from ltxrt.engines import precision
 from ltxrt.engines.cli import build_command, engines_group, verify_bundle_command
-from ltxrt.engines.cli_base import Choice, LtxrtGroup, ltxrt_command, say
+from ltxrt.engines.cli_base import Choice, LtxrtGroup, ltxrt_command
 from ltxrt.engines.errors import InputError, MissingPackageError
 from ltxrt.engines.precision import PRECISIONS
 from ltxrt.engines.progress import Progress, Report
@@ -67,12 +67,21 @@ def main() -> None:
 
 
 @main.command("inspect")
-@click.argument("checkpoint", type=PATH)
-def inspect_command(checkpoint: Path) -> None:
-    """Describe a checkpoint: version, components, sizes, dtypes, licence. Works without torch."""
-    from ltxrt.export.inspect import describe
+@click.argument("file")
+@mode_options
+def inspect_command(file: str) -> None:
+    """Say what FILE is: any file or folder that a command takes or makes. Works without torch.
 
-    say(describe(checkpoint))
+    A checkpoint (version, components, sizes, dtypes, licence), a VAE, an upsampler, a text encoder, a LoRA,
+    a bundle or a file in it, an engine, scales, a video (how it was made), settings, noise, a picture. A name
+    on the Hugging Face hub (OWNER/NAME:FILE) is described without downloading its weights.
+    """
+    from ltxrt.export.inspect import explain
+
+    with job() as report:
+        found = explain(file, report)
+    data = {"kind": found.kind, **found.data, "description": list(found.lines)}
+    result("\n".join(found.lines), data)
 
 
 @main.command("onnx")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from ltxrt.engines.errors import InputError, setting
 
 if TYPE_CHECKING:
+    from ltxrt.engines.description import Description
     from ltxrt.export.checkpoint.part import Checkpoint
     from ltxrt.export.components import Component
 
@@ -67,6 +68,9 @@ class Family(Protocol):
 
     def describe(self, checkpoint: Any, /) -> list[str]:
         """Lines for `ltx-export inspect`."""
+
+    def describe_part(self, path: Path, /) -> Description | None:
+        """What a file or folder is that is given beside a checkpoint, or made for one; None for others."""
 
     def companions(self, checkpoint: Any, components: Sequence[str], /) -> Mapping[str, Sequence[str]]:
         """What is downloaded with a checkpoint of the hub, by `Source.name`: parts that it lacks and that

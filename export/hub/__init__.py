@@ -7,6 +7,7 @@ from ltxrt.engines.public import public
 
 __all__, __getattr__ = public(
     __name__,
-    locating="Located Wanted locate",
-    reference="cached_as",
+    "repository selection",
+    locating="Located Wanted announced companions locate pick",
+    reference="Reference cached_as parse",
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ltxrt.engines.description import size
 from ltxrt.engines.errors import LtxrtError
 from ltxrt.engines.progress import Progress, Report
 from ltxrt.export import families
@@ -134,14 +135,6 @@ def announced(chosen: Sequence[Selection]) -> list[str]:
         free = shutil.disk_usage(hub.existing_parent(folder)).free
         lines.append(f"  downloading {size(total)} to {folder}, which has {size(free)} free")
     return lines
-
-
-def size(count: float) -> str:
-    """Bytes for people."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count / 1e3:.3g} kB"
 
 
 def _check_space(needed: int) -> None:

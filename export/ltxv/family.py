@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ltxrt.export.families import Source
 
 if TYPE_CHECKING:
+    from ltxrt.engines.description import Description
     from ltxrt.engines.families.ltxv.facts import Facts, Preset
     from ltxrt.export.components import Component
     from ltxrt.export.ltxv.open import Checkpoint
@@ -78,6 +79,13 @@ def presets(checkpoint: Checkpoint) -> dict[str, Preset]:
 
     found = checkpoint.transformer
     return versions.presets(checkpoint.version, found.config.layers if found else checkpoint.version.layers)
+
+
+def describe_part(path: Path) -> Description | None:
+    """An upsampler, a text encoder or a LoRA."""
+    from ltxrt.export.ltxv import inspect
+
+    return inspect.describe_part(path)
 
 
 def companions(checkpoint: Checkpoint, components: Sequence[str]) -> dict[str, tuple[str, ...]]:

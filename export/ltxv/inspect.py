@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from ltxrt.engines.errors import setting
+from ltxrt.engines.description import Description
+from ltxrt.engines.errors import CheckpointError, setting
 from ltxrt.engines.families.ltxv.facts import SchedulerFacts
-from ltxrt.export.checkpoint.safetensors import StoredTensor
+from ltxrt.export.checkpoint.fields import load_json
+from ltxrt.export.checkpoint.safetensors import SafetensorsFile, StoredTensor
+from ltxrt.export.hub.reference import cached_as
 from ltxrt.export.ltxv.config import TextEncoderConfig, TransformerConfig, VaeConfig
 from ltxrt.export.ltxv.facts import noise_maps
-from ltxrt.export.ltxv.open import Checkpoint
+from ltxrt.export.ltxv.open import Checkpoint, is_text_encoder, open_text_encoder
+from ltxrt.export.ltxv.upsampler import open_upsampler
 from ltxrt.export.ltxv.vae_graphs import vae_graph
 
+_LORA_DOWN = re.compile(r"\.lora_(?:A|down)(?=\.|$)")
+_LORA = re.compile(r"\.lora_(?:A|B|down|up)(?=\.|$)")
+_BLOCK = re.compile(r"blocks\.(\d+)\.")
+_LORA_LAYERS = 12  # names that are shown
 FP8_WARNING = (
     "warning: FP8 weights without scales (a plain cast); export from the bf16 file where you can, "
     "quantising again from these loses quality"
@@ -45,6 +55,90 @@ def notes(checkpoint: Checkpoint, names: Sequence[str], whole: bool) -> list[str
             f"give {setting('upsampler')}, or run with ltx-run --preset single-pass"
         )
     return lines
+
+
+def describe_part(path: Path) -> Description | None:
+    """An upsampler, a text encoder or a LoRA; None for anything else."""
+    if path.is_dir():
+        return _part_folder(path)
+    if path.suffix.lower() != ".safetensors":
+        return None
+    file = SafetensorsFile(path)
+    if "initial_conv.weight" in file.tensors:
+        return _upsampler(path)
+    if any(_LORA.search(name) for name in file.tensors):
+        return _lora(path, file)
+    if any(map(is_text_encoder, file.tensors)):
+        raise CheckpointError(f"{path}: is part of a text encoder; give its folder, {path.parent}")
+    return None
+
+
+def _part_folder(folder: Path) -> Description | None:
+    config = next(
+        (d / "config.json" for d in (folder, folder / "latent_upsampler") if (d / "config.json").is_file()),
+        None,
+    )
+    kind = load_json(config) if config else {}
+    if kind.get("_class_name") == "LTXLatentUpsamplerModel":
+        return _upsampler(folder)
+    if any((folder / name).is_dir() for name in ("transformer", "vae")):
+        return None
+    if not (folder / "text_encoder").is_dir() and kind.get("model_type") != "t5":
+        return None
+    part, tokenizer = open_text_encoder(folder)
+    lines = [
+        f"{_name(folder)}: text encoder; ltx-export onnx takes it with --text-encoder",
+        *_part("text encoder", part.weights, _text(part.config)),
+    ]
+    lines.append(f"  tokenizer in {tokenizer}")
+    return Description("text encoder", tuple(lines), _sizes(part.weights))
+
+
+def _upsampler(path: Path) -> Description:
+    config, tensors = open_upsampler(path)
+    what = "temporal, doubles the frames" if config.temporal else "spatial, doubles height and width"
+    lines = [
+        f"{_name(path)}: latent upsampler; ltx-export onnx takes it with --upsampler",
+        *_part(
+            what,
+            tensors,
+            f"{config.latent_channels} latent channels, {config.mid_channels} wide, {config.blocks} blocks",
+        ),
+    ]
+    return Description("latent upsampler", tuple(lines), {"temporal": config.temporal, **_sizes(tensors)})
+
+
+def _lora(path: Path, file: SafetensorsFile) -> Description:
+    """Low-rank additions to weights: their ranks, and of which layers."""
+    down = {n: t for n, t in file.tensors.items() if _LORA_DOWN.search(n)}
+    ranks = sorted({tensor.shape[0] for tensor in down.values() if tensor.shape})
+    blocks = {found[1] for name in down if (found := _BLOCK.search(name))}
+    layers = sorted({_LORA_DOWN.split(name)[0].rsplit(".", 2)[-1] for name in down})
+    of = f"{len(down)} layers" + (f" in {len(blocks)} blocks" if blocks else "")
+    lines = [
+        f"{_name(path)}: LoRA of rank {' to '.join(map(str, dict.fromkeys((ranks[0], ranks[-1]))))} for {of}"
+        if ranks
+        else f"{_name(path)}: LoRA without a readable rank",
+        *_part("additions", file.tensors, f"to {', '.join(layers[:_LORA_LAYERS])}"),
+        "  no command applies a LoRA: merge it into the checkpoint's weights first, then export that",
+    ]
+    return Description(
+        "LoRA",
+        tuple(lines),
+        {"ranks": ranks, "layers": len(down), "blocks": len(blocks), **_sizes(file.tensors)},
+    )
+
+
+def _name(path: Path) -> str:
+    """A path, or what it is on the hub."""
+    return str(cached_as(path) or path)
+
+
+def _sizes(weights: Mapping[str, StoredTensor]) -> dict[str, int]:
+    return {
+        "parameters": sum(t.size for t in weights.values()),
+        "bytes": sum(t.nbytes for t in weights.values()),
+    }
 
 
 def _version_line(checkpoint: Checkpoint) -> str:

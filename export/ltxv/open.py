@@ -95,7 +95,7 @@ def open_checkpoint(
     if vae is not None:
         found = replace(found, vae=_only_vae(Path(vae)))
     if text_encoder is not None:
-        part, tokenizer = _text_encoder(Path(text_encoder))
+        part, tokenizer = open_text_encoder(Path(text_encoder))
         found = replace(found, text_encoder=part, tokenizer=tokenizer)
     if found.transformer is None and found.vae is None:
         raise CheckpointError(f"{path}: holds neither a transformer nor a VAE of LTX-Video")
@@ -192,6 +192,11 @@ def _find(path: Path) -> _Found:
     raise CheckpointError(f"{path}: is neither a diffusers folder nor one component's; {hint}")
 
 
+def is_text_encoder(name: str) -> bool:
+    """Whether a tensor of this name is a text encoder's."""
+    return _TEXT_NAME.match(name) is not None
+
+
 def _only_vae(path: Path) -> Part[VaeConfig]:
     part = _find(path).vae
     if part is None:
@@ -205,7 +210,7 @@ def _single_file(path: Path) -> _Found:
         if not (path.parent / "config.json").is_file():
             raise CheckpointError(f"{path}: has diffusers' tensor names; its config.json must lie beside it")
         return _component_folder(path.parent)
-    if any(map(_TEXT_NAME.match, file.tensors)):
+    if any(map(is_text_encoder, file.tensors)):
         raise CheckpointError(
             f"{path}: is a T5 file; give its folder, with config.json and tokenizer, as text encoder"
         )
@@ -277,7 +282,7 @@ def _official_vae(tensors: Tensors, config: Mapping[str, Any] | None) -> Part[Va
 def _diffusers_folder(folder: Path) -> _Found:
     transformer, vae, text = (folder / name for name in ("transformer", "vae", "text_encoder"))
     schedule = folder / "scheduler" / "scheduler_config.json"
-    encoder, tokenizer = _text_encoder(folder) if text.is_dir() else (None, None)
+    encoder, tokenizer = open_text_encoder(folder) if text.is_dir() else (None, None)
     return _Found(
         transformer=_diffusers_transformer(transformer) if transformer.is_dir() else None,
         vae=_diffusers_vae(vae) if vae.is_dir() else None,
@@ -310,7 +315,7 @@ def _diffusers_vae(folder: Path) -> Part[VaeConfig]:
     return Part(config, {names.vae_name(n, graph): t for n, t in folder_tensors(folder).items()})
 
 
-def _text_encoder(folder: Path) -> tuple[Part[TextEncoderConfig], Path]:
+def open_text_encoder(folder: Path) -> tuple[Part[TextEncoderConfig], Path]:
     """A folder holding text_encoder/ and tokenizer/, or T5's own with the tokenizer in it or beside it."""
     model = folder / "text_encoder" if (folder / "text_encoder").is_dir() else folder
     if not (model / "config.json").is_file():

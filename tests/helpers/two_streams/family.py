@@ -52,6 +52,10 @@ def presets(checkpoint):
     return {"default": Preset(steps=4)}
 
 
+def describe_part(path):
+    return None
+
+
 def companions(checkpoint, components):
     return {}
 
