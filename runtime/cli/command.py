@@ -2,36 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ltxrt.engines.cli_base import ltxrt_command, say
+from ltxrt.engines.machine.names import ALIASES, AUTO, choices
 from ltxrt.engines.terminal import job, mode_options
 from ltxrt.runtime.cli.doctor import doctor_command
-from ltxrt.runtime.request.options import RequestGroup, setting_options
+from ltxrt.runtime.cli.help import RunGroup
+from ltxrt.runtime.request.options import setting_options
 
 PATH = click.Path(path_type=Path)
 
 
+def _lazily(name: str) -> Callable[..., Any]:
+    """A completion, whose module loads NumPy."""
+
+    def complete(*given: Any) -> Any:
+        from ltxrt.runtime.request import completion
+
+        return getattr(completion, name)(*given)
+
+    return complete
+
+
 @ltxrt_command(
     "ltx-run",
-    cls=RequestGroup,
+    cls=RunGroup,
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    subcommand_metavar="[COMMAND]",
 )
-@click.option("--bundle", type=PATH, metavar="DIR", help="Folder made by ltx-export onnx.  [required]")
-@click.option("--output", type=PATH, metavar="FILE", help=".mp4, .webm, .gif, or a name for a folder of PNG.")
+@click.option(
+    "--bundle",
+    type=PATH,
+    metavar="DIR",
+    shell_complete=_lazily("folders"),
+    help="Folder made by ltx-export onnx.  [required]",
+)
+@click.option(
+    "--output",
+    type=PATH,
+    metavar="FILE",
+    help="Its suffix names the format; without one it is a folder of PNG. {seed}, {n} and {prompt} in it are "
+    "filled in.  [required]",
+)
 @click.option("--config", type=PATH, metavar="FILE", help="YAML file with settings; official files work too.")
 @click.option(
     "--precision",
     metavar="P | COMPONENT=P,…",
+    shell_complete=_lazily("precisions"),
     help="Precisions of the bundle to run.  [default: the backend's preference]",
 )
-@click.option("--backend", default="auto", show_default=True, help="Backend that runs the engines.")
-@click.option("--device", type=int, default=0, show_default=True, help="Number of the GPU.")
-@click.option("--threads", type=int, help="CPU threads. [default: all cores]")
+@click.option(
+    "--backend",
+    default=AUTO,
+    show_default=True,
+    metavar=f"[{'|'.join((AUTO, *ALIASES))}]",
+    shell_complete=lambda _ctx, _option, begun: [one for one in choices() if one.startswith(begun)],
+    help="What runs the engines; auto is the best that this machine and the bundle can.",
+)
+@click.option("--device", type=int, default=0, show_default=True, metavar="N", help="Number of the GPU.")
+@click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]")
 @click.option("--keep-loaded", is_flag=True, help="Keep engines between passes; uses more memory.")
 @click.option(
     "--prompts",
@@ -55,7 +90,7 @@ def main(
     list_presets: bool,
     **options: Any,
 ) -> None:
-    """Make a video from a bundle. Needs no torch."""
+    """Make videos from a bundle of engines. Needs no torch."""
     if context.invoked_subcommand is not None:
         return
     if bundle is None:

@@ -7,8 +7,8 @@ from ltxrt.engines.public import public
 
 __all__, __getattr__ = public(
     __name__,
-    "fields options prompts provenance yaml_file",
-    fields="OF_A_PASS SETTINGS Scope",
+    "completion fields options prompts provenance yaml_file",
+    fields="GROUPS OF_A_PASS SETTINGS Scope",
     keywords="Keywords check_known check_settings",
     kinds="NUMBERS is_number",
     prompts="Line",

@@ -46,8 +46,9 @@ class Setting:
     bounds: inclusive, of each number in it, far beyond what the models can do: they catch typing errors;
     default: the request's; None leaves it to the preset or another default; shown: the default in help texts,
     if that is another; option: its name, if it does not follow from the setting's; older: former names of the
-    option, which still work; keys: other names in files; repeated: the option may be given several times;
-    recorded: its value is among the settings in a video's metadata.
+    option; keys: other names, in files and of the option, which works under all of them and shows one;
+    repeated: the option may be given several times; recorded: its value is among the settings in a video's
+    metadata.
     """
 
     name: str
@@ -104,22 +105,24 @@ _STG_MODES = choice(
 )
 _SAMPLERS = choice("uniform", "linear_quadratic", also={"from_checkpoint": None})
 
-# Heading in `ltx-run --help` → its settings.
+# Heading in `ltx-run --help` → its settings. What has no default here is the preset's.
 # fmt: off
 GROUPS: Mapping[str, tuple[Setting, ...]] = {
-    "Video": (
+    "Basics": (
         Setting("prompt", TEXT, "What the video shows.", shown=""),
         Setting("negative_prompt", TEXT, "What the video must not show."),
-        Setting("preset", TEXT, "One of the bundle's presets.", default="default"),
+        Setting("preset", TEXT, "One of the bundle's presets.", default="default", metavar="NAME"),
         Setting("height", WHOLE, "Height in pixels, cut from a multiple of 32.", (1, 8192), recorded=True),
         Setting("width", WHOLE, "Width in pixels, cut from a multiple of 32.", (1, 8192), recorded=True),
         Setting("num_frames", WHOLE, "Number of frames, the first of 8k+1.", (1, 4097), recorded=True),
-        Setting("frame_rate", NUMBER, "Frames per second.", (1, 240), recorded=True),
-        Setting("reference", choice("official", "diffusers", "diffusers-condition"),
-                "Implementation to reproduce: official, diffusers or diffusers-condition.",
-                default="official", option="--compat", older=("--reference",), keys=("compat",)),
+        Setting("frame_rate", NUMBER, "Frames per second.", (1, 240),
+                keys=("fps",), recorded=True),
+        Setting("steps", WHOLE, "Steps of the schedule, skipped ones included.", (1, 1000),
+                scope=PASS, keys=("num_inference_steps",)),
+        Setting("seed", WHOLE, "Same seed, same video; -1 draws one and says which.",
+                (DRAW_SEED, 2**64 - 1), default=0),
     ),
-    "Images and videos": (
+    "Images and video": (
         Setting("image", FILE, "First frame; cropped and scaled to the video's size.", shown="",
                 metavar="FILE"),
         Setting("image_strength", NUMBER, "Strength of --image, from 0, ignored, to 1.", UNIT, default=1.0),
@@ -130,24 +133,30 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
         Setting("denoise_strength", NUMBER, "Share of the steps that are applied to --input-video.", UNIT,
                 shown="", recorded=True),
         Setting("preparation", TEXT,
-                "Preprocessing of images: official, plain, none, or steps: crop,blur,codec.",
+                "Preprocessing of images: official, plain, none, or steps such as crop,blur,codec.",
                 shown="--compat's", recorded=True),
         Setting("image_noise_scale", NUMBER, "Noise added to conditioning images, times sigma squared.", UNIT,
                 keys=("image_cond_noise_scale",), recorded=True),
     ),
-    "Steps": (
-        Setting("steps", WHOLE, "Steps of the schedule, skipped ones included.", (1, 1000),
-                scope=PASS, keys=("num_inference_steps",)),
+    "Steps and decoding": (
         Setting("timesteps", NUMBERS, "Explicit sigmas instead of steps: 1,0.9875,0.725", scope=PASS),
         Setting("skip_initial", WHOLE, "Steps skipped at the beginning; needs --input-video.", (0, 1000),
                 scope=PASS, keys=("skip_initial_inference_steps",)),
         Setting("skip_final", WHOLE, "Steps skipped at the end; the last remaining one goes to 0.", (0, 1000),
                 scope=PASS, keys=("skip_final_inference_steps",)),
-        Setting("sampler", _SAMPLERS, "uniform or linear_quadratic, unshifted.", shown="the checkpoint's",
+        Setting("sampler", _SAMPLERS, "Distribution of the sigmas, unshifted.", shown="the checkpoint's",
                 recorded=True),
         Setting("stochastic", SWITCH,
                 "Predict the clean video and add new noise in each step, in all passes.",
                 scope=BOTH, keys=("stochastic_sampling",)),
+        Setting("max_tokens", WHOLE, "Number of tokens at which a prompt is truncated.", (2, 512),
+                recorded=True),
+        Setting("tone_map", NUMBER, "Compression of the latents before decoding; 0 is off.", UNIT,
+                scope=BOTH, keys=("tone_map_compression_ratio",), recorded=True),
+        Setting("decode_timestep", NUMBER, "Noise level that the decoder assumes in its input.", UNIT,
+                recorded=True),
+        Setting("decode_noise_scale", NUMBER, "Noise added before decoding, for the decoder to remove.", UNIT,
+                recorded=True),
     ),
     "Guidance": (
         Setting("guidance_scale", NUMBERS,
@@ -161,7 +170,7 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
                 scope=PASS),
         Setting("skip_block_list", BLOCKS, "Blocks that spatiotemporal guidance perturbs; with ; a list for "
                 "each timestep: ;11,25;28 begins with an empty one.", scope=PASS),
-        Setting("stg_mode", _STG_MODES, "attention_values, attention_skip or transformer_block.",
+        Setting("stg_mode", _STG_MODES, "What spatiotemporal guidance perturbs.",
                 scope=PASS),
         Setting("cfg_star", SWITCH, "Project the negative velocity onto the positive one.", scope=PASS,
                 keys=("cfg_star_rescale",)),
@@ -172,36 +181,30 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
         Setting("two_passes", SWITCH, "A small first pass, upsampled for a second one; or a single pass.",
                 option="--two-passes/--one-pass"),
         Setting("second_pass", GROUP, "A setting of the second pass; may be repeated. KEY is {keys}.",
-                default={}, metavar="KEY=VALUE", repeated=True),
+                default={}, shown="", metavar="KEY=VALUE", repeated=True),
         Setting("downscale_factor", NUMBER, "Relative size of the first of two passes.", (0.1, 1),
                 recorded=True),
         Setting("adain_factor", NUMBER, "Share of the first pass's statistics in upsampled latents.", UNIT,
                 recorded=True),
     ),
-    "Random numbers": (
-        Setting("seed", WHOLE, "Same seed, same video; -1 draws one and says which.",
-                (DRAW_SEED, 2**64 - 1), default=0),
-        Setting("generator", choice("cpu", "cuda"), "Generator of torch that seeds reproduce: cpu or cuda.",
+    "Reproducing torch and official runs": (
+        Setting("reference", choice("official", "diffusers", "diffusers-condition"),
+                "Implementation to reproduce.",
+                default="official", option="--compat", older=("--reference",), keys=("compat",)),
+        Setting("generator", choice("cpu", "cuda"), "Generator of torch that seeds reproduce.",
                 default="cpu", recorded=True),
         Setting("gpu", TEXT, "The GPU of --generator cuda, such as H100 or 'RTX 4090'.", shown="",
-                recorded=True),
+                metavar="NAME", recorded=True),
         Setting("noise_layout", choice("official", "diffusers"),
-                "Order in which noise is drawn: official or diffusers.", shown="--compat's", option="--noise",
+                "Order in which noise is drawn.", shown="--compat's", option="--noise",
                 recorded=True),
-        Setting("noise_dtype", choice("f32", "bf16"), "f32, or bf16 as the official pipeline on a GPU.",
+        Setting("noise_dtype", choice("f32", "bf16"),
+                "Type in which noise is drawn, bf16 in official GPU runs.",
                 default="f32", recorded=True),
         Setting("noise", FILE, "The initial noise as a .npy array.", shown="", option="--noise-file",
                 metavar="FILE"),
     ),
-    "Prompt and decoding": (
-        Setting("max_tokens", WHOLE, "Number of tokens at which a prompt is truncated.", (2, 512),
-                recorded=True),
-        Setting("tone_map", NUMBER, "Compression of the latents before decoding; 0 is off.", UNIT,
-                scope=BOTH, keys=("tone_map_compression_ratio",), recorded=True),
-        Setting("decode_timestep", NUMBER, "Noise level that the decoder assumes in its input.", UNIT,
-                recorded=True),
-        Setting("decode_noise_scale", NUMBER, "Noise added before decoding, for the decoder to remove.", UNIT,
-                recorded=True),
+    "Performance": (
         Setting("vae_memory", MEMORY,
                 "Memory for the autoencoder's activations; it works in blended tiles if it needs more.",
                 (1, 2**63), default=VAE_MEMORY, shown="8GiB", metavar="SIZE", recorded=True),

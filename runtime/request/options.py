@@ -5,73 +5,81 @@ Standard library and click only.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ltxrt.engines import precision
-from ltxrt.engines.cli_base import LtxrtGroup
 from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.parsing.text import quoted
 from ltxrt.engines.parsing.text import whole as plain_whole
-from ltxrt.runtime.request.fields import GROUPS, OF_A_PASS, SETTINGS, Scope, Setting
+from ltxrt.runtime.request.fields import OF_A_PASS, SETTINGS, Scope, Setting
+from ltxrt.runtime.request.kinds import BLOCKS, NUMBER, NUMBERS, SWITCH, WHOLE, Kind
 
 MOST_VIDEOS = 10_000  # of one command
 _SEEDS = re.compile("([0-9]{1,20})(?:-([0-9]{1,20}))?")
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+_METAVARS: Mapping[Kind, str] = {WHOLE: "N", NUMBER: "X", NUMBERS: "X[,X…]", BLOCKS: "N[,N…][;…]"}
 _KEYS = ", ".join(OF_A_PASS).replace("_", "-")
 
 
 class SettingOption(click.Option):
-    """What the option of a setting was called before still works and is not shown."""
+    """The option of a setting. Its other names work and are not shown; its values are completed."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        names, text = super().get_help_record(ctx) or ("", "")
-        for name in SETTINGS[self.name or ""].older:
-            names = names.replace(f", {name}", "")
-        return names, text
+        shown = copy.copy(self)
+        shown.opts, shown.secondary_opts = self.opts[:1], self.secondary_opts[:1]
+        return click.Option.get_help_record(shown, ctx)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from ltxrt.runtime.request import completion
+
+        found = completion.values(self.name or "", ctx, incomplete)
+        return super().shell_complete(ctx, incomplete) if found is None else found
 
 
 def setting_options(command: Any) -> Any:
     """Decorator that gives a click command an option for every setting."""
     for row in reversed(SETTINGS.values()):
-        name, kind = row.name.replace("_", "-"), row.kind.option
-        off = f"no-{name}"
-        flag = row.option or (f"--{name}/--{off}" if kind is bool else f"--{name}")
+        kind = row.kind.option
         command = click.option(
-            *(flag, *row.older, row.name),
+            *(*_names(row), row.name),
             cls=SettingOption,
             type=click.Path(path_type=Path) if kind is Path else kind,
             default=None,
             multiple=row.repeated,
-            metavar=row.metavar,
+            metavar=_metavar(row),
             help=_help(row),
         )(command)
     return command
 
 
+def _names(row: Setting) -> list[str]:
+    """The names of a setting's option, the one that is shown first."""
+    names = [row.option or f"--{row.name}", *row.older, *(f"--{key}" for key in row.keys)]
+    dashed = [name.replace("_", "-") for name in names]
+    both = row.kind is SWITCH and not row.option
+    shown = [f"{name}/--{'no-' + name[2:]}" if both else name for name in dashed]
+    return list(dict.fromkeys(shown))
+
+
+def _metavar(row: Setting) -> str | None:
+    if row.kind.words:
+        return f"[{'|'.join(row.kind.words)}]"
+    return row.metavar or _METAVARS.get(row.kind)
+
+
 def _help(row: Setting) -> str:
-    shown = "the preset's" if row.default is None else row.default
-    if row.shown is not None:
-        shown = row.shown
+    """The help of a setting's option. That other defaults are the preset's is said once."""
+    shown = row.default if row.shown is None else row.shown
     shown = f"{shown:g}" if isinstance(shown, int | float) else shown
-    of = "of the first pass; " if row.scope is Scope.PASS else ""
-    return row.help.format(keys=_KEYS) + (f" [{of}default: {shown}]" if shown else "")
-
-
-class RequestGroup(LtxrtGroup):
-    """A command with settings among its options: its help has them under the headings of the table."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        records = {p.name: p.get_help_record(ctx) for p in self.get_params(ctx)}
-        headings = {"Options": [name for name in records if name not in SETTINGS]}
-        headings |= {heading: [row.name for row in rows] for heading, rows in GROUPS.items()}
-        for heading, names in headings.items():
-            with formatter.section(heading):
-                formatter.write_dl([record for name in names if (record := records[name])])
-        self.format_commands(ctx, formatter)
+    return row.help.format(keys=_KEYS) + (f"  [default: {shown}]" if shown else "")
 
 
 def read(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -308,15 +308,6 @@ def test_messages_name_the_key_of_a_settings_file(tiny_bundle, tmp_path):
         assert result.exit_code == 2 and result.stderr.startswith(message), result.stderr
 
 
-def test_the_help_says_which_pass_an_option_is_for():
-    text = " ".join(run("--help").output.split())
-    assert "Steps of the schedule, skipped ones included. [of the first pass; default" in text
-    assert "Project the negative velocity onto the positive one. [of the first pass; default" in text
-    assert "add new noise in each step, in all passes. [default: the preset's]" in text
-    assert "KEY is steps, timesteps," in text and "cfg-star, tone-map." in text
-    assert ";11,25;28 begins with an empty one" in text
-
-
 def test_names_that_a_terminal_would_obey_are_listed_as_escapes(tiny_bundle, tmp_path):
     shutil.copytree(tiny_bundle("0.9.1"), tmp_path / "bundle", copy_function=os.link)
     folder = tmp_path / "bundle" / "engines" / "tensorrt_rtx" / "sm89"

@@ -214,7 +214,16 @@ def test_a_request_made_in_python_is_checked_when_it_is_made(values, field):
     assert error.value.field == field
 
 
-def test_an_option_s_former_name_still_works_and_is_not_shown():
-    assert by_options("--reference", "diffusers")[0] == by_options("--compat", "diffusers")[0]
-    shown = main.get_help(by_options()[1])
-    assert "--compat TEXT" in shown and "--reference" not in shown
+def test_the_option_of_a_setting_has_the_names_of_files_and_former_ones_too():
+    for given, same in (
+        (("--reference", "diffusers"), ("--compat", "diffusers")),
+        (("--fps", "24"), ("--frame-rate", "24")),
+        (("--num-inference-steps", "3"), ("--steps", "3")),
+        (("--image-cond-noise-scale", "0.2"), ("--image-noise-scale", "0.2")),
+        (("--cfg-star-rescale",), ("--cfg-star",)),
+        (("--no-stochastic-sampling",), ("--no-stochastic",)),
+    ):
+        assert by_options(*given)[0] == by_options(*same)[0]
+    context = by_options()[1]
+    option = next(one for one in main.params if one.name == "reference")
+    assert option.get_help_record(context)[0] == "--compat [official|diffusers|diffusers-condition]"
