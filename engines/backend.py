@@ -337,6 +337,14 @@ def _hashing(record: FileRecord, report: Report) -> Callable[[int], None]:
     return lambda done: report(Progress(stage, done, record.bytes, "byte"))
 
 
+def check_threads(threads: int | None) -> None:
+    """Raise InputError unless `threads` is a possible number of CPU threads, or None."""
+    if threads is not None and not (type(threads) is int and 1 <= threads <= MOST_THREADS):
+        raise InputError(
+            f"{setting('threads')} {quoted(threads)}: must be a whole number between 1 and {MOST_THREADS}"
+        )
+
+
 def load_engine(
     bundle: Bundle,
     component: str,
@@ -358,8 +366,7 @@ def load_engine(
     EngineError for a graph that the backend refuses.
     """
     backend, module = named(backend), _module(backend)
-    if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise InputError(f"threads {quoted(threads)}: must be between 1 and {MOST_THREADS}")
+    check_threads(threads)
     chosen = choose(bundle, component, backend, precision, device)
     contract = bundle.contract(component)
     graph = bundle.components[component][chosen]

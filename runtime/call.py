@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar, Unpack, overload
 
 from ltxrt.engines.errors import InputError, setting
@@ -19,6 +19,10 @@ class PromptCall(ABC, Generic[V]):
     @abstractmethod
     def plan(self, request: Request) -> Any:
         """The plan of a request; InputError for an impossible one."""
+
+    @abstractmethod
+    def encode_prompts(self, plans: Iterable[Any]) -> None:
+        """Encode the prompts of several plans with one load of the text encoder."""
 
     @abstractmethod
     def generate(self, request: Request, watch: Callable[[Any], None] = ...) -> V:
@@ -48,6 +52,6 @@ class PromptCall(ABC, Generic[V]):
                 f"{setting('prompt')} is of type {type(prompt).__name__}; give a text or several"
             )
         requests = [Request(one, **settings) for one in prompt]
-        for request in requests:
-            self.plan(request)
+        if len(requests) > 1:
+            self.encode_prompts([self.plan(request) for request in requests])
         return [self.generate(request) for request in requests]

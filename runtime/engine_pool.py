@@ -16,6 +16,7 @@ from typing import Protocol, Self, TypedDict
 from ltxrt.engines.backend import (
     Engine,
     check_files,
+    check_threads,
     choose,
     files,
     load_engine,
@@ -23,7 +24,10 @@ from ltxrt.engines.backend import (
     named,
 )
 from ltxrt.engines.bundle import Bundle, read_bundle
+from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.machine import Choice, best, names
+from ltxrt.engines.parsing.text import quoted
+from ltxrt.engines.precision import PRECISIONS, parse
 from ltxrt.engines.progress import Report
 from ltxrt.engines.storage.files import read_ahead
 
@@ -35,7 +39,7 @@ class PoolOptions(TypedDict, total=False):
     """`EnginePool`'s keywords, for code that makes a pool for its caller."""
 
     backend: str
-    precision: Mapping[str, str] | None
+    precision: str | Mapping[str, str] | None
     threads: int | None
     device: int
     keep_loaded: bool | Collection[str]
@@ -82,9 +86,9 @@ class EnginePool:
     """The engines of a bundle on one backend: chosen, loaded, kept and freed. Threads may share a pool.
 
     `backend` is a backend's name or alias, or "auto": the best that runs the bundle here, once for the pool;
-    `choice` says which and why. `precision` maps components to one of the bundle's precisions; a component
-    that it does not name takes the only one there is, or what the backend prefers. `threads` None leaves the
-    number of CPU threads to the backend; `device` is the number of the GPU, for backends on one.
+    `choice` says which and why. `precision` is one of the bundle's precisions, or maps components to one;
+    a component that it does not name takes the only one there is, or what the backend prefers. `threads` None
+    leaves the number of CPU threads to the backend; `device` is the number of the GPU, for backends on one.
     `keep_loaded` keeps every engine once it is loaded, for servers with the memory for all of them, until
     `close` or the end of a `with` block. Kept engines are loaded for many calls, in which a backend may sum
     in another order: frames can differ by a rounding from those of a single run. Of a collection of
@@ -97,13 +101,21 @@ class EnginePool:
         bundle: Bundle | Path | str,
         *,
         backend: str = names.AUTO,
-        precision: Mapping[str, str] | None = None,
+        precision: str | Mapping[str, str] | None = None,
         threads: int | None = None,
         device: int = 0,
         keep_loaded: bool | Collection[str] = False,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
-        self._wanted = dict(precision or {})
+        self._wanted = _by_component(precision, self.bundle)
+        check_threads(threads)
+        if type(device) is not int or device < 0:
+            raise InputError(f"{setting('device')} {quoted(device)}: must be the number of a GPU, from 0")
+        if not isinstance(backend, str):
+            raise InputError(
+                f"{setting('backend')} is of type {type(backend).__name__}; give {names.AUTO}, or one of "
+                f"{names.listed()}"
+            )
         automatic = backend.strip().lower() == names.AUTO
         self.choice = best(self.bundle, self._wanted, device) if automatic else Choice(named(backend))
         self.backend, self.threads, self.device = self.choice.backend, threads, device
@@ -236,3 +248,19 @@ class EnginePool:
             with self._changed:
                 self._loading.discard(key)
                 self._changed.notify_all()
+
+
+def _by_component(precision: str | Mapping[str, str] | None, bundle: Bundle) -> dict[str, str]:
+    """The precision that was asked for of each component. InputError for names that there are not."""
+    known = tuple(bundle.model.components)
+    given = parse(precision, known) if isinstance(precision, str) else dict(precision or {})
+    for component, wanted in given.items():
+        if component not in known:
+            raise InputError(
+                f"{setting('precision')} {quoted(component)}: is no component; they are {', '.join(known)}"
+            )
+        if wanted not in PRECISIONS:
+            raise InputError(
+                f"{setting('precision')} {quoted(wanted)}: must be one of {', '.join(PRECISIONS)}"
+            )
+    return given

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines import verification
+from ltxrt.engines.backend import available
 from ltxrt.engines.bundle import Bundle, read_bundle
 from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.progress import Counted, Report, unreported
@@ -48,6 +49,9 @@ class Pipeline(PromptCall[Video]):
     `engines` is an `EnginePool` or another implementation of `engine_pool.Engines`; it belongs to the caller,
     who closes it. Without one the pipeline makes its own from the other arguments, which are `EnginePool`'s,
     and frees it at `close` or at the end of a `with` block.
+
+    Raises BundleError for no bundle, InputError for a wrong argument, UnknownKeywordError for an unknown one,
+    and MissingPackageError or EngineError for a backend that cannot run here.
     """
 
     def __init__(
@@ -62,7 +66,7 @@ class Pipeline(PromptCall[Video]):
         if engines is not None and options:
             raise InputError(f"{', '.join(options)}: belong to the engines; give them to the pool instead")
         self._owned = engines is None
-        self.engines: Engines = EnginePool(self.bundle, **options) if engines is None else engines
+        self.engines: Engines = _own_pool(self.bundle, options) if engines is None else engines
         if self.engines.bundle.root != self.bundle.root:
             raise InputError(
                 f"the engines are those of {self.engines.bundle.root} and the bundle is {self.bundle.root}; "
@@ -268,3 +272,10 @@ class Pipeline(PromptCall[Video]):
         missing = ", ".join(f"{name} {made.precisions[name]}" for name in names)
         where = f"{missing} on {self.engines.backend}"
         return [f"note: no passing parity report for {where}; ltx-parity check makes one"]
+
+
+def _own_pool(bundle: Bundle, options: PoolOptions) -> EnginePool:
+    """A pool whose backend runs on this machine."""
+    pool = EnginePool(bundle, **options)
+    available(pool.backend, pool.device)
+    return pool

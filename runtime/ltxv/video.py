@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.parsing.text import quoted
 from ltxrt.runtime.ltxv.settings import Settings
+from ltxrt.runtime.media import Encoding, VideoWriter
 
 MOST_SHOWN = 32 << 20  # bytes of a video that is put into a notebook's page
 
@@ -33,22 +34,30 @@ class Video:
     truncated: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
 
-    def save(self, path: Path | str, *, metadata: bool = True, overwrite: bool = True) -> Path:
-        """Write a file and return its path: .mp4, .webm, .gif, or without suffix a folder of PNG.
+    def save(
+        self,
+        path: Path | str,
+        *,
+        codec: str | None = None,
+        crf: int | None = None,
+        metadata: bool = True,
+        overwrite: bool = True,
+    ) -> Path:
+        """Write a file and return its path: .mp4, .webm, .mkv, .gif, .npy, .npz, or, without suffix, a folder
+        of PNG. It appears when it is complete.
 
-        metadata: whether the file says how it was made; overwrite: False refuses a file that is there. The
-        file appears when it is complete.
+        codec: "h264", "h265", "vp9" or "av1", where the format has several; crf: the codec's constant
+        quality, 0 the best; both None for the format's own. metadata: whether the file says how it was made;
+        overwrite: False refuses a file that is there.
 
-        Raises InputError for a place or a format that cannot be written.
+        Raises InputError for a place, a format or a quality that cannot be written.
         """
-        from ltxrt.runtime.media.write import VideoWriter
-
-        path = Path(path)
+        path, encoding = Path(path), Encoding(codec, crf)
         if not overwrite and path.exists():
             raise InputError(f"{setting('output')} {path}: exists; give a new name, or allow to overwrite it")
         _, height, width, _ = self.frames.shape
         told = self.metadata if metadata else {}
-        with VideoWriter(path, height, width, self.settings.preset.frame_rate, told) as writer:
+        with VideoWriter(path, height, width, self.settings.preset.frame_rate, told, encoding) as writer:
             for frame in self.frames:
                 writer.write(frame)
         return path

@@ -315,7 +315,7 @@ def test_what_cannot_be_loaded(bundle):
         load_engine(bundle, "vae_decoder")
     with pytest.raises(InputError, match="has transformer in fp32, not in bf16"):
         load_engine(bundle, "transformer", precision="bf16")
-    with pytest.raises(InputError, match="threads 0: must be between 1 and 1024"):
+    with pytest.raises(InputError, match="threads 0: must be a whole number between 1 and 1024"):
         load_engine(bundle, "transformer", threads=0)
 
 

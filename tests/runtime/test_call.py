@@ -37,8 +37,8 @@ def test_a_wrong_prompt_is_refused_before_the_first_video(pipeline, monkeypatch,
 
 def test_settings_that_fit_no_video_are_refused_before_the_first_one(pipeline, monkeypatch):
     monkeypatch.setattr(Pipeline, "generate", None)
-    with pytest.raises(InputError, match="height 65"):
-        pipeline(["fog", "waves"], **{**SMALL, "height": 65})
+    with pytest.raises(InputError, match="preset 'none': this bundle has default"):
+        pipeline(["fog", "waves"], preset="none", **SMALL)
 
 
 @pytest.mark.parametrize(

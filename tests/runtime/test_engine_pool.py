@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ltxrt.engines.bundle import read_bundle
-from ltxrt.engines.errors import EngineError, InputError, InterruptedRunError
+from ltxrt.engines.errors import EngineError, InputError, InterruptedRunError, MissingPackageError
 from ltxrt.runtime import engine_pool
 from ltxrt.runtime.engine_pool import KEPT_ENGINE_CALLS, EnginePool
 from ltxrt.runtime.ltxv.pipeline import Pipeline
@@ -210,3 +210,37 @@ def test_named_components_are_kept_and_loaded_as_for_a_single_run(bundle, loads)
             ("transformer", 1, True),
         ]
     assert all(engine.closed for engine in loads)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "onnxruntme"}, "backend 'onnxruntme': .*the nearest is onnxruntime"),
+        ({"backend": None}, "backend is of type NoneType; give auto, or one of onnxruntime"),
+        ({"threads": 0}, "threads 0: must be a whole number between 1 and 1024"),
+        ({"threads": 1.5}, "threads 1.5: must be a whole number"),
+        ({"device": -1}, "device -1: must be the number of a GPU, from 0"),
+        ({"precision": "fp15"}, "precision 'fp15': must be one of fp32"),
+        ({"precision": {"transfomer": "fp32"}}, "precision 'transfomer': is no component; they are"),
+        ({"precision": {"transformer": "fp15"}}, "precision 'fp15': must be one of fp32"),
+    ],
+)  # fmt: skip
+def test_a_wrong_option_is_refused_by_the_constructor(tiny_bundle, options, message):
+    with pytest.raises(InputError, match=message):
+        Pipeline(tiny_bundle("0.9.5"), **options)
+
+
+def test_one_precision_may_be_given_for_all_components(tiny_bundle):
+    pool = EnginePool(tiny_bundle("0.9.5"), precision="fp32")
+    assert pool.precision("transformer") == pool.precision("vae_decoder") == "fp32"
+
+
+def test_a_backend_that_cannot_run_here_is_refused_by_the_pipeline_s_constructor(tiny_bundle, monkeypatch):
+    from ltxrt.engines import ort
+
+    def missing(backend, device=0):
+        raise MissingPackageError("onnxruntime", "cpu")
+
+    monkeypatch.setattr(ort, "available", missing)
+    with pytest.raises(MissingPackageError, match=r"pip install 'ltxrt\[cpu\]'"):
+        Pipeline(tiny_bundle("0.9.5"), backend="cpu")

@@ -45,6 +45,14 @@ def test_a_file_is_overwritten_unless_that_is_forbidden(video, tmp_path):
     assert (frames.shape, rate) == (video.frames.shape, 25)
 
 
+def test_quality_is_a_choice(video, tmp_path):
+    sizes = [video.save(tmp_path / "v.mp4", crf=crf).stat().st_size for crf in (5, 45)]
+    assert sizes[0] > 2 * sizes[1]
+    with pytest.raises(InputError, match=r"^codec 'h266': must be one of h264, h265") as refused:
+        video.save(tmp_path / "v.mp4", codec="h266")
+    assert refused.value.field == "codec"
+
+
 def test_it_is_printed_in_a_line(video):
     assert repr(video) == "<Video: 9 frames of 96×64 at 25/s, seed 7, 'fog'>"
 
