@@ -27,7 +27,6 @@ MAX_FILES, MAX_LINES, MAX_FUNCTION, MAX_PARAMETERS = 16, 400, 60, 7
 EXCEPTIONS = {
     "export/ltxv/models/transformer.py:forward": "its parameters are the graph's inputs, which are eight",
     "engines/tensorrt/build.py:build": "to be divided: backend, target, profiles and options belong together",
-    "tests/parity/report/test_html.py": "to be divided: the page, the plots, the browser",
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from ltxrt.engines.errors import InputError, LtxrtError
 from ltxrt.export.write import BASE
-from ltxrt.parity.check import backends, emulation
+from ltxrt.parity.check import backends, emulation, strip
 from ltxrt.parity.check.inputs import ReferenceEngines, Sampled
 from ltxrt.parity.check.results import FAILED, PASSED, SKIPPED, EndToEnd
 from ltxrt.parity.check.run import Order, Tell
 from ltxrt.parity.check.tolerances import END_TO_END
 from ltxrt.parity.metrics import cosine, frames_psnr, frames_ssim
 from ltxrt.runtime.engine_pool import EnginePool
-from ltxrt.runtime.media.write import VideoWriter, save_strip
+from ltxrt.runtime.media.write import VideoWriter
 
 
 def run(order: Order, folder: Path, tell: Tell) -> tuple[EndToEnd, ...]:
@@ -64,9 +64,9 @@ def _one(order: Order, chosen: Mapping[str, str], base: EndToEnd, theirs: Sample
     psnr, ssim = frames_psnr(theirs.frames, ours.frames), frames_ssim(theirs.frames, ours.frames)
     problems = tuple(judge(base.precision, theirs, ours, cosines, psnr))
     state = FAILED if problems else PASSED
-    strip, video = _show(folder, f"{base.precision}.{base.backend}", theirs.frames, ours.frames)
+    image, video = _show(folder, base, theirs.frames, ours.frames)
     return replace(
-        base, status=state, cosine_by_step=cosines, psnr=psnr, ssim=ssim, strip=strip, video=video,
+        base, status=state, cosine_by_step=cosines, psnr=psnr, ssim=ssim, strip=image, video=video,
         problems=problems,
     )  # fmt: skip
 
@@ -125,13 +125,14 @@ def judge(
     return problems
 
 
-def _show(folder: Path, name: str, theirs: NDArray[np.uint8], ours: NDArray[np.uint8]) -> tuple[str, str]:
+def _show(folder: Path, run: EndToEnd, theirs: NDArray[np.uint8], ours: NDArray[np.uint8]) -> tuple[str, str]:
     """A strip and a video, the reference above and left, the engines below and right; their names."""
     folder.mkdir(parents=True, exist_ok=True)
-    strip, video = f"end-to-end.{name}.png", f"end-to-end.{name}.mp4"
-    save_strip(np.concatenate([theirs, ours], axis=1), folder / strip, count=6)
+    name = f"end-to-end.{run.precision}.{run.backend}"
+    image, video = f"{name}.png", f"{name}.mp4"
+    strip.save(theirs, ours, (run.reference, f"{run.precision} on {run.backend}"), folder / image)
     both = np.concatenate([theirs, ours], axis=2)
     with VideoWriter(folder / video, both.shape[1], both.shape[2], 24.0, {}) as writer:
         for frame in both:
             writer.write(frame)
-    return strip, video
+    return image, video

@@ -53,13 +53,20 @@ def render(report: Report) -> str:
         report=report,
         status=status,
         summary=summary,
-        checks=[(check, worst(check), reasons(check)) for check in ordered(report.checks)],
+        causes=causes(report),
+        checks=[(c, worst(c), reasons(c)) for c in ordered(report.checks) if c.status != SKIPPED],
+        skipped=skipped(report.checks),
         figures={
             "Error by timestep": by_timestep(report, colours),
             "Error by token": by_token(report, colours),
         },
         worst=worst_calls(report),
-        runs=[(run, by_step(run, colours[run.precision])) for run in ordered(report.end_to_end)],
+        runs=[
+            (run, by_step(run, colours[run.precision]))
+            for run in ordered(report.end_to_end)
+            if run.status != SKIPPED
+        ],
+        skipped_runs=skipped(report.end_to_end),
         tolerances=list(dict.fromkeys(tolerances)),
     )
     return page.encode("utf-8", "replace").decode("utf-8")
@@ -122,6 +129,36 @@ def reasons(check: Check) -> list[str]:
     if not found and check.status != PASSED:
         return ["No reason was given."]
     return found[:PROBLEMS] + ([f"And {rest} more among its calls."] if rest > 0 else [])
+
+
+def causes(report: Report) -> list[tuple[str, list[str]]]:
+    """What failed, each with its reasons and where the error begins: what the page opens with."""
+    begins: dict[tuple[str, str], list[str]] = {}
+    for one in report.culprits:
+        place = f"{one.block}: " if one.block else ""
+        sentence = (
+            f"The error begins at {place}{one.operator} ({one.relative_l2:.2e}, allowed {one.band:.2e})."
+        )
+        begins.setdefault((one.component, one.precision), []).append(sentence)
+    found = []
+    for row in (row for row in _rows(report) if row.status not in (PASSED, SKIPPED)):
+        if isinstance(row, Check):
+            sentences = [*reasons(row), *begins.get((row.component, row.precision), [])]
+            found.append((f"{row.title} {row.precision} on {row.backend}", sentences))
+        else:
+            sentences = list(row.problems) or ["No reason was given."]
+            found.append((f"End to end {row.precision} on {row.backend}", sentences))
+    return found
+
+
+def skipped(rows: Iterable[Check | EndToEnd]) -> dict[str, list[str]]:
+    """What was skipped, by its reason."""
+    found: dict[str, list[str]] = {}
+    for row in (row for row in rows if row.status == SKIPPED):
+        what = f"{row.title} {row.precision}" if isinstance(row, Check) else row.precision
+        for reason in row.problems or ("No reason was given.",):
+            found.setdefault(reason, []).append(f"{what} on {row.backend}")
+    return found
 
 
 def worst_calls(report: Report) -> list[tuple[Check, Call, float]]:

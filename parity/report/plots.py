@@ -90,8 +90,8 @@ def draw(
         axes = figure.add_axes(AREA, facecolor="none")
         _scale(axes, axis, name, low, high)
         labels: dict[str, Sequence[str]] = {}
-        for one in series:
-            _plot(axes, one, low, high, labels)
+        for number, one in enumerate(series):
+            _plot(axes, one, low, high, labels, str(number))
         svg = _svg(figure, f"{name} against {axis[0]}: " + ", ".join(one.name for one in series), labels)
     notes = ["┅ tolerance"] if limits else []
     notes += ["On the lower edge: 0"] if (values <= 0).any() else []
@@ -128,21 +128,28 @@ def _scientific(value: float) -> str:
     return ("" if factor == "1" else f"{factor}·") + "10" + str(int(power)).translate(SUPERSCRIPT)
 
 
-def _plot(axes: Any, one: Series, low: int, high: int, labels: dict[str, Sequence[str]]) -> None:
-    """A series: dashed limit, lines, then markers over the lines. Nothing is clipped, all has its place."""
+def _plot(axes: Any, one: Series, low: int, high: int, labels: dict[str, Sequence[str]], number: str) -> None:
+    """A series: dashed limit, lines, then markers over the lines. Nothing is clipped, all has its place.
+
+    Lines are called what the caption says, points by their labels: `labels` has them by group.
+    """
     style = {"color": list(SERIES)[one.colour % COLOURS], "clip_on": False}
 
     def placed(values: Sequence[float]) -> Any:
         return np.clip(np.nan_to_num(np.asarray(values, float), nan=np.inf), 10.0**low, 10.0**high)
 
     if one.limit is not None and one.limit > 0:
-        axes.axhline(placed([one.limit])[0], linestyle=(0, (7, 5)), linewidth=1.4, gid="limit", **style)
+        axes.axhline(
+            placed([one.limit])[0], linestyle=(0, (7, 5)), linewidth=1.4, gid=f"limit-{number}", **style
+        )
+        labels[f"limit-{number}"] = [f"{one.name}: tolerance {one.limit:.2e}"]
     for curve in one.curves:
         if curve.x is None:
             edges = np.linspace(0, 1, len(curve.y) + 1)
-            axes.stairs(placed(curve.y), edges, baseline=None, linewidth=1.6, gid="curve", **style)
+            axes.stairs(placed(curve.y), edges, baseline=None, linewidth=1.6, gid=f"curve-{number}", **style)
         else:
-            axes.plot(curve.x, placed(curve.y), linewidth=1.6, alpha=0.45, gid="curve", **style)
+            axes.plot(curve.x, placed(curve.y), linewidth=1.6, alpha=0.45, gid=f"curve-{number}", **style)
+        labels[f"curve-{number}"] = [one.name]
     for curve in (curve for curve in one.curves if curve.x is not None):
         gid, marker = f"points-{len(labels)}", list(MARKERS)[curve.marker % len(MARKERS)]
         labels[gid] = curve.labels
@@ -171,7 +178,10 @@ def _svg(figure: Figure, name: str, labels: Mapping[str, Sequence[str]]) -> Mark
         kind = element.attrib.pop("id", "") if element.tag == "g" else ""
         if kind.partition("-")[0] in ("points", "curve", "limit"):
             element.set("class", kind.partition("-")[0])
-        for use, label in zip(element.iter(f"{NAMESPACE}use"), labels.get(kind, ())):
-            ElementTree.SubElement(use, "title").text = label
+        marks = element.iter(f"{NAMESPACE}use") if kind.startswith("points") else iter((element,))
+        for mark, label in zip(marks, labels.get(kind, ())):
+            title = ElementTree.Element("title")
+            title.text = label
+            mark.insert(0, title)
     root.attrib = {"class": "plot", "viewBox": root.attrib["viewBox"], "role": "img", "aria-label": name}
     return Markup(ElementTree.tostring(root, encoding="unicode"))

@@ -1,163 +1,63 @@
-"""The report's page: what it says by parsing it, how it looks by opening it in a browser without a network.
-
-Run as a script, this file is that browser: `test_html.py PAGE PICTURE WIDTH [remote]`.
-"""
+"""The report's page: what it says, by parsing it."""
 
 import dataclasses
-import json
 import math
-import os
-import subprocess
-import sys
-from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
-from PIL import Image
+from report_page import SIZE, Page, calls, example, metrics, one_check, read, with_checks
 
 from ltxrt.parity.check.results import Call, Check, Culprit, EndToEnd, Metrics, Report, Tolerance
 from ltxrt.parity.report import render
 
-VOID = {"meta", "img"}
 EVIL = "<script>alert('x')</script>\"&"
-STEPS = 4
-SIZE = "512x704x97"
-
-# What the page shows once it is laid out; read through the page's own engine.
-PROBE = """
-JSON.stringify({
-  plots: [...document.querySelectorAll("svg.plot")].map(svg => {
-    const inside = box => [box.width, box.height, box.left, box.right, box.top, box.bottom];
-    return {box: inside(svg.getBoundingClientRect()),
-            texts: [...svg.querySelectorAll("text")].map(t => inside(t.getBoundingClientRect())),
-            points: [...svg.querySelectorAll(".points use, .curve path")].map(
-              t => inside(t.getBoundingClientRect()))};
-  }),
-  rows: [...document.querySelectorAll("table")].map(t => [t.innerText, t.getBoundingClientRect().height]),
-  keys: [...document.querySelectorAll("figcaption span")].map(
-    s => [s.getBoundingClientRect().right, s.closest("figure").getBoundingClientRect().right]),
-  overflow: document.documentElement.scrollWidth - window.innerWidth,
-  height: document.documentElement.scrollHeight,
-  strip: [...document.images].map(i => i.naturalWidth),
-  verdict: getComputedStyle(document.querySelector("h1 .status")).color,
-})
-"""
-
-
-FRAMES = "JSON.stringify([innerHeight, ltxrtFrames])"
-COUNT_FRAMES = """
-window.ltxrtFrames = 0;
-(function next() { requestAnimationFrame(() => { window.ltxrtFrames += 1; next(); }); })();
-"""
-
-
-class Page(HTMLParser):
-    """Elements as (tag, attributes, text), text of nested elements included; open elements must be closed."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.elements, self.open = [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        element = [tag, dict(attributes), ""]
-        self.elements.append(element)
-        if tag not in VOID:
-            self.open.append(element)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop()[0] == tag
-
-    def handle_data(self, data):
-        for element in self.open:
-            element[2] += data
-
-    def all(self, tag, **attributes):
-        return [e for e in self.elements if e[0] == tag and attributes.items() <= e[1].items()]
-
-    def texts(self, tag, **attributes):
-        return [text for _, _, text in self.all(tag, **attributes)]
-
-    def row(self, *cells):
-        """Text of the only row that has these cells."""
-        found = [text for text in self.texts("tr") if all(cell in text for cell in cells)]
-        assert len(found) == 1, found
-        return found[0]
-
-
-def metrics(error, psnr=60.0):
-    return Metrics(error, 1 - error**2 / 2, psnr, psnr, 3 * error)
-
-
-def calls(error, timesteps=True, pieces=16):
-    """Eight calls: two cases of four steps; errors grow towards the clean end and along the tokens."""
-    found = []
-    for case, factor, batch in (("t2v, batch 1", 1.0, 1), ("i2v, batch 3", 1.6, 3)):
-        for step in range(1, STEPS + 1):
-            size = error * factor * (1 + 0.4 * step)
-            tokens = tuple(size * (0.7 + 0.5 * math.sin(i / 3) ** 2) for i in range(pieces))
-            timestep = 1 - (step - 1) / STEPS if timesteps else None
-            found.append(
-                Call(case, SIZE, batch, step if timesteps else None, timestep, metrics(size), tokens)
-            )
-    return tuple(found)
-
-
-def example():
-    """Two components in three precisions: one check failed, one was skipped."""
-    checks = []
-    for component, timesteps in (("transformer", True), ("vae decoder", True)):
-        for precision, error, allowed in (("fp32", 2e-6, 1e-5), ("fp16", 4e-4, 2e-3), ("fp8", 1.1e-2, 3e-2)):
-            reason = f"{precision} rounds each product; {allowed:g} is four times what was measured."
-            tolerance = Tolerance(allowed, 1 - allowed**2, 40.0, reason)
-            check = Check(component, precision, "onnxruntime-cuda", "diffusers 0.36", "passed", tolerance,
-                          calls(error, timesteps), (), 12.5)  # fmt: skip
-            checks.append(check)
-    first = checks[2].calls
-    broken = dataclasses.replace(
-        first[-1], metrics=metrics(7.2e-2, 31.0), problems=("relative L2 is too large.",)
-    )
-    checks[2] = dataclasses.replace(checks[2], status="failed", calls=(*first[:-1], broken))
-    skipped = ("There is no GPU that computes fp8.",)
-    checks[5] = dataclasses.replace(checks[5], status="skipped", calls=(), problems=skipped, seconds=0.0)
-    cosines = (1.0, 0.9999993, 0.999995, 0.99998)
-    names = ("fp16", "onnxruntime-cuda", "diffusers 0.36", "passed")
-    entry = EndToEnd(*names, cosines, None, 0.9987, "strip a.png", "both.mp4")
-    operator = "MatMul node_linear_17 → mul_42"
-    culprit = Culprit("transformer", "fp8", "transformer_blocks.3", operator, 0.061, 0.03)
-    return Report(
-        1, "failed", "bundles/ltxv-2b-0.9.6", "0.9.6", "2026-01-02T03:04:05+00:00",
-        {"python": "3.11.7", "onnxruntime": "1.24.1", "device": "NVIDIA H200"},
-        {"transformer.fp16.onnx": "sha256:" + "0a1b2c3d" * 8}, tuple(checks), (entry,), (culprit,),
-    )  # fmt: skip
-
-
-def with_checks(*checks, status="passed"):
-    return dataclasses.replace(example(), status=status, checks=checks, end_to_end=(), culprits=())
-
-
-def one_check(**changes):
-    return dataclasses.replace(example().checks[0], **changes)
-
-
-def read(report):
-    return Page(render(report))
 
 
 def test_every_status_is_a_word_in_its_row():
     page = read(example())
     assert "transformer" in page.row("fp8", "✗ FAILED")
     assert "✓ PASSED" in page.row("transformer", "fp16", "PASSED")
-    assert (
-        "vae decoder" in page.row("fp8", "– SKIPPED") and "8" not in page.row("SKIPPED").split("SKIPPED")[1]
-    )
     rows = page.texts("tr")
-    below = rows[rows.index(page.row("– SKIPPED")) + 1]
-    assert below == "There is no GPU that computes fp8."
+    below = rows[rows.index(page.row("✗ FAILED")) + 1]
+    assert below == "relative L2 is too large."
     assert [text[:8] for text in page.texts("h1")] == ["✗ FAILED"]
     assert page.all("header", **{"class": "failed"})
+
+
+def test_what_was_skipped_is_folded_with_its_reason():
+    page = read(example())
+    (folded,) = page.texts("details")
+    assert folded.split("\n")[0] == "1 skipped"
+    assert "There is no GPU that computes fp8. vae decoder fp8 on onnxruntime-cuda" in folded
+    assert not any("SKIPPED" in row for row in page.texts("tr"))
+    assert "open" not in page.all("details")[0][1]
+    run = EndToEnd("bf16", "onnxruntime-cuda", "torch", "skipped", problems=("no CUDA",))
+    alone = one_check(status="skipped", calls=(), problems=("no torch",))
+    page = read(dataclasses.replace(with_checks(alone, status="skipped"), end_to_end=(run,)))
+    assert [text.split("\n")[1] for text in page.texts("details")] == [
+        "no torch transformer fp32 on onnxruntime-cuda",
+        "no CUDA bf16 on onnxruntime-cuda",
+    ]
+    assert all("open" in attributes for _, attributes, _ in page.all("details")), "there is nothing else"
+
+
+def test_the_cause_of_a_failure_comes_first():
+    page = read(example())
+    (cause,) = page.texts("div", **{"class": "cause"})
+    assert cause == (
+        "transformer fp8 on onnxruntime-cudarelative L2 is too large.The error begins at "
+        "transformer_blocks.3: MatMul node_linear_17 → mul_42 (6.10e-02, allowed 3.00e-02)."
+    )
+    assert cause in page.texts("header")[0]
+    run = EndToEnd("fp16", "onnxruntime", "torch", "failed", (0.5,), 3.0, 0.1, problems=("PSNR 3.0 dB",))
+    page = read(dataclasses.replace(with_checks(one_check(), status="failed"), end_to_end=(run,)))
+    assert page.texts("div", **{"class": "cause"}) == ["End to end fp16 on onnxruntimePSNR 3.0 dB"]
+
+
+def test_strips_and_videos_say_which_side_is_which():
+    page = read(example())
+    captions = page.texts("figcaption")
+    assert "Above diffusers 0.36, below it fp16 on onnxruntime-cuda, then their difference." in captions[-1]
+    assert any("diffusers 0.36 left, fp16 on onnxruntime-cuda right" in text for text in page.texts("p"))
 
 
 def test_a_row_has_the_worst_numbers_beside_what_is_allowed():
@@ -281,6 +181,10 @@ def test_a_plot_has_a_point_for_each_call_and_a_dashed_line_for_each_tolerance()
     )  # two by timestep and token, one by step
     assert len([text for text in page.texts("use") if "at timestep" in text]) == 5 * 8
     assert len(page.all("g", **{"class": "limit"})) == 5
+    limits = [text.strip() for text in page.texts("g", **{"class": "limit"})]
+    assert limits[0] == "fp32 (tolerance 1.00e-05): tolerance 1.00e-05"
+    curves = [text.strip() for text in page.texts("g", **{"class": "curve"})]
+    assert all(curves) and "fp8: i2v, batch 3, 512x704x97, step 4" in curves
     captions = page.texts("figcaption")
     words = ("fp32 (tolerance 1.00e-05)", "● t2v, batch 1", "■ i2v, batch 3", "fp8", "┅ tolerance")
     assert all(word in captions[0] for word in words)
@@ -343,134 +247,3 @@ def test_no_tolerance_means_no_line_and_no_rank():
     page = read(with_checks(one_check(tolerance=None)))
     assert page.all("g", **{"class": "limit"}) == []
     assert "Worst calls" not in page.texts("h2") and "Tolerances" not in page.texts("h2")
-
-
-def strip(path):
-    """A small PNG, grey."""
-    Image.new("RGB", (320, 60), (120, 130, 140)).save(path)
-
-
-def browse(page, picture, width, *options):
-    """What a browser of its own process finds on a page: PROBE's answer and the addresses it asked for.
-
-    With "remote", a page from a file may ask for addresses elsewhere, which are seen and refused; it then
-    gets no files either. Without, the browser does not even ask.
-    """
-    command = [sys.executable, __file__, str(page), str(picture), str(width), *options]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, f"the browser did not run; install the dev extra\n{done.stderr}"
-    return json.loads(done.stdout)
-
-
-@pytest.mark.parametrize("width", [1200, 420])
-def test_a_browser_lays_it_out_without_a_network(tmp_path, width):
-    page, picture = tmp_path / "report.html", tmp_path / "page.png"
-    page.write_text(render(example()), encoding="utf-8")
-    strip(tmp_path / "strip a.png")
-    found = browse(page, picture, width)
-    assert {Path(address).name for address in found["asked"]} == {"report.html", "strip%20a.png"}
-    assert found["strip"] == [320] and found["overflow"] <= 0
-    assert len(found["plots"]) == 5
-    for drawing in found["plots"]:
-        _, _, left, right, top, bottom = drawing["box"]
-        assert right - left >= 380 and bottom - top >= 180
-        assert drawing["points"] and len(drawing["texts"]) >= 8
-        for wide, high, *edges in drawing["texts"] + drawing["points"]:
-            assert wide > 0 or high > 0
-            assert left <= edges[0] <= edges[1] <= right and top <= edges[2] <= edges[3] <= bottom
-    assert all(inner <= outer + 1 for inner, outer in found["keys"])
-    text, high = found["rows"][0]
-    assert high > 100 and all(word in text for word in ("transformer", "FAILED", "SKIPPED", "PASSED"))
-    assert found["verdict"] in ("rgb(179, 38, 30)", "rgb(255, 128, 120)")
-    with Image.open(picture) as image:
-        assert image.size == (width, found["height"])
-        colours = image.convert("RGB").getcolors(1 << 24)
-        assert (
-            colours is not None and len(colours) > 50 and max(colours)[0] < 0.97 * image.width * image.height
-        )
-
-
-IMAGE = '<img src="https://example.org/a.png">'
-SCRIPT = "<script>document.body.remove()</script>"
-
-
-def test_a_browser_asks_for_nothing_elsewhere(tmp_path):
-    page, leaky = tmp_path / "report.html", tmp_path / "leaky.html"
-    page.write_text(render(example()), encoding="utf-8")
-    assert browse(page, tmp_path / "page.png", 800, "remote")["asked"] == [page.as_uri()]
-    leaky.write_text(f'<h1><b class="status">x</b></h1>{IMAGE}', encoding="utf-8")
-    found = browse(leaky, tmp_path / "leaky.png", 800, "remote")
-    assert found["asked"] == [leaky.as_uri(), "https://example.org/a.png"] and found["strip"] == [0]
-
-
-def test_the_policy_stops_what_escaping_would_let_through(tmp_path):
-    page = tmp_path / "report.html"
-    page.write_text(render(example()).replace("</main>", f"{IMAGE}{SCRIPT}</main>"), encoding="utf-8")
-    found = browse(page, tmp_path / "page.png", 800, "remote")
-    assert len(found["plots"]) == 5 and found["asked"] == [page.as_uri()]
-
-
-def browser(page, picture, width, remote):
-    """Open a page with all addresses but files refused, write its picture, print what `browse` gives."""
-    os.environ["QT_QPA_PLATFORM"] = "offscreen"
-    flags = "--no-sandbox --disable-gpu --proxy-server=127.0.0.1:9"
-    os.environ["QTWEBENGINE_CHROMIUM_FLAGS"] = flags
-    from PySide6.QtCore import QTimer, QUrl
-    from PySide6.QtWebEngineCore import QWebEngineSettings, QWebEngineUrlRequestInterceptor
-    from PySide6.QtWebEngineWidgets import QWebEngineView
-    from PySide6.QtWidgets import QApplication
-
-    asked = []
-
-    class Refuse(QWebEngineUrlRequestInterceptor):
-        def interceptRequest(self, info):
-            asked.append(info.requestUrl().toString(QUrl.ComponentFormattingOption.FullyEncoded))
-            info.block(info.requestUrl().scheme() != "file")
-
-    application = QApplication([])
-    view, refuse = QWebEngineView(), Refuse()
-    view.page().profile().setUrlRequestInterceptor(refuse)
-    settings, option = view.settings(), QWebEngineSettings.WebAttribute
-    settings.setAttribute(option.LocalContentCanAccessRemoteUrls, remote)
-    settings.setAttribute(option.ShowScrollBars, False)  # they come and go with the window's height
-    view.resize(width, 900)
-    view.show()
-
-    def measured(answer):
-        view.resize(width, json.loads(answer)["height"])
-        view.page().runJavaScript(COUNT_FRAMES)
-        again()
-
-    def again():
-        QTimer.singleShot(20, lambda: view.page().runJavaScript(FRAMES, settled))
-
-    def settled(answer):
-        """Asked until it is so, however long that takes: laid out at the new height, and painted."""
-        height, frames = json.loads(answer)
-        if height != view.height() or frames < 3 or not (remote or painted(view.grab().toImage())):
-            again()
-        else:
-            view.page().runJavaScript(PROBE, finish)
-
-    def painted(image):
-        """Drawn as far as the tests want it: after a resize, bands are painted one by one, white at first."""
-        points = [(x, y) for y in range(0, image.height(), 3) for x in range(0, image.width(), 3)]
-        return len({image.pixel(*point) for point in points}) > 50
-
-    def finish(answer):
-        view.grab().save(str(picture))
-        print(json.dumps({**json.loads(answer), "asked": asked}))
-        application.quit()
-
-    view.loadFinished.connect(lambda _: view.page().runJavaScript(PROBE, measured))
-    view.load(QUrl.fromLocalFile(str(page)))
-    QTimer.singleShot(600_000, lambda: application.exit(3))  # no measure of speed: a run takes 3 s
-    status = application.exec()
-    sys.stdout.flush()
-    os._exit(status)  # Qt's order of destruction at exit is not worth a crash
-
-
-if __name__ == "__main__":
-    browser(
-        Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve(), int(sys.argv[3]), sys.argv[4:] == ["remote"]
-    )
