@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from ltxrt.runtime.engine_pool import EnginePool
     from ltxrt.runtime.ltxv.pipeline import Pipeline
     from ltxrt.runtime.ltxv.results import Event, Stream
-    from ltxrt.runtime.ltxv.video import Video
     from ltxrt.runtime.media.read import Condition
     from ltxrt.runtime.request.request import Request
+    from ltxrt.runtime.video import Video
 
 __all__ = ["Condition", "EnginePool", "Event", "Pipeline", "Request", "Stream", "Video"]
 
@@ -26,7 +26,7 @@ _HOME = {
     "Pipeline": "ltxv.pipeline",
     "Request": "request.request",
     "Stream": "ltxv.results",
-    "Video": "ltxv.video",
+    "Video": "video",
 }
 
 # Loaded when first asked for: `ltx-run --help` must not import NumPy.

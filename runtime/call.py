@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar, Unpack, overload
 
-from ltxrt.engines.errors import InputError, setting
+from ltxrt.engines.bundle import Bundle
+from ltxrt.engines.errors import InputError, setting, worded
+from ltxrt.engines.progress import Report, unreported
+from ltxrt.engines.terminal import Job, job, part, part_name
+from ltxrt.runtime.engine_pool import Engines
+from ltxrt.runtime.families import family
 from ltxrt.runtime.request.keywords import Keywords, check_settings
 from ltxrt.runtime.request.request import Request
 
@@ -14,44 +21,112 @@ V = TypeVar("V")  # a family's video
 
 
 class PromptCall(ABC, Generic[V]):
-    """What can be called with a prompt, or with several."""
+    """A pipeline that can be called with a prompt, or with several."""
+
+    bundle: Bundle
+    engines: Engines
 
     @abstractmethod
-    def plan(self, request: Request) -> Any:
-        """The plan of a request; InputError for an impossible one."""
+    def prepare(self, request: Request) -> Any:
+        """The request's `plan` and what else `generate` needs; InputError for an impossible request."""
 
     @abstractmethod
-    def encode_prompts(self, plans: Iterable[Any]) -> None:
+    def encode_prompts(self, plans: Iterable[Any], *, report: Report = ...) -> None:
         """Encode the prompts of several plans with one load of the text encoder."""
 
     @abstractmethod
-    def generate(self, request: Request, watch: Callable[[Any], None] = ...) -> V:
-        """The video of a request."""
+    def generate(self, request: Any, *, report: Report = ...) -> V:
+        """The video of a request, or of what `prepare` returned."""
 
     @overload
-    def __call__(self, prompt: str, **settings: Unpack[Keywords]) -> V: ...
+    def __call__(
+        self, prompt: str, *, progress: bool | Report = False, **settings: Unpack[Keywords]
+    ) -> V: ...
 
     @overload
-    def __call__(self, prompt: list[str] | tuple[str, ...], **settings: Unpack[Keywords]) -> list[V]: ...
+    def __call__(
+        self,
+        prompt: list[str] | tuple[str, ...],
+        *,
+        progress: bool | Report = False,
+        **settings: Unpack[Keywords],
+    ) -> list[V]: ...
 
     def __call__(
-        self, prompt: str | list[str] | tuple[str, ...], **settings: Unpack[Keywords]
+        self,
+        prompt: str | list[str] | tuple[str, ...],
+        *,
+        progress: bool | Report = False,
+        **settings: Unpack[Keywords],
     ) -> V | list[V]:
         """The video of a prompt, or for several prompts a list with a video of each.
 
-        The keywords are the settings of `Request`, with the same defaults.
+        progress: True shows bars on a terminal and in notebooks and lines elsewhere, on stderr; a function is
+        told of each `ltxrt.engines.progress.Progress`, and may raise to cancel. The other keywords are the
+        settings of `Request`, with the same defaults.
 
-        Raises InputError for settings that are wrong, all prompts' before the first video is made, and
-        UnknownKeywordError, which is a TypeError as well, for one that there is not.
+        Warns of a prompt whose end is cut off, and of settings that have no effect. Raises InputError for
+        settings that are wrong, all prompts' before the first video is made, and UnknownKeywordError, which
+        is a TypeError as well, for one that there is not.
         """
         check_settings(settings)
         if isinstance(prompt, str):
-            return self.generate(Request(prompt, **settings))
+            return self._videos([Request(prompt, **settings)], progress)[0]
         if not isinstance(prompt, list | tuple):
             raise InputError(
                 f"{setting('prompt')} is of type {type(prompt).__name__}; give a text or several"
             )
-        requests = [Request(one, **settings) for one in prompt]
-        if len(requests) > 1:
-            self.encode_prompts([self.plan(request) for request in requests])
-        return [self.generate(request) for request in requests]
+        return self._videos([Request(one, **settings) for one in prompt], progress)
+
+    def _videos(self, requests: Sequence[Request], progress: bool | Report) -> list[V]:
+        with _reported(progress) as report:
+            prepared = [self.prepare(request) for request in requests]
+            for line in dict.fromkeys(line for one in prepared for line in self._notes(one)):
+                warnings.warn(line, stacklevel=3)
+            labels = [
+                f"video {n}/{len(requests)}" if len(requests) > 1 else "" for n, _ in enumerate(requests, 1)
+            ]
+            if isinstance(report, Job):
+                self._expect(report, prepared, labels)
+            if len(requests) > 1:
+                self.encode_prompts([one.plan for one in prepared], report=report)
+            return [
+                self.generate(one, report=part(report, label) if label else report)
+                for one, label in zip(prepared, labels)
+            ]
+
+    def _notes(self, prepared: Any) -> list[str]:
+        """What the caller may not expect of a request."""
+        plan = prepared.plan
+        lines = [worded(line, str).removeprefix("note: ") for line in family(self.bundle.family).notes(plan)]
+        if prepared.truncated:
+            limit = plan.settings.preset.max_tokens
+            has = f"the prompt has {limit + prepared.truncated} tokens and max_tokens is {limit}"
+            lines.append(f"{has}: its end is cut off; shorten it")
+        return lines
+
+    def _expect(self, shown: Job, prepared: Sequence[Any], labels: Sequence[str]) -> None:
+        """Tell a job which stages come, and about how long they take."""
+        if not prepared:
+            return
+        model, expected = family(self.bundle.family), dict[str, float]()
+        for one, label in zip(prepared, labels):
+            stages = model.expected_seconds(one.plan, self.engines)
+            if label:
+                expected["text encoder"] = stages.pop("text encoder", 0.0)
+            expected.update({part_name(label, name) if label else name: s for name, s in stages.items()})
+        shown.expect(expected, model.timing_key(prepared[0].plan, self.engines))
+
+
+@contextmanager
+def _reported(progress: bool | Report) -> Iterator[Report]:
+    """What `progress` stands for while the block runs."""
+    if progress is True:
+        with job("ltxrt") as shown:
+            yield shown
+    elif progress is False:
+        yield unreported
+    elif callable(progress):
+        yield progress
+    else:
+        raise InputError(f"progress is of type {type(progress).__name__}; give True, False or a function")

@@ -32,13 +32,13 @@ from ltxrt.runtime.ltxv.plan import Model, Plan
 from ltxrt.runtime.ltxv.prompt import Text, Tokenizer, Tokens
 from ltxrt.runtime.ltxv.results import Audience, Event, Prepared, Stream, Watch, unwatched
 from ltxrt.runtime.ltxv.settings import Settings, complete
-from ltxrt.runtime.ltxv.video import Video
 from ltxrt.runtime.noise.cpu import Generator
 from ltxrt.runtime.request.keywords import check_known
 from ltxrt.runtime.request.provenance import inputs
 from ltxrt.runtime.request.request import Request
 from ltxrt.runtime.sampling.conditioning import TokenStream
 from ltxrt.runtime.sampling.latents import unpack
+from ltxrt.runtime.video import Video
 
 Array = NDArray[np.float32]
 

@@ -81,3 +81,42 @@ def test_parts_are_printed_in_a_line(pipeline):
     plan = pipeline.plan(Request("fog", **SMALL))
     runs = "text_encoder fp32, transformer fp32, vae_decoder fp32"
     assert repr(plan) == f"<Plan: 9 frames of 96×64 at 25/s; steps: 2 at 96×64; {runs}>"
+
+
+def test_a_report_is_told_of_the_stages_and_may_cancel(pipeline):
+    told = []
+    pipeline("fog", progress=told.append, **SMALL)
+    assert list(dict.fromkeys(one.stage for one in told)) == ["text encoder", "transformer", "image decoder"]
+    assert [(one.done, one.total) for one in told if one.stage == "transformer"] == [(0, 2), (1, 2), (2, 2)]
+
+    def cancel(progress):
+        if progress.done == 1:
+            raise RuntimeError("cancelled")
+
+    with pytest.raises(RuntimeError, match="cancelled"):
+        pipeline("fog", progress=cancel, **SMALL)
+
+
+def test_progress_is_shown_on_stderr_if_that_is_asked_for(pipeline, capsys):
+    pipeline("fog", **SMALL)
+    assert capsys.readouterr() == ("", "")
+    pipeline(["fog", "waves"], progress=True, **SMALL)
+    shown, lines = capsys.readouterr()
+    assert shown == ""
+    stages = [line.split("  ")[0].split(":")[0] for line in lines.splitlines()]
+    assert stages[0] == "text encoder"
+    assert {"video 1/2 › transformer", "video 2/2 › image decoder"} <= set(stages)
+
+
+def test_progress_of_another_type_is_refused_before_the_work(pipeline, monkeypatch):
+    monkeypatch.setattr(Pipeline, "prepare", None)
+    with pytest.raises(InputError, match="progress is of type int; give True, False or a function"):
+        pipeline("fog", progress=1, **SMALL)
+
+
+def test_a_prompt_that_is_cut_off_is_warned_of_once_before_the_work(pipeline, monkeypatch):
+    monkeypatch.setattr(Pipeline, "generate", lambda *_, **__: None)
+    monkeypatch.setattr(Pipeline, "encode_prompts", lambda *_, **__: None)
+    with pytest.warns(UserWarning, match=r"the prompt has \d+ tokens and max_tokens is 8: its end") as warned:
+        pipeline(["fog and waves " * 9, "fog and waves " * 9], max_tokens=8, **SMALL)
+    assert [one.filename for one in warned] == [__file__]

@@ -8,17 +8,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.parsing.text import quoted
-from ltxrt.runtime.ltxv.settings import Settings
 from ltxrt.runtime.media import Encoding, VideoWriter
+from ltxrt.runtime.request.request import Request
 
 MOST_SHOWN = 32 << 20  # bytes of a video that is put into a notebook's page
+
+
+class Settings(Protocol):
+    """A request completed from its preset, as a family has it."""
+
+    @property
+    def request(self) -> Request: ...
+
+    @property
+    def preset(self) -> Any: ...
 
 
 @dataclass(frozen=True, repr=False)

@@ -8,8 +8,8 @@ import pytest
 
 from ltxrt.engines.errors import InputError
 from ltxrt.runtime import Pipeline
+from ltxrt.runtime import video as module
 from ltxrt.runtime.cli import main as ltx_run
-from ltxrt.runtime.ltxv import video as module
 from ltxrt.runtime.media import read_metadata, read_video
 
 SMALL = {"height": 64, "width": 96, "num_frames": 9, "steps": 2, "seed": 7}
