@@ -118,7 +118,7 @@ def _build(
     ]
     lines, data = [], []
     with job() as report:
-        report.expect({order.stage: _seconds(opened, order) for order in orders})
+        report.expect({order.stage: _seconds(opened, order) for order in orders}, f"build {backend}")
         for order in orders:
             start = time.monotonic()
             found = cache.build(opened, order, report)

@@ -137,7 +137,7 @@ def onnx_command(checkpoint: str, chosen: tuple[str, ...], **options: Any) -> No
         for line in families.family(opened.family).notes(opened, names, not chosen):
             warn(line)
         plan = Plan(opened, options["output"], precisions, options["scales"], options["fp8_attention"])
-        report.expect(plan.stages)
+        report.expect(plan.stages, f"export {opened.family}")
         export_bundle(plan, report)
     seconds = time.monotonic() - start
     data = {"bundle": str(plan.folder), "components": precisions, "seconds": round(seconds, 3)}

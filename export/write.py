@@ -238,6 +238,7 @@ def _component(plan: Plan, manifest: Manifest, name: str, report: Report) -> Gra
             report(Progress(stage(name, precision, CHECKING)))
             onnx.checker.check_model(str(temporary))
             _check_readable(temporary, contract, precision, {data: written.bytes})
+            report(Progress(stage(name, precision, CHECKING), 1, 1))
     relative = data.relative_to(plan.folder).as_posix()
     return Graph(
         file=record(plan.folder, target),

@@ -8,15 +8,19 @@ What it does is in `ltxrt.parity.calibration`, which is loaded after the options
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ltxrt.engines.cli_base import ltxrt_command
 from ltxrt.engines.errors import MissingPackageError
-from ltxrt.engines.progress import Progress
+from ltxrt.engines.progress import Progress, Report
 from ltxrt.engines.terminal import job, mode_options, result, warn
+
+if TYPE_CHECKING:
+    from ltxrt.engines.terminal import Job
 
 PATH = click.Path(path_type=Path)
 
@@ -45,11 +49,23 @@ def main(bundle: Path, prompts: Path, output: Path, threads: int | None, **optio
             from ltxrt.parity import calibration
         except ModuleNotFoundError as error:
             raise MissingPackageError(error.name or "onnx", "export,cpu") from error
-        report.expect({calibration.STAGE: 60.0})
         with reading_bundle(bundle) as opened:
-            done = calibration.run(opened, prompts, output, options, threads, warn, report)
+            done = calibration.run(opened, prompts, output, options, threads, warn, _estimating(report))
     data = {"scales": str(output), "projections": done.projections, "prompts": done.prompts}
     result(f"{output}: {done.projections} projections, {done.prompts} prompts", data)
+
+
+def _estimating(report: Job) -> Report:
+    """`report`, which expects as much of the steps to come as the first one took."""
+    first: list[float] = []
+
+    def estimating(progress: Progress) -> None:
+        first.append(time.monotonic())
+        if len(first) == 2 and progress.total:
+            report.expect({progress.stage: (first[1] - first[0]) * progress.total})
+        report(progress)
+
+    return estimating
 
 
 if __name__ == "__main__":

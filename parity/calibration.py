@@ -7,6 +7,7 @@ prompt, so that an interrupted run goes on where it was.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ from ltxrt.parity.check.emulation import beside
 from ltxrt.parity.check.inputs import HostSession
 from ltxrt.runtime.engine_pool import EnginePool
 from ltxrt.runtime.ltxv.pipeline import Pipeline
-from ltxrt.runtime.ltxv.results import Event, Watch
+from ltxrt.runtime.ltxv.results import Event
 from ltxrt.runtime.request.request import Request
 
 AMAX = "calibration_amax"
@@ -99,27 +100,32 @@ def run(
 
     `options` are fields of a request that the preset gives where they are None. Raises InputError for what
     cannot be calibrated, before any work. `tell` gets a sentence that the user should know before it;
-    `report` the prompts that are done, with their steps as parts of them.
+    `report` the steps of all prompts.
     """
     texts = _prompts(prompts)
     if not output.absolute().parent.is_dir():
         raise InputError(f"--output {output}: {output.parent} is no folder; make it, or give another file")
     settings = {name: value for name, value in options.items() if value is not None}
     settings["preset"] = _preset(bundle, options.get("preset"), tell)
-    passes = len(bundle.presets[settings["preset"]].passes) if settings["preset"] in bundle.presets else 1
     names = _names(bundle)
     state = _resumed(output, bundle, settings, names)
     with _instrumented(bundle, names) as graph:
         session = Observed(graph, names, threads)
         session.amax = np.array([state["amax"].get(name, 0.0) for name in names], np.float32)
         pipeline = Pipeline(bundle, engines=ObservedEngines(bundle, session, threads))
-        for number, prompt in enumerate(texts):
-            if prompt in state["prompts"]:
-                continue
-            report(Progress(STAGE, number, len(texts), "prompt"))
-            request = Request(prompt, seed=number, **settings)
-            pipeline.latents(request, _counted(number, len(texts), passes, report))
-            state["prompts"].append(prompt)
+        requests = [Request(prompt, seed=number, **settings) for number, prompt in enumerate(texts)]
+        waiting = [request for request in requests if request.prompt not in state["prompts"]]
+        total = sum(_steps(pipeline, request) for request in waiting)
+        count = itertools.count(1)
+
+        def watch(event: Event) -> None:
+            if event.step is not None:
+                report(Progress(STAGE, next(count), total, "step"))
+
+        report(Progress(STAGE, 0, total, "step"))
+        for request in waiting:
+            pipeline.latents(request, watch)
+            state["prompts"].append(request.prompt)
             state["amax"] = dict(zip(names, map(float, session.amax)))
             with atomic_write(output) as temporary:
                 temporary.write_text(json.dumps(state, indent=1), encoding="utf-8")
@@ -138,6 +144,11 @@ def _preset(bundle: Bundle, wanted: str | None, tell: Callable[[str], None]) -> 
         "on --preset single-pass; with ltx-export onnx … --upsampler FILE, on both passes"
     )
     return "single-pass"
+
+
+def _steps(pipeline: Pipeline, request: Request) -> int:
+    """Of all passes."""
+    return sum(len(one.sigmas) for one in pipeline.plan(request, ()).passes)
 
 
 def _prompts(path: Path) -> list[str]:
@@ -216,20 +227,6 @@ def _resumed(output: Path, bundle: Bundle, settings: dict[str, Any], names: list
     if not (same and known):
         raise InputError(f"--output {output}: is of another transformer or other settings; give another name")
     return dict(found)
-
-
-def _counted(number: int, total: int, passes: int, report: Report) -> Watch:
-    """Reports the steps of a prompt as parts of it, those of all passes alike."""
-    begun = 0
-
-    def watch(event: Event) -> None:
-        nonlocal begun
-        if event.step is not None:
-            begun += event.step.index == 0
-            done = begun - 1 + (event.step.index + 1) / event.total
-            report(Progress(STAGE, round(number + done / passes, 3), total, "prompt"))
-
-    return watch
 
 
 @contextmanager

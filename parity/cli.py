@@ -172,7 +172,7 @@ def _order(bundle: Path, options: dict[str, Any], progress: Job) -> Order:
             order.family.check_size(opened, size)
         except InputError as error:
             raise InputError(f"--size {text}: {error}") from error
-    progress.expect(order.stages)
+    progress.expect(order.stages, f"check {opened.family}")
     return order
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, BinaryIO, Self
@@ -53,13 +53,12 @@ class Interruption:
 class Phases:
     """How much of a build is done, from its nested phases, each with a number of steps.
 
-    A phase within a step of another is that part of the step; without `weights`, which are by phase and step,
-    steps count alike. Phases may run at the same time, and more of them than there were steps may follow one
-    another, so that the share, which never falls, is an estimate.
+    A phase within a step of another is that part of the step, and steps of a phase count alike. Phases may
+    run at the same time, and several may follow one another within a step, so that the share, which never
+    falls, is an estimate.
     """
 
-    def __init__(self, weights: Mapping[str, Mapping[int, float]]) -> None:
-        self._weights = weights
+    def __init__(self) -> None:
         self._steps: dict[str, int] = {}
         self._done: dict[str, int] = {}
         self._inside: dict[str, str | None] = {}
@@ -76,10 +75,8 @@ class Phases:
 
     def finish(self, phase: str) -> None:
         """It has ended, before its last step perhaps."""
-        if self._inside.pop(phase, None) is None and phase in self._steps:
-            self._share = 1.0
-        self._steps.pop(phase, None)
-        self._done.pop(phase, None)
+        for known in (self._steps, self._done, self._inside):
+            known.pop(phase, None)
 
     @property
     def share(self) -> float:
@@ -89,21 +86,9 @@ class Phases:
         return self._share
 
     def _of(self, phase: str) -> float:
-        special = self._weights.get(phase, {})
-
-        def weight(first: int, last: int) -> float:
-            return last - first + sum(more - 1 for i, more in special.items() if first <= i < last)
-
         done, steps = self._done[phase], self._steps[phase]
         within = max((self._of(one) for one, parent in self._inside.items() if parent == phase), default=0.0)
-        current = weight(done, done + 1) * within if done < steps else 0.0
-        return (weight(0, done) + current) / weight(0, steps)
-
-
-# By package: steps that take more than others of their phase (TensorRT for RTX 1.7: it compiles in one step).
-WEIGHTS: Mapping[str, Mapping[str, Mapping[int, float]]] = {
-    "tensorrt_rtx": {"Building engine": {4: 50.0}, "Computing profile costs": {3: 100.0}},
-}
+        return (done + within) / steps if done < steps else 1.0
 
 
 def monitor(trt: Any, interruption: Interruption, progress: Callable[[float], None] | None = None) -> Any:
@@ -116,7 +101,7 @@ def monitor(trt: Any, interruption: Interruption, progress: Callable[[float], No
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.error: BaseException | None = None
-            self._phases = Phases(WEIGHTS.get(trt.__name__, {}))
+            self._phases = Phases()
             self._lock = threading.Lock()  # the builder's threads call
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:

@@ -11,6 +11,7 @@ and one whose record does not fit is reported and not loaded.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import mmap
@@ -125,6 +126,7 @@ def build(bundle: Bundle, order: BuildOrder, report: Report = unreported) -> Fou
             path = folder / wanted.name
             there = _look(bundle, path, wanted.backend_version)
             if _is_regular(path) and not there.problem and _intact(there):
+                report(Progress(order.stage, 100, 100))
                 return there
             check_graph(bundle, order.component, order.precision)
             integrity.check(bundle.root, (graph.file, *graph.data))
@@ -132,7 +134,7 @@ def build(bundle: Bundle, order: BuildOrder, report: Report = unreported) -> Fou
                 built = trt.build(
                     bundle.path(graph.file), contract, order.backend, order.target, order.profiles,
                     order.options, temporary, folder / TIMINGS if order.target == trt.THIS_GPU else None,
-                    lambda done: report(Progress(order.stage, round(100 * done, 1), 100, "percent")),
+                    functools.partial(_share, report, order),
                 )  # fmt: skip
                 made = dataclasses.replace(
                     wanted,
@@ -149,7 +151,14 @@ def build(bundle: Bundle, order: BuildOrder, report: Report = unreported) -> Fou
             f"{order.component}: the engine could not be written to {folder} ({error.strerror or error}); "
             "free some space there or make it writable, and build again"
         ) from error
+    report(Progress(order.stage, 100, 100))
     return Found(path, made, "")
+
+
+def _share(report: Report, order: BuildOrder, done: float) -> None:
+    """Report what is built; RTX's phases do not tell, because it compiles everything within one step."""
+    tells = order.target == trt.THIS_GPU
+    report(Progress(order.stage, round(100 * done, 1), 100) if tells else Progress(order.stage))
 
 
 def find(bundle: Bundle, backend: str, target: str, component: str, precision: str) -> list[Found]:

@@ -126,7 +126,7 @@ def _measured(
             compiled=options["compiled"],
         )
         counts = {name: MEASUREMENTS[name](plan) for name in only}
-        progress.expect({name: float(count) for name, count in counts.items()})
+        progress.expect({name: float(count) for name, count in counts.items()}, f"bench {options['suite']}")
         sections = tuple(
             _watched(name, replace(plan, say=_counting(name, counts[name], progress))) for name in only
         )

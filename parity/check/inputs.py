@@ -28,7 +28,7 @@ Size = tuple[int, int, int]  # height, width, frames in pixels
 class Plan:
     """What to run: sizes that the runs take in turn, steps (None: the preset's), prompt and seed.
 
-    progress: told how many of the runs are done, parts of them included.
+    progress: told how many steps of the runs are done.
     """
 
     sizes: tuple[Size, ...]

@@ -103,12 +103,12 @@ def sample(engines: Engines, plan: Plan, reference: str) -> Sampled:
 
 
 def _counted(plan: Plan, number: int, runs: int) -> Watch:
-    """Reports the steps of a run as parts of it."""
+    """Reports the steps of run `number` of some that have equally many."""
 
     def watch(event: Event) -> None:
         if event.step is not None:
-            done = number + (event.step.index + 1) / event.total
-            plan.progress(Progress("sampling", round(done, 3), runs, "run"))
+            done = number * event.total + event.step.index + 1
+            plan.progress(Progress("sampling", done, runs * event.total, "step"))
 
     return watch
 

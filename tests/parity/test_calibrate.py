@@ -57,7 +57,7 @@ def test_without_an_upsampler_it_says_that_it_takes_the_single_pass(case):
     assert loading == "loading onnx"
     assert warning.startswith("the default preset has two passes and the bundle has no latent upsampler")
     assert "calibrating on --preset single-pass" in warning
-    assert "sampling  0/1 prompts" in done.stderr
+    assert "sampling: step 0/8" in done.stderr
     assert last.endswith("s.json: 26 projections, 1 prompts")
     assert json.loads((case / "s.json").read_text())["settings"]["preset"] == "single-pass"
 

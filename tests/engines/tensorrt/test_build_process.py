@@ -117,6 +117,50 @@ def test_a_build_ends_at_the_step_after_the_interruption(monkeypatch, build):
     assert 5 <= len(steps) < 40, "of 60 and more"
 
 
+def test_what_the_progress_raises_ends_the_build(bundle, facts, tmp_path):
+    """As `Job` does, when Ctrl-C was pressed while another thread ran the builder's callbacks."""
+    shares = []
+
+    def progress(share):
+        shares.append(share)
+        if len(shares) == 5:
+            raise KeyboardInterrupt
+
+    graph, contract = bundle.path(bundle.graph("text_encoder").file), families.derive("text_encoder", facts)
+    sizes = (profiles.parse("64x96x9", facts),)
+    with pytest.raises(KeyboardInterrupt):
+        trt.build(graph, contract, "tensorrt_rtx", "sm89", sizes, trt.BuildOptions(), tmp_path / "e",
+                  progress=progress)  # fmt: skip
+    assert len(shares) == 5
+
+
+# What the package said of its phases, shortened → the share after it.
+STORY = (
+    ("start", ("build", None, 2), 0),
+    ("step", ("build",), 0.5),
+    ("start", ("optimise", "build", 2), 0.5),
+    ("step", ("optimise",), 0.75),
+    ("start", ("time", "optimise", 4), 0.75),
+    ("step", ("time",), 0.8125),
+    ("finish", ("time",), 0.8125),  # ended before its last step: what is done stays
+    ("start", ("time again", "optimise", 4), 0.8125),
+    ("step", ("unknown",), 0.8125),
+    ("step", ("optimise",), 1),
+    ("finish", ("optimise",), 1),
+    ("step", ("build",), 1),
+    ("step", ("build",), 1),  # more often than there are steps
+    ("finish", ("build",), 1),
+)
+
+
+def test_nested_phases_become_one_share():
+    phases = build_process.Phases()
+    assert phases.share == 0
+    for number, (method, arguments, share) in enumerate(STORY):
+        getattr(phases, method)(*arguments)
+        assert phases.share == share, number
+
+
 def test_other_handlers_run_after_the_block():
     seen = []
     old = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))

@@ -56,7 +56,10 @@ def run(bundle, *arguments):
 
 
 def test_an_engine_is_built_once_and_then_found(bundle):
-    built = cache.build(bundle, order(bundle))
+    seen = []
+    built = cache.build(bundle, order(bundle), seen.append)
+    assert {one.stage for one in seen} == {"latent_upsampler fp32 for sm89"}
+    assert (seen[0].done, seen[-1].done, seen[-1].total) == (0, 100, 100) and len(seen) > 20
     stamp = built.path.stat().st_mtime_ns
     assert built.path.parent.relative_to(bundle.root).as_posix() == "engines/tensorrt_rtx/sm89"
     assert cache.build(bundle, order(bundle)).path.stat().st_mtime_ns == stamp
