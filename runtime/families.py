@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
+    from ltxrt.engines.bundle import Bundle
     from ltxrt.runtime.engine_pool import Engines
 
 FAMILIES = {"ltx-video": "ltxrt.runtime.ltxv"}  # name in bundles → package
@@ -29,6 +30,9 @@ class Family(Protocol):
 
     def timing_key(self, plan: Any, engines: Engines, /) -> str:
         """What the times of a run depend on beside its size (`ltxrt.engines.storage.times`)."""
+
+    def completed_by(self, bundle: Bundle, request: Any, /) -> dict[str, Any]:
+        """Every setting's value that a request has with the bundle's presets, by name, as JSON."""
 
 
 def family(name: str) -> Family:

@@ -12,6 +12,7 @@ from ltxrt.engines.cli_base import ltxrt_command, say
 from ltxrt.engines.machine.names import ALIASES, AUTO, choices
 from ltxrt.engines.terminal import job, mode_options
 from ltxrt.runtime.cli.doctor import doctor_command
+from ltxrt.runtime.cli.encoding import encoding_options
 from ltxrt.runtime.cli.help import RunGroup
 from ltxrt.runtime.request.options import setting_options
 
@@ -77,6 +78,7 @@ def _lazily(name: str) -> Callable[..., Any]:
 @click.option("--seeds", metavar="LIST", help="A video for each seed: 1-8 or 1,5,9.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @click.option("--list-presets", is_flag=True, help="Show the bundle's presets and exit.")
+@encoding_options
 @mode_options
 @setting_options
 @click.version_option(package_name="ltxrt")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -37,15 +37,18 @@ class Asked:
         return nullcontext() if self.line is None else self.line.named()
 
 
-def requested(options: dict[str, Any]) -> list[Asked]:
-    """What the options ask for, with a settings file's values where no option was given.
+def requested(options: dict[str, Any], remembered: Callable[[set[str]], dict[str, Any]]) -> list[Asked]:
+    """What the options ask for, with a settings file's values where no option was given, and else what is
+    `remembered` by a video, which is told the settings that are given otherwise.
 
     One video; or one for each line of --prompts, whose settings come before the options', each with all of
     --seeds.
     """
     config, file, seeds = (options.pop(name) for name in ("config", "prompts", "seeds"))
     values, second = settings.read(options)
-    base = _of_file(config, {*values, *(f"second_pass.{name}" for name in second)})
+    file_says = _of_file(config, {*values, *(f"second_pass.{name}" for name in second)})
+    base = remembered({*values, *file_says, *(f"second_pass.{name}" for name in second)})
+    base = settings.merged(base, file_says, file_says.pop("second_pass", {}))
     _exclude(values, prompt=file, seed=seeds)
     lines: list[Line | None] = [None] if file is None else [*prompts.read(file)]
     numbers = (None,) if seeds is None else settings.seeds(seeds)

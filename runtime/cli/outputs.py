@@ -10,7 +10,7 @@ from pathlib import Path
 from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.terminal import warn
 from ltxrt.runtime.cli.given import Asked
-from ltxrt.runtime.media.write import check_not_read, check_output
+from ltxrt.runtime.media.write import Encoding, check_not_read, check_output
 
 LONGEST_SLUG = 60  # characters
 _LONGEST_BYTES = 150  # of a slug: a file's name has up to 255, and temporary names are longer
@@ -18,7 +18,7 @@ _FIELDS = re.compile(r"\{([a-z_]+)\}")
 _RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]")  # names of devices on Windows
 
 
-def names(template: Path, asked: Sequence[Asked], overwrite: bool) -> list[Path]:
+def names(template: Path, asked: Sequence[Asked], overwrite: bool, encoding: Encoding) -> list[Path]:
     """The output of each video: `template` with its {seed}, {n} and {prompt} filled in.
 
     Raises InputError for names that are used twice or cannot be written, and files that exist, unless they
@@ -34,7 +34,7 @@ def names(template: Path, asked: Sequence[Asked], overwrite: bool) -> list[Path]
     _check_distinct(template, found)
     for path, one in zip(found, asked, strict=True):
         check_not_read(path, one.request.files())
-        check_output(path)
+        check_output(path, encoding)
         if not overwrite and (path.is_file() or path.is_symlink()):
             raise InputError(
                 f"{setting('output')} {path}: exists; give another name, or give {setting('overwrite')}"

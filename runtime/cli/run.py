@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from ltxrt.engines.families import component_names
 from ltxrt.engines.progress import Progress, Report
 from ltxrt.engines.terminal import Job, on_interrupt, part, part_name, result, warn
 from ltxrt.runtime import Stream
-from ltxrt.runtime.cli import outputs
+from ltxrt.runtime.cli import encoding, outputs
+from ltxrt.runtime.cli.again import Again
 from ltxrt.runtime.cli.given import Asked, requested
 from ltxrt.runtime.families import Family, family
 from ltxrt.runtime.media.overlap import behind
-from ltxrt.runtime.media.write import VideoWriter
+from ltxrt.runtime.media.write import Encoding, VideoWriter
 from ltxrt.runtime.request import provenance
 from ltxrt.runtime.request.options import precisions
 
@@ -32,25 +34,37 @@ def generate(bundle: Path, output: Path, overwrite: bool, options: dict[str, Any
     """Make the videos that the options ask for, and say what becomes of them."""
     pool = {key: options.pop(key) for key in ("backend", "device", "threads", "keep_loaded")}
     pool["precision"] = precisions(options.pop("precision"), component_names())
-    asked = requested(options)
-    paths = outputs.names(output, asked, overwrite)
+    again, kind = Again(options.pop("from_"), options.pop("sources")), encoding.taken(options)
+    told = not options.pop("no_metadata")
+    kind = again.encoding(output, kind)
     opened = read_bundle(bundle)
     model = family(opened.family)
+    asked = requested(options, lambda given: again.fields(given, opened, model))
+    paths = outputs.names(output, asked, overwrite, kind)
+    again.choose_engines(pool, opened)
     if len(asked) > 1:  # the prompts are all encoded before, so that memory need not hold the encoder as well
         pool["keep_loaded"] = pool["keep_loaded"] or set(component_names()) - {"text_encoder"}
     with model.Pipeline(opened, **pool) as pipeline, on_interrupt(pipeline.interrupt):
-        maker = Maker(model, pipeline, report)
+        maker = Maker(model, pipeline, report, Writing(kind, told))
         if len(asked) == 1:
             maker.make(asked[0], paths[0])
         else:
             _make_all(maker, asked, paths)
 
 
+@dataclass(frozen=True)
+class Writing:
+    """How videos are written: their encoding, and whether they say how they were made."""
+
+    encoding: Encoding
+    metadata: bool
+
+
 class Maker:
     """Makes videos one after another with one pipeline; says each note once."""
 
-    def __init__(self, model: Family, pipeline: Any, job: Job) -> None:
-        self.model, self.pipeline, self.job = model, pipeline, job
+    def __init__(self, model: Family, pipeline: Any, job: Job, writing: Writing) -> None:
+        self.model, self.pipeline, self.job, self.writing = model, pipeline, job, writing
         self._said: set[str] = set()
 
     def make(self, one: Asked, output: Path, label: str = "") -> None:
@@ -68,10 +82,13 @@ class Maker:
         ):
             self._note(line)
         plan, engines = prepared.plan, self.pipeline.engines
+        preset = plan.settings.preset
+        self.writing.encoding.check_size(output, preset.height, preset.width)
         if not label:
             self.job.expect(self.model.expected_seconds(plan, engines), self.model.timing_key(plan, engines))
-        stream = self.pipeline.stream(prepared, report=report)
-        count = _write(stream, output, self.model.metadata(plan, engines, inputs), report)
+        stream = self.pipeline.stream(prepared, report=report, deep=self.writing.encoding.bit_depth > 8)
+        metadata = self.model.metadata(plan, engines, inputs) if self.writing.metadata else {}
+        count = _write(stream, output, metadata, self.writing.encoding, report)
         seconds = time.monotonic() - start
         data = {"output": str(output), "frames": count, "seed": seed, "seconds": round(seconds, 3)}
         result(f"{output}: {count} frames in {seconds:.1f} s", data)
@@ -156,11 +173,11 @@ def _cut_off(prepared: Any) -> list[str]:
     return [f"warning: {has}: its end is cut off; shorten it"]
 
 
-def _write(stream: Stream, output: Path, metadata: dict[str, str], report: Report) -> int:
+def _write(stream: Stream, output: Path, metadata: dict[str, str], encoding: Encoding, report: Report) -> int:
     """Write the frames as they are decoded; returns their number."""
     preset, stage = stream.settings.preset, f"writing {output.name}"
     with (
-        VideoWriter(output, preset.height, preset.width, preset.frame_rate, metadata) as writer,
+        VideoWriter(output, preset.height, preset.width, preset.frame_rate, metadata, encoding) as writer,
         behind(writer.write, WAITING) as write,
     ):
         for chunk in stream.frames:

@@ -9,7 +9,7 @@ __all__, __getattr__ = public(
     pipeline="Pipeline",
     plan="notes",
     prompt="Tokenizer",
-    provenance="metadata",
+    provenance="completed_by metadata",
     results="Event Watch",
     settings="complete",
 )

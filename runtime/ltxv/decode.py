@@ -18,7 +18,7 @@ from ltxrt.runtime.ltxv.plan import Plan
 from ltxrt.runtime.ltxv.settings import Settings
 from ltxrt.runtime.ltxv.upscale import tone_map
 from ltxrt.runtime.media.resize import resize
-from ltxrt.runtime.media.write import to_uint8
+from ltxrt.runtime.media.write import to_uint8, to_uint16
 from ltxrt.runtime.noise.cpu import Generator
 from ltxrt.runtime.sampling.latents import LatentShape, normalise, unnormalise, unpack
 from ltxrt.runtime.sampling.numerics import ADVICE, check_finite
@@ -27,6 +27,7 @@ from ltxrt.runtime.vae.tiling import Tile
 
 Array = NDArray[np.float32]
 
+Frames = NDArray[np.uint8] | NDArray[np.uint16]
 CLIPPED = (-1.0, 1.0)  # before frames are scaled
 
 
@@ -90,27 +91,30 @@ def tile_inputs(inputs: dict[str, Array], vae: VaeFacts, rows: slice, columns: s
     return {name: cut(array, scales[name]) if name in scales else array for name, array in inputs.items()}
 
 
-def frames(settings: Settings, pixels: Iterable[Array]) -> Iterator[NDArray[np.uint8]]:
+def frames(settings: Settings, pixels: Iterable[Array], deep: bool = False) -> Iterator[Frames]:
     """Decoded pixels, chunks (3,n,H,W) in −1..1, as single frames (1,H,W,3) of the size asked for.
 
-    They are cropped from those generated, and the frames beyond the last are left out.
+    They are cropped from those generated, and the frames beyond the last are left out. They are uint8, or
+    `deep` uint16 over its full range.
 
     Raises NumericsError for NaN, Inf and constant chunks, and at the end where all frames are one flat
     colour.
     """
-    low, high, left = 255, 0, settings.video.num_frames
+    convert: Callable[[Array], Frames] = to_uint16 if deep else to_uint8
+    low, high, left = 65535, 0, settings.video.num_frames
     for chunk in pixels:
         check_finite(chunk, "vae_decoder", "decoding", frame_axis=1)
         used = min(chunk.shape[1], left)
         left -= used
         for index in range(used):  # one at a time: scaling and rounding take several copies
-            result = to_uint8(_cropped(settings, chunk[:, index : index + 1]))
+            result = convert(_cropped(settings, chunk[:, index : index + 1]))
             low, high = min(low, int(result.min())), max(high, int(result.max()))
             yield result
         del chunk  # freed before the next one is decoded
     if low >= high:
         raise NumericsError(
-            f"vae_decoder returned only the value {high} at decoding, after clipping to 0..255; {ADVICE}"
+            f"vae_decoder returned only the value {high} at decoding, after clipping to "
+            f"0..{65535 if deep else 255}; {ADVICE}"
         )
 
 

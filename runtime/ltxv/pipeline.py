@@ -132,17 +132,21 @@ class Pipeline(PromptCall[Video]):
         return Prepared(made, self._tokens(made))
 
     def stream(
-        self, request: Request | Prepared, watch: Watch = unwatched, report: Report = unreported
+        self,
+        request: Request | Prepared,
+        watch: Watch = unwatched,
+        report: Report = unreported,
+        deep: bool = False,
     ) -> Stream:
         """Run all stages; the decoder runs while the frames are read. `watch` and `report` may raise to
-        cancel."""
+        cancel; `deep` frames have 16 bits."""
         ready = request if isinstance(request, Prepared) else self.prepare(request)
         made, told = ready.plan, Audience(watch, report)
         self._check_intact(made, report)
         sources = noise_sources(made.settings)
         latents = self._sampled(made, ready.tokens, sources, told)
         pixels = self.pixels(made, latents, sources.later, told)
-        return Stream(decode.frames(made.settings, pixels), made, ready.truncated)
+        return Stream(decode.frames(made.settings, pixels, deep), made, ready.truncated)
 
     def latents(self, request: Request, watch: Watch = unwatched, report: Report = unreported) -> Array:
         """Run the stages before the decoder, without loading it: normalised latents (1,C,f,h,w)."""

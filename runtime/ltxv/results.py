@@ -82,12 +82,14 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Stream:
-    """A video that is still being decoded: `frames` yields (n, H, W, 3) uint8, in order, once.
+    """A video that is still being decoded: `frames` yields (n, H, W, 3), in order, once.
+
+    They are uint8, or uint16 over its full range where `Pipeline.stream` was asked for `deep` ones.
 
     Also has the plan that is executed, and the number of truncated prompt tokens.
     """
 
-    frames: Iterator[NDArray[np.uint8]]
+    frames: Iterator[NDArray[np.uint8] | NDArray[np.uint16]]
     plan: Plan
     truncated: int
 

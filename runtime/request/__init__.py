@@ -7,7 +7,7 @@ from ltxrt.engines.public import public
 
 __all__, __getattr__ = public(
     __name__,
-    "completion fields options prompts provenance yaml_file",
+    "completion fields json_form kinds options prompts provenance record sources yaml_file",
     fields="GROUPS OF_A_PASS SETTINGS Scope",
     keywords="Keywords check_known check_settings",
     kinds="NUMBERS is_number",

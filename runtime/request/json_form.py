@@ -53,16 +53,30 @@ def write(request: Request) -> dict[str, Any]:
     for name, row in SETTINGS.items():
         value = getattr(request, name)
         if value is not row.default and (row.default is None or value != row.default):
-            data[name] = row.kind.json(value)
-    if request.second_pass:
-        given = request.second_pass.items()
-        data["second_pass"] = {name: OF_A_PASS[name].kind.json(value) for name, value in given}
+            data[name] = plain(name, value)
     return data
+
+
+def plain(name: str, value: Any) -> Any:
+    """A setting's value as JSON has it; NumPy's numbers as Python's."""
+    if name == "second_pass":
+        return {own: plain(own, one) for own, one in value.items() if one is not None}
+    return _builtin(SETTINGS[name].kind.json(value))
+
+
+def _builtin(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_builtin(one) for one in value]
+    return value.item() if hasattr(value, "item") else value
 
 
 def _values(data: Mapping[Any, object], rows: Mapping[str, Setting], group: str) -> dict[str, Any]:
     if unknown := [key for key in data if key not in rows]:
         raise InputError(why_unknown(unknown[0], rows))
-    return {
-        key: rows[key].kind.data(raw, setting(group + key)) for key, raw in data.items() if raw is not None
-    }
+    found: dict[str, Any] = {}
+    for key, raw in data.items():
+        if key == "guidance_timesteps" and raw == []:
+            found[key] = ()  # none, where None would be the preset's
+        elif raw is not None:
+            found[key] = rows[key].kind.data(raw, setting(group + key))
+    return found

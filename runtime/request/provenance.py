@@ -18,7 +18,7 @@ from ltxrt.runtime.request.request import Request
 
 
 def inputs(request: Request) -> list[dict[str, Any]]:
-    """Each image, video and noise that is given: what it is for, name, SHA-256, place and strength.
+    """Each image, video and noise that is given: what it is for, name, SHA-256, bytes, place and strength.
 
     Read before the work, so that later changes to a file do not matter. An array's hash is of its bytes; a
     file that cannot be read has none, and is for the pipeline to refuse.
@@ -37,10 +37,10 @@ def inputs(request: Request) -> list[dict[str, Any]]:
 def _hashed(source: Kept) -> dict[str, Any]:
     if isinstance(source, np.ndarray):
         digest = hashlib.sha256(np.ascontiguousarray(source).tobytes()).hexdigest()
-        return {"name": f"array {source.dtype} {source.shape}", "sha256": digest}
+        return {"name": f"array {source.dtype} {source.shape}", "sha256": digest, "bytes": None}
     path = Path(source)
     try:
-        found = sha256(path) if path.is_file() else None
+        found, size = (sha256(path), path.stat().st_size) if path.is_file() else (None, None)
     except (OSError, ValueError):  # ValueError: a name with a NUL
-        found = None
-    return {"name": printable(path.name), "sha256": found}
+        found = size = None
+    return {"name": printable(path.name), "sha256": found, "bytes": size}

@@ -6,7 +6,7 @@ __all__, __getattr__ = public(
     __name__,
     arrays="Archive Array",
     codec="Encoded",
-    encoding="Encoding as_fraction suffix_of",
+    encoding="CODECS DEPTHS Encoding as_fraction suffix_of",
     images="Folder Gif",
     reading="read_metadata read_video",
     sink="Frame Sink Target",

@@ -1,0 +1,137 @@
+"""`ltx-run --from VIDEO`: the settings, files and engines that a video says it was made with."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from ltxrt.engines.backend import BACKENDS, why_not
+from ltxrt.engines.bundle import Bundle
+from ltxrt.engines.cli_base import name_settings
+from ltxrt.engines.errors import InputError, LtxrtError, setting
+from ltxrt.engines.terminal import warn
+from ltxrt.engines.verification import identity
+from ltxrt.runtime.families import Family
+from ltxrt.runtime.media.write import Encoding
+from ltxrt.runtime.request import json_form, record, sources
+from ltxrt.runtime.request.record import Record
+from ltxrt.runtime.request.request import Request
+
+# Who chooses one of these anew wants what the bundle makes of it, not what the video had.
+_CHOOSE_MORE = {"preset", "reference", "two_passes"}
+
+
+class Again:
+    """What a video remembers, for a run that makes it again; of no video, nothing."""
+
+    def __init__(self, video: Path | None, folders: Collection[Path]) -> None:
+        if video is None and folders:
+            raise InputError(
+                f"{setting('sources')} is where the files of a video are; give {setting('from')}"
+            )
+        self.record: Record | None = None if video is None else record.read(video)
+        self._folders = tuple(folders)
+
+    def fields(self, given: Collection[str], bundle: Bundle, model: Family) -> dict[str, Any]:
+        """The request's fields, but for the settings that are `given` otherwise."""
+        if self.record is None:
+            return {}
+        data = _settings(self.record, given, bundle, model)
+        places = sources.folders(self.record, self._folders)
+        values = {**json_form.given(data), **sources.fields(self.record, places, given)}
+        name_settings({name: f"{self.record.file}: {name}" for name in values if name not in given})
+        return values
+
+    def choose_engines(self, pool: dict[str, Any], bundle: Bundle) -> None:
+        """Fill in what the options of the pool leave open. Says where the same frames cannot be expected."""
+        if self.record is None:
+            return
+        source = click.get_current_context().get_parameter_source("backend")
+        if source in (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP):
+            _choose_backend(self.record, pool, bundle)
+        pool["precision"] = {**_precisions(self.record, pool["precision"], bundle), **pool["precision"]}
+        if pool["threads"] is None:
+            pool["threads"] = self.record.threads
+        other = [name for name, wanted in self.record.weights.items() if _differs(self.record, name, bundle)]
+        if other:
+            warn(
+                f"note: {self.record.file} was made with other weights of {', '.join(other)}; this will be "
+                "another video"
+            )
+
+    def encoding(self, output: Path, given: Encoding) -> Encoding:
+        """How to encode: as given, or as the video was where `output` can be."""
+        if given != Encoding() or self.record is None or self.record.encoding is None:
+            return given
+        try:
+            return self.record.encoding.resolved(output)
+        except InputError:
+            return given
+
+
+def _settings(made: Record, given: Collection[str], bundle: Bundle, model: Family) -> dict[str, Any]:
+    """The settings as JSON: those that were given, and those that this bundle's presets would change."""
+    data = dict(made.request)
+    if _CHOOSE_MORE & set(given):
+        return data
+    if data.get("preset", "default") not in bundle.presets:
+        return {name: value for name, value in made.completed.items() if name != "preset"}
+    pinned = made.pinned(model.completed_by(bundle, Request(**json_form.given(data))))
+    if pinned:
+        names = ", ".join(map(setting, pinned))
+        warn(
+            f"note: the bundle's presets are not those that {made.file} was made with; its own values are "
+            f"taken of {names}"
+        )
+    return {**data, **pinned}
+
+
+def _choose_backend(made: Record, pool: dict[str, Any], bundle: Bundle) -> None:
+    why = "this version does not know it"
+    if made.backend in BACKENDS:
+        why = _refusal(made, {**made.precisions, **pool["precision"]}, bundle, pool["device"])
+        if not why:
+            pool["backend"] = made.backend
+            pool["keep_loaded"] = pool["keep_loaded"] or made.many_calls
+            return
+    warn(
+        f"note: {made.file} was made on {made.backend}, which does not run here: {why}; another backend "
+        "rounds otherwise, so that the video will differ a little"
+    )
+
+
+def _refusal(made: Record, precisions: Mapping[str, str], bundle: Bundle, device: int) -> str:
+    for component, precision in precisions.items():
+        try:
+            why = why_not(bundle, component, made.backend, precision, device)
+        except LtxrtError as error:
+            why = str(error)
+        if why:
+            return why
+    return ""
+
+
+def _precisions(made: Record, given: Mapping[str, str], bundle: Bundle) -> dict[str, str]:
+    """The video's precisions. InputError for one that the bundle does not have."""
+    found = {}
+    for component, precision in made.precisions.items():
+        if component in given:
+            continue
+        has = bundle.components.get(component, {})
+        if precision not in has:
+            raise InputError(
+                f"{made.file} was made with {component} in {precision}, and this bundle has "
+                f"{', '.join(has) or 'none'}; export it too, or give {setting('precision')} "
+                f"{component}={next(iter(has), 'PRECISION')}"
+            )
+        found[component] = precision
+    return found
+
+
+def _differs(made: Record, component: str, bundle: Bundle) -> bool:
+    graph = bundle.components.get(component, {}).get(made.precisions.get(component, ""))
+    return graph is not None and identity(graph) != made.weights[component]
