@@ -13,10 +13,12 @@ import shutil
 import tomllib
 from pathlib import Path
 
+import hub_server
 import numpy as np
 import pages
 import pytest
 from click.testing import CliRunner
+from huggingface_hub import constants
 from PIL import Image
 
 from ltxrt.export.cli import main as ltx_export
@@ -34,6 +36,7 @@ UPSAMPLER = "ltxv-spatial-upscaler-0.9.8.safetensors"
 WORDS = {
     "CHECKPOINT": CHECKPOINT,
     "T5": TEXT_ENCODER,
+    "model.safetensors": CHECKPOINT,
     ";11,25;19": ";1,3;2",  # blocks: the small transformer has four
 }
 # Not run here, by what a command begins with, each with its reason.
@@ -92,6 +95,23 @@ def stock(made, run_command, tiny_upsampler):
         (work / "ltxv-2b-0.9.yaml").write_text(YAML)
 
     return made("pages", fill)
+
+
+@pytest.fixture
+def hub(stock, tmp_path_factory, monkeypatch):
+    """The hub with the stock's checkpoint and text encoder under the names that pages have."""
+    models, text = tmp_path_factory.mktemp("models"), tmp_path_factory.mktemp("text")
+    shutil.copy(stock / CHECKPOINT, models / hub_server.FILE)
+    shutil.copytree(stock / TEXT_ENCODER, text / "text_encoder")
+    (text / "text_encoder" / "tokenizer").rename(text / "tokenizer")
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.split("/{repo_id}")[1]
+    served = hub_server.Hub({hub_server.LTX: models, hub_server.T5: text})
+    with hub_server.serving(served) as running:
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        monkeypatch.setattr(constants, "ENDPOINT", running.address)
+        url = f"{running.address}/{{repo_id}}{template}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
+        yield running
 
 
 def shrink(bundle):
@@ -167,6 +187,8 @@ def test_what_a_page_shows_runs(page, request, tmp_path, monkeypatch):
         shutil.rmtree(tmp_path / "bundle")
     else:
         shrink(tmp_path / "bundle")
+    if any(hub_server.LTX in p.text for p in pieces):
+        request.getfixturevalue("hub")
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"}
     for piece in pieces:
