@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ltxrt.engines.cli_base import ltxrt_command, say
+from ltxrt.engines.cli_base import ltxrt_command
 from ltxrt.engines.machine.names import ALIASES, AUTO, choices
 from ltxrt.engines.terminal import job, mode_options
 from ltxrt.runtime.cli.doctor import doctor_command
@@ -77,6 +77,7 @@ def _lazily(name: str) -> Callable[..., Any]:
 )
 @click.option("--seeds", metavar="LIST", help="A video for each seed: 1-8 or 1,5,9.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@click.option("--skip-existing", is_flag=True, help="Make the videos whose outputs do not exist.")
 @click.option("--list-presets", is_flag=True, help="Show the bundle's presets and exit.")
 @encoding_options
 @mode_options
@@ -88,7 +89,6 @@ def main(
     /,
     bundle: Path | None,
     output: Path | None,
-    overwrite: bool,
     list_presets: bool,
     **options: Any,
 ) -> None:
@@ -98,17 +98,16 @@ def main(
     if bundle is None:
         raise click.UsageError("Missing option '--bundle'.")
     if list_presets:
-        from ltxrt.engines.bundle import read_bundle
         from ltxrt.runtime.cli import presets
 
-        say(presets.listed(read_bundle(bundle)))
+        presets.show(bundle)
         return
     if output is None:
         raise click.UsageError("Missing option '--output'.")
     with job() as report:  # on the screen before what the next line imports
         from ltxrt.runtime.cli import run
 
-        run.generate(bundle, output, overwrite, options, report)
+        run.generate(bundle, output, options, report)
 
 
 main.add_command(doctor_command)

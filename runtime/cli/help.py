@@ -31,7 +31,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "Two passes": (REST,),
     "Reproducing torch and official runs": ("config", REST),
     "Performance": ("backend", "precision", "device", "threads", REST, "keep-loaded"),
-    "Output": ("overwrite", "codec", "crf", "bit-depth", "preview", "no-metadata"),
+    "Output": ("overwrite", "skip-existing", "codec", "crf", "bit-depth", "preview", "no-metadata"),
     "Information": ("list-presets", "explain", "quiet", "json", "debug", "version", "help"),
 }
 NOTES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ltxrt.engines.errors import InputError, setting
@@ -18,28 +19,54 @@ _FIELDS = re.compile(r"\{([a-z_]+)\}")
 _RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]")  # names of devices on Windows
 
 
-def names(template: Path, asked: Sequence[Asked], overwrite: bool, encoding: Encoding) -> list[Path]:
-    """The output of each video: `template` with its {seed}, {n} and {prompt} filled in.
+@dataclass(frozen=True)
+class Existing:
+    """What becomes of outputs that exist; without either they are refused."""
 
-    Raises InputError for names that are used twice or cannot be written, and files that exist, unless they
-    are to be overwritten.
+    overwrite: bool
+    skip: bool
+
+    def check(self) -> None:
+        """Raise InputError unless one of the two is given at most."""
+        if self.overwrite and self.skip:
+            raise InputError(
+                f"{setting('overwrite')} and {setting('skip_existing')} exclude each other; give one of them"
+            )
+
+
+def named(
+    template: Path, asked: Sequence[Asked], existing: Existing, encoding: Encoding
+) -> list[tuple[Asked, Path]]:
+    """The videos to make, each with its output: `template` with its {seed}, {n} and {prompt} filled in.
+
+    Raises InputError for names that are used twice or cannot be written, and for outputs that exist, unless
+    they are to be overwritten or skipped.
     """
+    existing.check()
     given = set(_FIELDS.findall(str(template)))
     if unknown := sorted(given - {"seed", "n", "prompt"}):
         warn(
             f"note: {{{unknown[0]}}} stays as it is in {setting('output')}; {{seed}}, {{n}} and {{prompt}} "
             "are filled in"
         )
-    found = [_named(template, one, n, len(asked)) for n, one in enumerate(asked, 1)]
-    _check_distinct(template, found)
-    for path, one in zip(found, asked, strict=True):
+    paths = [_named(template, one, n, len(asked)) for n, one in enumerate(asked, 1)]
+    _check_distinct(template, paths)
+    found = [(one, path) for one, path in zip(asked, paths) if not (existing.skip and _is_there(path))]
+    for one, path in found:
         check_not_read(path, one.request.files())
         check_output(path, encoding)
-        if not overwrite and (path.is_file() or path.is_symlink()):
+        if not existing.overwrite and (path.is_file() or path.is_symlink()):
             raise InputError(
                 f"{setting('output')} {path}: exists; give another name, or give {setting('overwrite')}"
             )
+    if len(found) < len(asked):
+        warn(f"note: {len(asked) - len(found)} of {len(asked)} outputs exist and are left as they are")
     return found
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a video: a file, or a folder with frames."""
+    return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 
 def slug(prompt: str) -> str:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
-from ltxrt.engines.bundle import Bundle
+from ltxrt.engines.bundle import Bundle, read_bundle
 from ltxrt.engines.families import named
+from ltxrt.engines.terminal import result
+
+
+def show(folder: Path) -> None:
+    """Print the presets of the bundle in `folder`."""
+    bundle = read_bundle(folder)
+    presets = {name: dataclasses.asdict(preset) for name, preset in bundle.presets.items()}
+    result(listed(bundle), {"version": bundle.version, "presets": presets})
 
 
 def listed(bundle: Bundle) -> str:

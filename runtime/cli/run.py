@@ -30,26 +30,29 @@ WAITING = 16  # decoded frames in the encoder's queue, each of at most some mega
 PROMPTS_AT_ONCE = 100  # that are encoded before the first of their videos, and held meanwhile: up to 0.8 GB
 
 
-def generate(bundle: Path, output: Path, overwrite: bool, options: dict[str, Any], report: Job) -> None:
+def generate(bundle: Path, output: Path, options: dict[str, Any], report: Job) -> None:
     """Make the videos that the options ask for, and say what becomes of them."""
     pool = {key: options.pop(key) for key in ("backend", "device", "threads", "keep_loaded")}
     pool["precision"] = precisions(options.pop("precision"), component_names())
+    existing = outputs.Existing(options.pop("overwrite"), options.pop("skip_existing"))
     again, kind = Again(options.pop("from_"), options.pop("sources")), encoding.taken(options)
     told = not options.pop("no_metadata")
     kind = again.encoding(output, kind)
     opened = read_bundle(bundle)
     model = family(opened.family)
     asked = requested(options, lambda given: again.fields(given, opened, model))
-    paths = outputs.names(output, asked, overwrite, kind)
+    videos = outputs.named(output, asked, existing, kind)
+    if not videos:
+        return
     again.choose_engines(pool, opened)
-    if len(asked) > 1:  # the prompts are all encoded before, so that memory need not hold the encoder as well
+    if len(videos) > 1:  # all prompts are encoded before: memory need not hold the encoder beside the rest
         pool["keep_loaded"] = pool["keep_loaded"] or set(component_names()) - {"text_encoder"}
     with model.Pipeline(opened, **pool) as pipeline, on_interrupt(pipeline.interrupt):
         maker = Maker(model, pipeline, report, Writing(kind, told))
-        if len(asked) == 1:
-            maker.make(asked[0], paths[0])
+        if len(videos) == 1:
+            maker.make(*videos[0])
         else:
-            _make_all(maker, asked, paths)
+            _make_all(maker, *zip(*videos))
 
 
 @dataclass(frozen=True)

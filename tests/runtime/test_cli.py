@@ -333,6 +333,12 @@ def test_presets_are_listed(tiny_bundle):
         assert line in result.output.splitlines()
 
 
+def test_presets_are_listed_as_json(tiny_bundle):
+    data = json.loads(run("--bundle", tiny_bundle("0.9.1"), "--list-presets", "--json").stdout)
+    assert (data["event"], data["version"]) == ("result", "0.9.1")
+    assert data["presets"]["default"]["passes"][0]["steps"] == 40
+
+
 @pytest.mark.parametrize("missing", ["--prompt", "--output"])
 def test_prompt_and_output_are_needed(tiny_bundle, tmp_path, missing):
     given = {"--prompt": "fog", "--output": str(tmp_path / "v.mp4")}

@@ -127,6 +127,7 @@ def test_an_interruption_ends_them_all(make, tmp_path, monkeypatch):
         (["--seeds", "9" * 20], "--seeds 99999999999999999999: must be between"),
         (["--seeds", "1,2", "--seed", "3"], "--seed and --seeds exclude each other; give one of them"),
         (["--prompts", "{lines}"], "--prompt and --prompts exclude each other; give one of them"),
+        (["--overwrite", "--skip-existing"], "--overwrite and --skip-existing exclude each other; give one"),
         (["--seed", "-2"], "--seed -2: must be between -1 and"),
     ],
 )
@@ -181,6 +182,19 @@ def test_an_existing_output_is_refused_unless_it_is_to_be_overwritten(make, tmp_
     assert (tmp_path / "out" / "2.gif").read_bytes() == b"older"
     assert make(*asked, "--overwrite", output="{seed}.gif").exit_code == 0
     assert read_video(tmp_path / "out" / "2.gif")[0].shape == (9, 64, 96, 3)
+
+
+def test_an_interrupted_command_goes_on_with_what_is_missing(make, tmp_path):
+    (tmp_path / "out" / "2").mkdir(parents=True)
+    (tmp_path / "out" / "2" / "00000.png").write_bytes(b"frame")
+    asked = ["--prompt", "fog", "--steps", "1", "--skip-existing"]
+    result = make(*asked, "--seeds", "1,2", output="{seed}")
+    assert result.exit_code == 0 and made(tmp_path) == ["1", "2"], result.output
+    assert "note: 1 of 2 outputs exist and are left as they are" in result.stderr
+    again = make(*asked, "--seeds", "1,2", output="{seed}")
+    assert (again.exit_code, again.stdout) == (0, "")
+    assert "note: 2 of 2 outputs exist" in again.stderr
+    assert (tmp_path / "out" / "2" / "00000.png").read_bytes() == b"frame"
 
 
 def test_other_braces_in_a_name_stay_and_are_mentioned(make, tmp_path):
