@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -21,7 +23,24 @@ def cpuinfo() -> dict[str, str]:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return {}
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return dict(_entries(lines))
+
+
+def _entries(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for line in lines:
+        key, _, value = line.partition(":")
+        yield key.strip(), value.strip()
+
+
+def physical_cores() -> int | None:
+    """The processor's cores, of which several threads may share one; on which sums are spread by default."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return os.cpu_count()
+    blocks = [dict(_entries(block.splitlines())) for block in text.split("\n\n") if block.strip()]
+    cores = {(block["physical id"], block["core id"]) for block in blocks if "core id" in block}
+    return len(cores) or os.cpu_count()
 
 
 def cpu_name() -> str:

@@ -53,7 +53,7 @@ def samples(folder: Path) -> dict[str, bytes]:
     first.save(folder / "phone.jpg", "MPO", save_all=True, append_images=rest[:1])
     for name in ANIMATIONS:
         first.save(folder / name, save_all=True, append_images=rest, duration=40)
-    for name in ("clip.mp4", "clip.webm"):
+    for name in ("clip.mp4", "clip.webm", "frames.npz"):
         with VideoWriter(folder / name, 24, 40, 24, {"prompt": "fog"}) as writer:
             for frame in frames:
                 writer.write(frame)
@@ -104,9 +104,13 @@ def read(path: Path) -> None:
     if path.suffix == ".npy":
         noise_file.load(path, NOISE)
         return
+    if path.suffix == ".npz":
+        read_metadata(path)
+        return
     media.count(media.Condition(path), FRAMES)
     if path.suffix in (".mp4", ".webm", ".mkv"):
         read_video(path)
+    if path.suffix in (".mp4", ".webm", ".mkv", ".gif"):
         read_metadata(path)
 
 

@@ -26,9 +26,11 @@ from ltxrt.parity.fuzz.runner import Attempt, Target
 from ltxrt.parity.report import render
 from ltxrt.runtime.ltxv.pipeline import Pipeline
 from ltxrt.runtime.ltxv.prompt import Tokenizer
+from ltxrt.runtime.ltxv.provenance import completed_by
 from ltxrt.runtime.ltxv.settings import complete
+from ltxrt.runtime.media import Condition
 from ltxrt.runtime.media import read as media
-from ltxrt.runtime.request import fields, options, yaml_file
+from ltxrt.runtime.request import fields, json_form, options, provenance, record, sources, yaml_file
 from ltxrt.runtime.request.request import Request
 from ltxrt.runtime.vae import tiling
 
@@ -205,6 +207,32 @@ def tokenizers(folder: Path) -> Attempt:
     return attempt
 
 
+def videos(folder: Path) -> Attempt:
+    """What a video says of how it was made, and the request that makes it again."""
+    whole = material.bundle(folder)
+    for name in ("photo.png", "clip.mp4"):
+        (folder / name).write_bytes(name.encode())
+    conditions = (Condition(folder / "clip.mp4", 8, 0.5),)
+    request = Request(PROMPT, image=folder / "photo.png", conditions=conditions, seed=7, steps=4)
+    graphs = {name: {"precision": "fp32", "sha256": "0" * 64} for name in material.COMPONENTS}
+    ran = {"backend": "onnxruntime", "threads": None, "cores": 2, "place": "CPU", "many_calls": False}
+    values = completed_by(whole, request)
+    text = record.document(request, values, provenance.inputs(request), graphs, ran).encode()
+    (folder / "video").mkdir()
+    encoding = json.dumps({"codec": None, "crf": None, "bit_depth": 8})
+
+    def attempt(rng: random.Random) -> None:
+        changed = mutate.json_bytes(rng, text).decode("utf-8", "replace")
+        metadata = json.dumps({record.KEY: changed, "encoding": encoding})
+        (folder / "video" / "metadata.json").write_text(metadata, encoding="utf-8")
+        made = record.read(folder / "video")
+        again = json_form.given(made.request)
+        made.pinned(completed_by(whole, Request(**{"prompt": PROMPT, **again})))
+        sources.fields(made, [folder])
+
+    return attempt
+
+
 CONDITIONS = ("photo.png", "photo.png@96:0.8", "clip.mp4@48", "a@b:c.png@0", "clip.mp4@-8:1.0")
 PROFILES = ("512x768x97", "256..704x256..1216x9..161", "256..704x256..768..1216x9..161")
 LISTS = ("1,0.9875,0.725", "3", "1,1,6")
@@ -288,4 +316,5 @@ TARGETS: dict[str, Target] = {
     "options": option_texts,
     "graphs": graphs,
     "media": media_files,
+    "videos": videos,
 }

@@ -9,10 +9,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ltxrt.engines.backend import BACKENDS, why_not
+from ltxrt.engines.backend import BACKENDS, available, why_not
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.cli_base import name_settings
 from ltxrt.engines.errors import InputError, LtxrtError, setting
+from ltxrt.engines.host import physical_cores
 from ltxrt.engines.terminal import warn
 from ltxrt.engines.verification import identity
 from ltxrt.runtime.families import Family
@@ -55,7 +56,7 @@ class Again:
             _choose_backend(self.record, pool, bundle)
         pool["precision"] = {**_precisions(self.record, pool["precision"], bundle), **pool["precision"]}
         if pool["threads"] is None:
-            pool["threads"] = self.record.threads
+            pool["threads"] = _threads(self.record)
         other = [name for name, wanted in self.record.weights.items() if _differs(self.record, name, bundle)]
         if other:
             warn(
@@ -95,6 +96,12 @@ def _choose_backend(made: Record, pool: dict[str, Any], bundle: Bundle) -> None:
     if made.backend in BACKENDS:
         why = _refusal(made, {**made.precisions, **pool["precision"]}, bundle, pool["device"])
         if not why:
+            place = available(made.backend, pool["device"])
+            if made.place not in ("", place):
+                warn(
+                    f"note: {made.file} was made on {made.place}, and this is {place}, which may round "
+                    "otherwise"
+                )
             pool["backend"] = made.backend
             pool["keep_loaded"] = pool["keep_loaded"] or made.many_calls
             return
@@ -102,6 +109,11 @@ def _choose_backend(made: Record, pool: dict[str, Any], bundle: Bundle) -> None:
         f"note: {made.file} was made on {made.backend}, which does not run here: {why}; another backend "
         "rounds otherwise, so that the video will differ a little"
     )
+
+
+def _threads(made: Record) -> int | None:
+    """As many threads as then, which decide the order of sums; None where the default is as many."""
+    return made.cores if made.threads is None and made.cores != physical_cores() else made.threads
 
 
 def _refusal(made: Record, precisions: Mapping[str, str], bundle: Bundle, device: int) -> str:

@@ -70,6 +70,12 @@ _FOREIGN = {
     "--vae-memory": "vae-tiling enable-vae-tiling tile-size tiled-vae",
     "--threads": "j t num-threads",
     "--overwrite": "y yes force replace",
+    "--codec": "vcodec encoder video-codec",
+    "--crf": "q quality video-quality",
+    "--bit-depth": "bits depth pix-fmt",
+    "--from": "remake again reproduce from-video",
+    "--sources": "media-dir inputs",
+    "--no-metadata": "strip-metadata anonymous",
     "--list-presets": "presets show-presets",
 }
 FOREIGN = {word: option for option, words in _FOREIGN.items() for word in words.split()}

@@ -9,7 +9,7 @@ from typing import Any
 from ltxrt.engines import backend as backends
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.errors import BundleError, LtxrtError
-from ltxrt.engines.host import package_version
+from ltxrt.engines.host import package_version, physical_cores
 from ltxrt.engines.parsing.text import printable
 from ltxrt.engines.verification import identity
 from ltxrt.runtime.engine_pool import Engines
@@ -101,6 +101,7 @@ def _ran(engines: Engines) -> dict[str, Any]:
     return {
         "backend": engines.backend,
         "threads": engines.threads,
+        "cores": physical_cores(),
         "many_calls": getattr(engines, "keep_loaded", False) is True,
         "place": printable(place),
         "packages": versions,

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ltxrt.engines.backend import MOST_THREADS
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.host import package_version
 from ltxrt.engines.parsing import json_input
+from ltxrt.engines.parsing.text import printable
 from ltxrt.runtime.media.formats import Encoding, read_metadata
 from ltxrt.runtime.request import json_form, kinds
 from ltxrt.runtime.request.fields import SETTINGS
@@ -49,7 +51,7 @@ class Record:
 
     request: the settings that were given, and completed: all of them, both as JSON; sources: the files;
     precisions and weights: the precision of each component, and the hash of its graph and weights; backend,
-    threads, many_calls: what ran them.
+    threads, many_calls: what ran them; place, cores: on what, and how many threads None stood for.
     """
 
     file: str
@@ -60,6 +62,8 @@ class Record:
     weights: Mapping[str, str]
     backend: str
     threads: int | None
+    cores: int | None
+    place: str
     many_calls: bool
     encoding: Encoding | None
 
@@ -128,7 +132,7 @@ def _record(file: str, data: Any, encoding: str | None) -> Record:
     for settings in (request, completed):
         _check(settings)
     components = {str(name): _mapping(one) for name, one in _mapping(data["components"]).items()}
-    threads = ran.get("threads")
+    threads, cores = (_count(ran.get(name)) for name in ("threads", "cores"))
     return Record(
         file,
         request,
@@ -137,7 +141,9 @@ def _record(file: str, data: Any, encoding: str | None) -> Record:
         {name: str(one["precision"]) for name, one in components.items()},
         {name: str(one["sha256"]) for name, one in components.items()},
         str(ran["backend"]),
-        None if threads is None else int(threads),
+        threads,
+        cores,
+        printable(str(ran.get("place", ""))),
         bool(ran.get("many_calls")),
         None if encoding is None else _encoding(json_input.parse(encoding)),
     )
@@ -167,6 +173,12 @@ def _source(row: Any) -> Source:
 
 def _encoding(data: Any) -> Encoding:
     return Encoding(data["codec"], data["crf"], data["bit_depth"])
+
+
+def _count(value: Any) -> int | None:
+    if value is not None and not (kinds.is_whole(value) and 1 <= value <= MOST_THREADS):
+        raise ValueError(f"{kinds.shown(value)} stands where a number of threads is expected")
+    return None if value is None else int(value)
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class VideoShape:
     width: int
 
     def __str__(self) -> str:
-        return f"{self.height}x{self.width} of {self.num_frames} frame{'s' * (self.num_frames != 1)}"
+        return f"{self.num_frames} frame{'s' * (self.num_frames != 1)} of {self.width}×{self.height}"
 
     def latent(self, vae: Compression) -> LatentShape:
         """The latent cells that hold this video; raises InputError where it is not a whole number of them."""

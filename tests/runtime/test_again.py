@@ -228,3 +228,44 @@ def test_deeper_frames_are_the_same_picture(tiny_bundle, folder):
     assert len(np.unique(sixteen)) > 256
     make(tiny_bundle("0.9.5"), "v.mkv", "--bit-depth", 10, "--codec", "av1")
     assert read_video("v.mkv")[0].shape == eight.shape
+
+
+def changed(video, output, **ran):
+    """The archive, made in other circumstances."""
+    archive = dict(np.load(video))
+    metadata = json.loads(str(archive["metadata"]))
+    document = json.loads(metadata[record.KEY])
+    document["ran"] |= ran
+    metadata[record.KEY] = json.dumps(document)
+    np.savez(output, **{**archive, "metadata": np.array(json.dumps(metadata))})
+
+
+@pytest.mark.parametrize(
+    ("ran", "threads", "note"),
+    [
+        ({}, None, ""),
+        ({"threads": 1}, 1, ""),
+        ({"cores": 3}, 3, ""),
+        ({"place": "CPU Abacus"}, None, "was made on CPU Abacus, and this is CPU "),
+        ({"backend": "tensorrt_rtx"}, None, "was made on tensorrt_rtx, which does not run here: "),
+        (
+            {"backend": "abacus"},
+            None,
+            "was made on abacus, which does not run here: this version does not know",
+        ),
+    ],
+)
+def test_what_ran_it_runs_it_again_where_it_can(tiny_bundle, folder, ran, threads, note):
+    """As many threads as then: their number decides the order of sums, and so the last bits."""
+    make(tiny_bundle("0.9.5"), "a.npz")
+    changed("a.npz", "b.npz", **ran)
+    done = again(tiny_bundle("0.9.5"), "b.npz", "c.npz")
+    assert record.read("c.npz").threads == threads
+    assert note in done.output and ("was made on" in done.output) == bool(note)
+    again(tiny_bundle("0.9.5"), "b.npz", "d.npz", "--threads", 2, "--backend", "cpu")
+    assert record.read("d.npz").threads == 2
+
+
+def test_options_of_other_programs_are_told_what_they_are_here(tiny_bundle, folder):
+    for given, wanted in (("--bits", "--bit-depth"), ("--quality", "--crf"), ("--codecs", "--codec")):
+        assert f"Did you mean '{wanted}'?" in refused(tiny_bundle("0.9.5"), given, 3)

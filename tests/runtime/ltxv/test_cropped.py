@@ -44,7 +44,7 @@ def test_the_plan_says_both_sizes(pipeline):
     assert told["output"] == {"num_frames": 12, "height": 75, "width": 134}
     assert told["generated"] == {"num_frames": 17, "height": 96, "width": 160}
     assert plan.passes[0].size == VideoShape(17, 96, 160)
-    assert plans.notes(plan) == ["note: made as 96x160 of 17 frames and cropped to 75x134 of 12 frames"]
+    assert plans.notes(plan) == ["note: made as 17 frames of 160×96 and cropped to 12 frames of 134×75"]
     assert plans.notes(pipeline.plan(Request("fog", **WHOLE))) == []
 
 
