@@ -143,6 +143,27 @@ def test_files_that_pages_name_exist(page):
     assert missing + [target for target in targets if not (page.parent / target).exists()] == []
 
 
+MESSAGES = ROOT / "docs" / "troubleshooting.md"
+
+
+def quoted_messages(page):
+    """The pieces between … of each message in the first column of a table."""
+    for message in re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE):
+        yield [piece.strip() for piece in message.split("…") if piece.strip()]
+
+
+def test_messages_that_troubleshooting_explains_are_ones_that_there_are():
+    strings = set()
+    for folder in ("engines", "export", "parity", "runtime"):
+        for path in (ROOT / folder).rglob("*.py"):
+            strings |= set(texts(ast.parse(path.read_text(encoding="utf-8"))))
+    messages = list(quoted_messages(MESSAGES.read_text(encoding="utf-8")))
+    known = "\n".join(strings)
+    assert len(messages) > 20
+    assert [pieces for pieces in messages if not all(piece in known for piece in pieces)] == []
+    assert list(quoted_messages("| `no … of such` | x |\n")) == [["no", "of such"]]
+
+
 def test_precisions_are_the_same_everywhere():
     assert set(bundle.PRECISIONS) == {*trace.PRECISIONS, *build.BASE} == set(export_cli.PRECISIONS)
 
