@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
+from ltxrt.engines.storage import times as storage_times
 from ltxrt.engines.storage.files import sha256
 from ltxrt.export.cli import main as ltx_export
 
@@ -27,6 +28,14 @@ def interruptible():
     """A shell starts what runs in its background with SIGINT ignored, which every process inherits."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def times(tmp_path_factory):
+    """What stages take is noted for these tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage_times, "place", lambda: tmp_path_factory.getbasetemp() / "times.json")
+        yield
 
 
 @pytest.fixture(scope="session")

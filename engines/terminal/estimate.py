@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ltxrt.engines.progress import Progress
 
 _PRIOR = 0.05  # how much of a whole job the expectations' own weight is, against what is measured
+_JITTER = 0.05  # how much less may be done than was said before it is taken back
 _OVERDUE = 0.1  # a stage that takes longer than expected lasts that much of its time more
 
 
@@ -122,13 +123,18 @@ class Estimate:
         return max(total, *alongside, 0.0)
 
     def fraction(self, now: float) -> float | None:
-        """How much of the job's time is over, 0 to 1; it never goes back. None where nothing was expected."""
+        """How much of the job's time is over, 0 to 0.99; None where nothing was expected.
+
+        It goes back only where much less is done than it seemed.
+        """
         left = self.left(now)
         if left is None:
             return None
         elapsed = now - self.began
-        self._reached = max(self._reached, elapsed / (elapsed + left) if elapsed + left > 0 else 0.0)
-        return min(self._reached, 0.99)
+        found = min(elapsed / (elapsed + left), 0.99) if elapsed + left > 0 else 0.0
+        if found > self._reached or found < self._reached - _JITTER:
+            self._reached = found
+        return self._reached
 
     def _all(self) -> list[Stage]:
         """A copy, because another thread may be drawing them."""

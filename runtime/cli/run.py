@@ -186,6 +186,6 @@ def _write(stream: Stream, output: Path, metadata: dict[str, str], encoding: Enc
         for chunk in stream.frames:
             for frame in chunk:
                 write(frame)
-                report(Progress(stage, writer.count, preset.num_frames, "frame"))
+                report(Progress(stage, min(writer.count, preset.num_frames - 1), preset.num_frames, "frame"))
     report(Progress(stage, writer.count, writer.count, "frame"))
     return writer.count

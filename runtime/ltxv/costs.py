@@ -18,7 +18,7 @@ from ltxrt.runtime.ltxv.results import stage_name
 
 _LOADED = 1e9  # bytes of weights per second
 _CORE, _GPU = 2e10, 5e13  # multiplications and additions per second
-_PER_ELEMENT = 250  # those of an autoencoder, per element of its activations at their peak
+_PER_ELEMENT = 6000  # those of an autoencoder, per element of its activations at their peak
 _BYTES = {"fp32": 4, "fp8": 1, "fp8-fp16": 1}  # of a weight; of others 2
 _START = 0.2  # seconds, of any stage
 
