@@ -38,15 +38,18 @@ class Bars:
     def __init__(self, title: str) -> None:
         self._title, self._started = title, time.monotonic()
         self._console = _Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
+        # Everything that is written, because a print and a refresh in two threads may change places in rich.
         self._lock = threading.RLock()
         self._live: Live | None = None
-        self._stopping = False
+        self._stopping, self._closed = False, threading.Event()
         self._held = contextlib.ExitStack()
 
     def open(self, estimate: Estimate) -> None:
         self._estimate = estimate
         self._held.enter_context(drawing(self._paused))
-        self._start()
+        with self._lock:
+            self._start()
+        threading.Thread(target=self._refreshed, name="progress", daemon=True).start()
 
     def update(self, stage: Stage, progress: Progress) -> None:
         """Draws nothing: that is the refreshing thread's; prints the stages that have ended."""
@@ -54,14 +57,15 @@ class Bars:
             if one.ended is not None and not one.shown:
                 one.shown = True
                 self._print(f"{printable(one.name)}  {_took(one.ended - (one.began or one.ended))}", "dim")
-        if stage.running and progress.done == 0 and self._live is not None:
-            self._live.refresh()  # a stage that begins is shown before its first call holds the interpreter
+        if stage.running and progress.done == 0:
+            self._refresh()  # a stage that begins is shown before its first call holds the interpreter
 
     def stopping(self) -> None:
         self._stopping = True
         self._print("stopping…", "bold")
 
     def close(self) -> None:
+        self._closed.set()
         with self._lock:
             self._stop()
             self._held.close()
@@ -82,7 +86,7 @@ class Bars:
         self._live = Live(
             console=self._console,
             get_renderable=self._drawn,
-            refresh_per_second=REFRESHES,
+            auto_refresh=False,
             transient=True,
             redirect_stdout=False,
         )
@@ -93,8 +97,19 @@ class Bars:
         if live is not None:
             live.stop()
 
+    def _refreshed(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # the terminal has gone
+            while not self._closed.wait(1 / REFRESHES):
+                self._refresh()
+
+    def _refresh(self) -> None:
+        with self._lock:
+            if self._live is not None:
+                self._live.refresh()
+
     def _print(self, line: str, style: str) -> None:
-        self._console.print(Text(line, style=style, overflow="ellipsis", no_wrap=True))
+        with self._lock:
+            self._console.print(Text(line, style=style, overflow="ellipsis", no_wrap=True))
 
     def _drawn(self) -> RenderableType:
         now, estimate = time.monotonic(), self._estimate

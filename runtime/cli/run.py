@@ -168,12 +168,15 @@ def _first_only(plan: Any, one: Asked) -> list[str]:
 
 
 def _cut_off(prepared: Any) -> list[str]:
-    """A warning of a prompt whose end is not read."""
-    if not prepared.truncated:
-        return []
+    """Warnings of prompts whose end is not read."""
     limit = prepared.plan.settings.preset.max_tokens
-    has = f"the prompt has {limit + prepared.truncated} tokens and {setting('max_tokens')} is {limit}"
-    return [f"warning: {has}: its end is cut off; shorten it"]
+    names = ("negative_prompt", "prompt")[-len(prepared.tokens) :]
+    return [
+        f"warning: {setting(name)} has {limit + tokens.truncated} tokens and {setting('max_tokens')} is "
+        f"{limit}: its end is cut off; shorten it"
+        for name, tokens in zip(names, prepared.tokens)
+        if tokens.truncated
+    ]
 
 
 def _write(stream: Stream, output: Path, metadata: dict[str, str], encoding: Encoding, report: Report) -> int:
