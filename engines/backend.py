@@ -28,6 +28,8 @@ and, if it runs engines that were built before instead of a bundle's graphs:
         the engines that fit, the one to load first, then its alternatives; InputError if there is none
     needs_graph(path: Path) -> bool
         whether the engine at `path` takes its weights from the graph's files
+    fitting(paths: Sequence[Path], contract, sizes: Mapping[str, int]) -> str
+        the file's name and the profile that a call with these sizes takes; InputError if none holds it
     describe(bundle) -> Iterator[str]
         a line of text for each engine in the bundle, of all the module's backends
 """
@@ -54,8 +56,8 @@ from ltxrt.engines.storage import integrity
 
 __all__ = [
     "BACKENDS", "MOST_THREADS", "BoundEngine", "Engine", "Options", "Package", "Session", "available",
-    "builds_engines", "check_files", "choose", "descriptions", "files", "load_engine", "named", "needs_gpu",
-    "packages", "preferred", "why_not",
+    "builds_engines", "check_files", "choose", "descriptions", "files", "fitting", "load_engine",
+    "loads_for_many", "named", "needs_gpu", "packages", "preferred", "why_not",
 ]  # fmt: skip
 
 MOST_THREADS = 1024  # each takes about 100 kB of memory even when idle
@@ -308,6 +310,24 @@ def files(
     if builds_engines(backend):
         return list(_module(backend).locate(bundle, backend, component, chosen, device))
     return [bundle.path(file) for file in (graph.file, *graph.data)]
+
+
+def fitting(
+    bundle: Bundle,
+    component: str,
+    backend: str,
+    precision: str,
+    sizes: Mapping[str, int],
+    device: int = 0,
+) -> str:
+    """The name of the file that `load_engine` will take for calls of these sizes, with the engine's profile.
+
+    Raises InputError and MissingPackageError as `load_engine`, and where no engine holds the sizes.
+    """
+    found = files(bundle, component, backend, precision, device)
+    if not builds_engines(backend):
+        return found[0].name
+    return str(_module(backend).fitting(found, bundle.contract(component), sizes))
 
 
 def check_files(

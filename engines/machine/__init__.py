@@ -3,5 +3,5 @@
 from ltxrt.engines.public import public
 
 __all__, __getattr__ = public(
-    __name__, "names", choice="Choice best", doctor="examine", verdict="conclude lines"
+    __name__, "names resources", choice="Choice best", doctor="examine", verdict="conclude lines size"
 )

@@ -221,6 +221,15 @@ def needs_graph(path: Path) -> bool:
     return bool(cache.read_record(path).options.get("strip"))
 
 
+def fitting(paths: Sequence[Path], contract: Contract, sizes: Mapping[str, int]) -> str:
+    """The engine and the profile that a call with these sizes takes. InputError if none holds it."""
+    rows = [
+        (path, from_json(profile, contract)) for path in paths for profile in cache.read_record(path).profiles
+    ]
+    path, profile = rows[pick([profile for _, profile in rows], contract, sizes)]
+    return f"{path.name}, profile {profile.text}"
+
+
 def describe(bundle: Bundle) -> Iterator[str]:
     """A line of text for each engine in the bundle: what it fits, or why it would not load."""
     installed = trt.installed()

@@ -78,6 +78,9 @@ def _lazily(name: str) -> Callable[..., Any]:
 @click.option("--seeds", metavar="LIST", help="A video for each seed: 1-8 or 1,5,9.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @click.option("--skip-existing", is_flag=True, help="Make the videos whose outputs do not exist.")
+@click.option(
+    "--explain", is_flag=True, help="Show what would run and the memory that it takes; load nothing."
+)
 @click.option("--list-presets", is_flag=True, help="Show the bundle's presets and exit.")
 @encoding_options
 @mode_options
@@ -89,6 +92,7 @@ def main(
     /,
     bundle: Path | None,
     output: Path | None,
+    explain: bool,
     list_presets: bool,
     **options: Any,
 ) -> None:
@@ -101,6 +105,11 @@ def main(
         from ltxrt.runtime.cli import presets
 
         presets.show(bundle)
+        return
+    if explain:
+        from ltxrt.runtime.cli import explain as explaining
+
+        explaining.show(bundle, options)
         return
     if output is None:
         raise click.UsageError("Missing option '--output'.")

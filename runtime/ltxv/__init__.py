@@ -6,6 +6,7 @@ __all__, __getattr__ = public(
     __name__,
     "decode guidance",
     costs="expected_seconds timing_key",
+    estimate="explain shortage",
     pipeline="Pipeline",
     plan="notes",
     prompt="Tokenizer",
