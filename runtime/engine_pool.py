@@ -117,7 +117,9 @@ class EnginePool:
                 f"{names.listed()}"
             )
         automatic = backend.strip().lower() == names.AUTO
-        self.choice = best(self.bundle, self._wanted, device) if automatic else Choice(named(backend))
+        self.choice = (
+            best(self.bundle, self._wanted, device) if automatic else Choice(named(backend), automatic=False)
+        )
         self.backend, self.threads, self.device = self.choice.backend, threads, device
         self.keep_loaded = keep_loaded
         self._check_precisions()

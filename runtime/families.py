@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class Family(Protocol):
     def completed_by(self, bundle: Bundle, request: Any, /) -> dict[str, Any]:
         """Every setting's value that a request has with the bundle's presets, by name, as JSON."""
 
-    def explain(self, plan: Any, engines: Engines, measured: Mapping[str, float], /) -> Any:
-        """What a planned run would do and take (`to_json`); `measured` are seconds of its stages."""
+    def explain(self, plan: Any, engines: Engines, /) -> Any:
+        """What a planned run would do and take (`to_json`); loads nothing."""
 
     def shortage(self, plan: Any, engines: Engines, /) -> str | None:
         """A warning if a planned run takes more memory than there is."""

@@ -14,10 +14,14 @@ from ltxrt.engines.machine.names import BACKENDS
 
 @dataclass(frozen=True)
 class Choice:
-    """A backend, and why better ones were passed over: backend → reason. Empty where there is no GPU."""
+    """A backend, and why better ones were passed over: backend → reason. Empty where there is no GPU.
+
+    automatic: it was chosen here; False if it was asked for.
+    """
 
     backend: str
     passed_over: Mapping[str, str] = field(default_factory=dict)
+    automatic: bool = True
 
     def sentence(self, device: int = 0) -> str:
         """For people: what runs and on what, and what the best one passed over lacks.

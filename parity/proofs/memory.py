@@ -2,8 +2,9 @@
 
     python -m ltxrt.parity.proofs.memory --bundle bundle --size 256x384x25 --size 480x704x49
 
-Each run has a process of its own, whose peak resident memory, less that before the run, is compared with the
-estimate. On the CPU; weights that are mapped from the disk count as far as they were read.
+Each run has a process of its own, which is this one for a single size. Its peak resident memory, less that
+before the run, is compared with the estimate. On the CPU; weights that are mapped from the disk count as far
+as they were read.
 """
 
 from __future__ import annotations
@@ -42,18 +43,17 @@ class Measured:
 @click.option("--size", "sizes", multiple=True, required=True, metavar="HxWxF", help="Repeatable.")
 @click.option("--steps", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--precision", help="As of ltx-run.")
-@click.option("--here", is_flag=True, hidden=True, help="In this process, of one size.")
-def main(bundle: Path, sizes: Sequence[str], steps: int, precision: str | None, here: bool) -> None:
+def main(bundle: Path, sizes: Sequence[str], steps: int, precision: str | None) -> None:
     """Compare estimates of memory with the peaks of runs."""
     for text in sizes:
-        if here:
+        if len(sizes) == 1:
             found = measure(bundle, text, steps, precision)
             both = f"estimated {shown(found.estimated)}, took {shown(found.taken)}"
             say(f"{text}: {both} ({found.taken / found.estimated:.2f}); {found.stage}")
             continue
         options = ["--bundle", bundle, "--size", text, "--steps", steps]
         options += ["--precision", precision] if precision else []
-        command = module("ltxrt.parity.proofs.memory", *options, "--here")
+        command = module("ltxrt.parity.proofs.memory", *options)
         if subprocess.run(command, check=False).returncode != 0:
             raise LtxrtError(f"a run of {text} failed; its message is above")
 

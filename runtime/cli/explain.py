@@ -10,6 +10,8 @@ from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.families import component_names
 from ltxrt.engines.machine import size
 from ltxrt.engines.terminal import result
+from ltxrt.runtime.cli import encoding
+from ltxrt.runtime.cli.again import Again
 from ltxrt.runtime.cli.given import requested
 from ltxrt.runtime.families import family
 from ltxrt.runtime.request.options import precisions
@@ -21,14 +23,21 @@ def show(bundle: Path, options: dict[str, Any]) -> None:
     """Explain every request that the options ask for. Raises InputError as a run would."""
     pool = {key: options.pop(key) for key in ("backend", "device", "threads", "keep_loaded")}
     pool["precision"] = precisions(options.pop("precision"), component_names())
-    asked = requested(options)
+    again = Again(options.pop("from_"), options.pop("sources"))
+    encoding.taken(options)
+    for name in ("overwrite", "skip_existing", "no_metadata"):
+        options.pop(name)  # about the output alone
     opened = read_bundle(bundle)
     model = family(opened.family)
+    asked = requested(options, lambda given: again.fields(given, opened, model))
+    again.choose_engines(pool, opened)
+    if len(asked) > 1:  # as in a run
+        pool["keep_loaded"] = pool["keep_loaded"] or set(component_names()) - {"text_encoder"}
     with model.Pipeline(opened, **pool) as pipeline:
         for one in {id(one.line): one for one in reversed(asked)}.values():
             with one.named():
                 plan = pipeline.plan(one.request)
-            found = model.explain(plan, pipeline.engines, {})
+            found = model.explain(plan, pipeline.engines)
             result("\n".join(lines(found, model.notes(plan))), found.to_json())
 
 

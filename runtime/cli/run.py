@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ltxrt.engines.cli_base import called, check_interrupted
 from ltxrt.engines.errors import InterruptedRunError, LtxrtError, setting
 from ltxrt.engines.families import component_names
 from ltxrt.engines.progress import Progress, Report
-from ltxrt.engines.terminal import Job, on_interrupt, part, part_name, result, warn
+from ltxrt.engines.terminal import Job, note, on_interrupt, part, part_name, result, warn
 from ltxrt.runtime import Stream
 from ltxrt.runtime.cli import encoding, outputs
 from ltxrt.runtime.cli.again import Again
@@ -87,6 +87,10 @@ class Maker:
         plan, engines = prepared.plan, self.pipeline.engines
         preset = plan.settings.preset
         self.writing.encoding.check_size(output, preset.height, preset.width)
+        if engines.choice.automatic:
+            self._note(engines.choice.sentence(engines.device), note)
+        if (warning := self.model.shortage(plan, engines)) is not None:
+            self._note(warning)
         if not label:
             self.job.expect(self.model.expected_seconds(plan, engines), self.model.timing_key(plan, engines))
         stream = self.pipeline.stream(prepared, report=report, deep=self.writing.encoding.bit_depth > 8)
@@ -96,10 +100,10 @@ class Maker:
         data = {"output": str(output), "frames": count, "seed": seed, "seconds": round(seconds, 3)}
         result(f"{output}: {count} frames in {seconds:.1f} s", data)
 
-    def _note(self, line: str) -> None:
+    def _note(self, line: str, show: Callable[[str], None] = warn) -> None:
         if line not in self._said:
             self._said.add(line)
-            warn(line)
+            show(line)
 
 
 def _make_all(maker: Maker, asked: Sequence[Asked], paths: Sequence[Path]) -> None:

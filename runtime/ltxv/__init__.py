@@ -5,12 +5,11 @@ from ltxrt.engines.public import public
 __all__, __getattr__ = public(
     __name__,
     "decode guidance",
-    costs="expected_seconds timing_key",
-    estimate="explain shortage",
     pipeline="Pipeline",
-    plan="notes",
+    plan="PassPlan Plan notes",
     prompt="Tokenizer",
     provenance="completed_by metadata",
-    results="Event Watch",
+    results="Event Watch stage_name",
     settings="complete",
+    **{"estimate.costs": "expected_seconds timing_key", "estimate.explanation": "explain shortage"},
 )

@@ -1,5 +1,1 @@
-"""What a planned run of LTX-Video would do and take, before anything is loaded."""
-
-from ltxrt.engines.public import public
-
-__all__, __getattr__ = public(__name__, explanation="Explanation explain shortage")
+"""What a planned run of LTX-Video would do and take, in memory and time, before anything is loaded."""

@@ -11,7 +11,9 @@ from ltxrt.engines.backend import fitting, needs_gpu
 from ltxrt.engines.errors import LtxrtError, setting
 from ltxrt.engines.host import cpu_name
 from ltxrt.engines.machine import resources
+from ltxrt.engines.storage import times
 from ltxrt.runtime.engine_pool import Engines
+from ltxrt.runtime.ltxv.estimate.costs import expected_seconds, timing_key
 from ltxrt.runtime.ltxv.estimate.needs import Need, needs
 from ltxrt.runtime.ltxv.plan import Plan
 
@@ -21,8 +23,8 @@ class Stage:
     """A stage of the run: its largest call, in bytes.
 
     engine: the file that would be loaded, and the profile that its calls take where engines have profiles;
-    problem: why it cannot run, "" if it can; seconds: as measured here before, at this size's share; None if
-    it was not.
+    problem: why it cannot run, "" if it can; seconds: by what was measured here before, at whatever size, or
+    None.
     """
 
     name: str
@@ -72,16 +74,15 @@ class Explanation:
         return {**own, "fits": self.fits, "stages": rows, "plan": self.plan.to_json()}
 
 
-def explain(plan: Plan, engines: Engines, measured: Mapping[str, float] | None = None) -> Explanation:
-    """Explain `plan` on `engines`; loads nothing and reads no model.
-
-    `measured` has the seconds of stages by their names in progress, as far as they are known.
-    """
-    times, device = measured or {}, getattr(engines, "device", 0)
+def explain(plan: Plan, engines: Engines) -> Explanation:
+    """Explain `plan` on `engines`; loads nothing and reads no model."""
+    device, expected = getattr(engines, "device", 0), expected_seconds(plan, engines)
+    ratios = times.measured(timing_key(plan, engines))
+    known = {stage: seconds * ratios[stage] for stage, seconds in expected.items() if stage in ratios}
     found, gpu = needs(plan, engines), needs_gpu(engines.backend)
     where, available, total = _memory(engines.backend, device)
     peak, largest = _peak(found, engines, on_gpu=gpu)
-    stages = tuple(_stage(plan, engines, need, device, times.get(need.stage)) for need in found)
+    stages = tuple(_stage(plan, engines, need, device, known.get(need.stage)) for need in found)
     seconds = [stage.seconds for stage in stages]
     return Explanation(
         plan,
@@ -132,7 +133,9 @@ def _memory(backend: str, device: int) -> tuple[str, int | None, int | None]:
             return f"GPU {device}", None, None
         return f"GPU {device} ({gpus[device].name})", gpus[device].free, gpus[device].total
     memory = resources.memory()
-    return "main memory", memory and memory.available, memory and memory.total
+    if memory is None:
+        return "main memory", None, None
+    return "main memory", memory.available, memory.total
 
 
 def _peak(found: tuple[Need, ...], engines: Engines, on_gpu: bool) -> tuple[int, str]:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ltxrt.engines.backend import needs_gpu
-from ltxrt.engines.precision import QUANTISED
 from ltxrt.runtime.engine_pool import Engines
 from ltxrt.runtime.ltxv.plan import PassPlan, Plan
 from ltxrt.runtime.sampling.latents import LatentShape
@@ -30,7 +29,11 @@ UPSAMPLER_VALUES = (
 SCORES = 2  # copies of attention's scores: before and after the softmax
 FRAMES_WAITING = 64  # of 8 bits: in the queue before the video's encoder, and in its own
 T5_HEAD = 64  # the width of a head of T5
-_HALF = 2  # bytes of a value in a 16-bit type
+# ONNX Runtime's CPU computes 16-bit graphs in fp32: it copies the weights while loading, casts values around
+# operators, and keeps some in both types. Multiples of what is stored, of fp32 values, of what is computed.
+CPU_HALF_WEIGHTS = 2.5
+CPU_HALF_VALUES = 4
+CPU_HALF_WORKSPACE = 1.7
 
 
 @dataclass(frozen=True)
@@ -125,33 +128,32 @@ class _Run:
         precision = self._plan.precisions[component]
         graph = self._bundle.components[component][precision]
         stored = sum(file.bytes for file in (graph.file, *graph.data))
-        value = _HALF if self._gpu and precision != "fp32" else 4
-        weights = stored
-        if not self._gpu and precision not in ("fp32", *QUANTISED):
-            weights += stored * 4 // _HALF  # the CPU computes in fp32, from copies of the weights
-        activations = self._activations(component, sizes, value, fused=self._gpu and precision != "fp32")
+        half = precision != "fp32"
+        weights = round(stored * CPU_HALF_WEIGHTS) if half and not self._gpu else stored
+        activations = self._activations(component, sizes, half)
         return Need(stage, component, sizes, calls, weights, activations, arrays)
 
-    def _activations(self, component: str, sizes: Sizes, value: int, fused: bool) -> int | None:
-        """Bytes of a call's values, `value` bytes each."""
+    def _activations(self, component: str, sizes: Sizes, half: bool) -> int | None:
+        """Bytes of a call's values; `half`: the graph has a 16-bit type."""
         model = self._plan.model
+        value = (2 if self._gpu else 4 * CPU_HALF_VALUES) if half else 4
+        score = 0 if half and self._gpu else SCORES * 4
         if component == "text_encoder":
             width, tokens = model.transformer.caption_channels, sizes["T"]
-            scores = 0 if fused else SCORES * max(width // T5_HEAD, 1) * tokens**2
-            return value * sizes["B"] * (TEXT_ENCODER_VALUES * tokens * width + scores)
+            pairs = max(width // T5_HEAD, 1) * tokens**2
+            return sizes["B"] * (value * TEXT_ENCODER_VALUES * tokens * width + score * pairs)
         if component == "transformer":
             facts, tokens = model.transformer, sizes["N"]
-            scores = 0 if fused else SCORES * facts.heads * tokens * max(tokens, sizes["T"])
-            return value * sizes["B"] * (TRANSFORMER_VALUES * tokens * facts.width + scores)
+            pairs = facts.heads * tokens * max(tokens, sizes["T"])
+            return sizes["B"] * (value * TRANSFORMER_VALUES * tokens * facts.width + score * pairs)
         cells = sizes["f"] * sizes["h"] * sizes["w"]
         if component == "latent_upsampler":
             return value * UPSAMPLER_VALUES * model.vae.latent_channels * cells
         memory = self._bundle.components[component][self._plan.precisions[component]].memory
-        return (
-            None
-            if memory is None
-            else round(WORKSPACE * (memory.fixed_bytes + memory.bytes_per_cell * cells))
-        )
+        if memory is None:
+            return None
+        workspace = CPU_HALF_WORKSPACE if half and not self._gpu else WORKSPACE
+        return round(workspace * (memory.fixed_bytes + memory.bytes_per_cell * cells))
 
 
 def _grid(shape: LatentShape) -> Sizes:

@@ -3,20 +3,22 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from ltxrt.runtime import EnginePool
+from ltxrt.engines.storage import times
+from ltxrt.runtime import EnginePool, Pipeline, Request, ltxv
 from ltxrt.runtime.cli import main
 
 REQUEST = ("--prompt", "fog", "--height", "64", "--width", "96", "--num-frames", "17", "--steps", "3")
 
 
 @pytest.fixture
-def explained(two_pass_bundle, monkeypatch):
+def explained(two_pass_bundle, monkeypatch, tmp_path):
     """A function that runs `ltx-run --explain` where loading an engine fails."""
 
     def fail(*_):
         raise AssertionError("an engine was loaded")
 
     monkeypatch.setattr(EnginePool, "load", fail)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where times are noted
     common = ["--bundle", str(two_pass_bundle), "--explain"]
     return lambda *arguments: CliRunner().invoke(main, [*common, *map(str, arguments)])
 
@@ -47,6 +49,19 @@ def test_every_prompt_of_a_file_is_explained_once_for_all_its_seeds(explained, t
     done = explained("--prompts", tmp_path / "prompts.txt", "--seeds", "1-3", *REQUEST[2:])
     assert done.exit_code == 0, done.output
     assert sum(line.startswith("LTX-Video") for line in done.output.splitlines()) == 2
+
+
+def test_times_are_those_that_were_measured_here(explained, two_pass_bundle):
+    pipeline = Pipeline(two_pass_bundle)
+    plan = pipeline.plan(Request("fog", height=64, width=96, num_frames=17, steps=3))
+    expected = ltxv.expected_seconds(plan, pipeline.engines)
+    key = ltxv.timing_key(plan, pipeline.engines)
+    times.note(key, {"transformer": 100 / expected["transformer"]})
+    found = explained(*REQUEST).output.splitlines()
+    (row,) = [line for line in found if line.startswith("  transformer ")]
+    assert row.endswith("1 min 40 s") and any(line.startswith("time    not measured") for line in found)
+    times.note(key, {stage: 10 / seconds for stage, seconds in expected.items() if stage != "transformer"})
+    assert "time    about 2 min 00 s, as measured here before" in explained(*REQUEST).output.splitlines()
 
 
 @pytest.mark.parametrize(
