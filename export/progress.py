@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 TRACING, WRITING, CHECKING = "tracing", "writing weights", "checking"
 # Seconds on two cores of a server, for weights until a job has measured its own.
-_TRACING, _PER_TENSOR, _CHECKING = 4.0, 0.03, 1.0
+_TRACING, _PER_TENSOR, _CHECKING = 8.0, 0.05, 1.0
 _BYTES_PER_SECOND = 200e6
 _BYTES = {"fp32": 4, "fp8": 1, "fp8-fp16": 1}  # of a weight; of others 2
 

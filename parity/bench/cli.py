@@ -90,9 +90,19 @@ def parse_tokens(text: str) -> tuple[int, ...]:
 @click.option("--layers", type=COUNT, default=4, show_default=True, help="Of the wide transformer.")
 @click.option("--tokens", help="Token counts of the transformer, as 256,1024.  [default: the suite's]")
 @click.option("--compile", "compiled", is_flag=True, help="Also diffusers through torch.compile.")
+@click.option(
+    "--from",
+    "earlier",
+    type=PATH,
+    metavar="JSON",
+    help="Measure nothing: write the page and plots of this earlier result again.",
+)
 @mode_options
 def bench_command(**options: Any) -> None:
     """Time this runtime beside diffusers and write a page with tables and plots, and the samples as JSON."""
+    if options["earlier"] is not None:
+        _redraw(options["earlier"], options["output"])
+        return
     suite = SUITES[options["suite"]]
     tokens = parse_tokens(options["tokens"]) if options["tokens"] else suite.tokens
     only = [name for name in NAMES if name in options["only"]] or suite.sections
@@ -102,14 +112,24 @@ def bench_command(**options: Any) -> None:
     result("\n".join(map(str, written)), {"files": list(map(str, written)), "sections": list(only)})
 
 
+def _redraw(earlier: Path, output: Path) -> None:
+    _check_output(output)
+    try:
+        from ltxrt.parity.bench import page, report
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(error.name or "matplotlib", "export,parity") from error
+    written = page.write(report.read(earlier), output)
+    result("\n".join(map(str, written)), {"files": list(map(str, written))})
+
+
 def _measured(
     options: dict[str, Any], suite: Suite, tokens: tuple[int, ...], only: Sequence[str], progress: Job
 ) -> list[Path]:
     """Measure the sections `only` and write the page and what goes with it: their paths."""
     progress(Progress("loading matplotlib and onnx"))
     try:
+        from ltxrt.parity.bench import page, report
         from ltxrt.parity.bench import plots as _plots  # noqa: F401  (before minutes of measuring, not after)
-        from ltxrt.parity.bench import report
         from ltxrt.parity.bench.sections import MEASUREMENTS, Plan
     except ModuleNotFoundError as error:
         raise MissingPackageError(error.name or "matplotlib", "export,parity") from error
@@ -140,7 +160,7 @@ def _measured(
         settings=settings,
         sections=sections,
     )
-    return report.write(found, options["output"])
+    return page.write(found, options["output"])
 
 
 def _counting(name: str, total: int, progress: Report) -> Callable[[str], None]:

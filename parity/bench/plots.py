@@ -1,10 +1,15 @@
-"""The plots of a result, as SVG through matplotlib: the same result gives the same bytes."""
+"""The plots of a result, as SVG through matplotlib: the same result gives the same bytes.
+
+They stand on light and on dark pages, which an image cannot know: they have no background, and every colour
+has enough contrast with both. What hovering over a mark shows is added to the SVG.
+"""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -13,7 +18,11 @@ from matplotlib.ticker import NullLocator, StrMethodFormatter
 from ltxrt.parity.bench import report
 from ltxrt.parity.bench.report import OURS, REFERENCE, Measurement, Result, Samples, Section
 
+TITLE = "title: "  # before what a group of the SVG is to be titled
 LARGEST = 6  # operators with a colour of their own
+INK, FAINT = "#7a828e", "#7a828e40"  # text, and the lines behind the marks
+COLOURS = ("#3b82d6", "#d9690f", "#22945a", "#d0508f", "#8a6bd8", "#9a7d0a", "#1c93a3", "#7a828e")
+NAMESPACE = "http://www.w3.org/2000/svg"
 SHORT = {OURS: "ltxrt", REFERENCE: "diffusers"}
 # Text stays text, `$` begins no formula, and identifiers are hashed with a fixed salt, not a random one.
 STYLE: Any = {
@@ -24,6 +33,14 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "axes.prop_cycle": f"cycler('color', {list(COLOURS)})",
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color"),
+        INK,
+    ),
 }
 
 
@@ -43,7 +60,22 @@ def svg(figure: Figure) -> str:
         bbox_inches="tight",
         metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
     )
-    return written.getvalue()
+    return _titled(written.getvalue())
+
+
+def _titled(text: str) -> str:
+    """An SVG whose groups that are called TITLE and a text get it as their title, and ids without it."""
+    if TITLE not in text:
+        return text
+    for prefix, address in (("", NAMESPACE), ("xlink", "http://www.w3.org/1999/xlink")):
+        ElementTree.register_namespace(prefix, address)
+    root = ElementTree.fromstring(text)
+    for element in root.iter():
+        if element.get("id", "").startswith(TITLE):
+            title = ElementTree.Element(f"{{{NAMESPACE}}}title")
+            title.text = element.attrib.pop("id").removeprefix(TITLE)
+            element.insert(0, title)
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
 def _figures(section: Section) -> dict[str, Figure]:
@@ -105,13 +137,17 @@ def _lines(lines: Mapping[str, list[tuple[float, float]]]) -> Figure:
     )
     for name, points in lines.items():
         arithmetic = name.startswith("growth")
-        axes.plot(*zip(*points), label=name, marker="" if arithmetic else "o", ls="--" if arithmetic else "-")
+        axes.plot(*zip(*points), label=name, ls="--" if arithmetic else "-", gid=TITLE + name)
+        colour = axes.lines[-1].get_color()
+        for size, seconds in () if arithmetic else points:
+            shown = f"{TITLE}{name}: {report.number(seconds)} s at {size:g} tokens"
+            axes.plot([size], [seconds], "o", color=colour, gid=shown)
     axes.set_xticks(sorted({size for points in lines.values() for size, _ in points}))
     axes.xaxis.set_minor_locator(NullLocator())
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
-    axes.grid(which="both", color="#e8e8e8")
+    axes.grid(which="both", color=FAINT)
     axes.legend()
     return figure
 
@@ -126,10 +162,14 @@ def _bars(title: str, rows: Mapping[str, Mapping[str, float]], unit: str, shares
     for name in sorted(names, key="between".__eq__):  # which comes last
         values = [parts.get(name, 0.0) for parts in rows.values()]
         widths = [v / (total or 1.0) for v, total in zip(values, totals)] if shares else values
-        axes.barh(range(len(rows)), widths, left=left, label=name, height=0.65)
+        bars = axes.barh(range(len(rows)), widths, left=left, label=name, height=0.65)
+        for bar, row, value in zip(bars, rows, values):
+            bar.set_gid(f"{TITLE}{row}, {name}: {report.number(value)} {unit}")
         left = [a + b for a, b in zip(left, widths)]
     for place, (end, total) in enumerate(zip(left, totals)):
-        axes.text(end, place, f"  {report.number(total)} {unit}", va="center")
+        axes.annotate(
+            f"{report.number(total)} {unit}", (end, place), (4, 0), textcoords="offset points", va="center"
+        )
     axes.set_yticks(range(len(rows)), list(rows))
     axes.invert_yaxis()
     axes.margins(x=0.15)

@@ -15,6 +15,7 @@ from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import LtxrtError
 from ltxrt.engines.families.ltxv.facts import TransformerFacts
 from ltxrt.parity.bench.models import DESCRIPTIONS, Model, ensure
+from ltxrt.parity.bench.page import READING
 from ltxrt.parity.bench.processes import (
     Absent,
     Arena,
@@ -268,7 +269,7 @@ def full_size(plan: Plan) -> Section:
         Measurement(
             what, "s", tuple(Samples(name, tuple(t[i] for t in turns)) for name, turns in found.items())
         )
-        for i, what in enumerate(("reading the weights from the disk", "first transformer call"))
+        for i, what in enumerate((READING, "first transformer call"))
     )
     return Section("full-size", "Cold start at full size", about, rows)
 

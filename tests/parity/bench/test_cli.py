@@ -5,7 +5,6 @@ import math
 import shutil
 import subprocess
 import sys
-from xml.etree import ElementTree
 
 import numpy as np
 import onnx
@@ -15,10 +14,10 @@ from click.testing import CliRunner
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.families.ltxv.facts import TransformerFacts
-from ltxrt.parity.bench import cli, plots, processes, report, sections
+from ltxrt.parity.bench import cli, processes, report, sections
 from ltxrt.parity.bench.models import DESCRIPTIONS, Model, ensure
 from ltxrt.parity.bench.processes import Arena, WorkerError, take_turns
-from ltxrt.parity.bench.report import OURS, REFERENCE, Measurement, Profile, Result, Samples, Section
+from ltxrt.parity.bench.report import OURS, REFERENCE, Samples
 from ltxrt.parity.bench.work import Contender, Work, grid_of, operations
 from ltxrt.parity.bench.worker import Server, by_operator
 from ltxrt.parity.metrics import relative_l2
@@ -203,75 +202,6 @@ def test_a_worker_keeps_packages_from_its_answers():
     command = [sys.executable, "-m", "ltxrt.parity.bench.worker"]
     done = subprocess.run(command, input=request, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["bytes"] > 0
-
-
-def result(**changes):
-    step = Measurement(
-        "1024 tokens",
-        "s",
-        (
-            Samples(OURS, (1.0, 1.2), difference=3e-6),
-            Samples(REFERENCE, (2.5, 2.4)),
-            Samples("gpu", skipped="no | GPU <here>\nat all"),
-        ),
-        1024,
-        100_000_000_000,
-    )
-    profile = Profile("1024 tokens", 1024, 2, {"MatMul": 1.0, "Add": 0.1}, 1.0, 100_000_000_000)
-    peak = Measurement("8×8×8", "GFLOP/s", (Samples("NumPy", (250.0, 240.0)),))
-    video = Measurement(
-        "t2v, tiny model, 9×32×32",
-        "s",
-        (Samples(OURS, (0.3,), stages=({"a & b": 0.2},)), Samples(REFERENCE, (0.9,))),
-    )
-    parts = (
-        Section("peak", "Peak", "Products.", (peak,), others=1.5),
-        Section("transformer", "Step", "One step.", (step,), (profile,)),
-        Section("videos", "Videos", "Whole runs.", (video,)),
-        Section("memory", "Memory", "Bytes.", (Measurement("t2v", "bytes", (Samples(OURS, (5e7,)),)),)),
-    )
-    fields = {"machine": {"CPU": "a | b"}, "versions": {"numpy": "2"}, "settings": {}, "sections": parts}
-    return Result(1, "ltx-parity bench", "today", **{**fields, **changes})
-
-
-def test_page_names_goals_limits_and_who_was_skipped(tmp_path):
-    paths = report.write(result(), tmp_path / "page.md")
-    text = (tmp_path / "page.md").read_text(encoding="utf-8")
-    assert "| gpu | transformer | no \\| GPU &lt;here> at all |" in text
-    assert "| CPU | a \\| b |" in text
-    assert "2.2 × as fast as diffusers eager | 2.23 × (2.00–2.50) | yes |" in text
-    assert "≥ 90% of the peak | 80% | no |" in text
-    assert "1.1 s (1–1.2) | 2.45 s (2.4–2.5) | 2.23 × (2.00–2.50) | 3.0e-06 |" in text
-    assert "3.00 at 1024 tokens" in text  # 250 GFLOP/s at most, 200 / 2.4 by diffusers
-    assert "50 MB" in text
-    assert "best single product of the whole run: 250 GFLOP/s" in text
-    assert "Other processes used 1.50 cores on average meanwhile." in text
-    pictures = [line.partition("](")[2].rstrip(")") for line in text.splitlines() if line.startswith("![")]
-    assert sorted(pictures) == sorted(p.relative_to(tmp_path).as_posix() for p in paths if p.suffix == ".svg")
-    assert len(pictures) == 4
-    data = json.loads((tmp_path / "page.json").read_text(encoding="utf-8"))
-    assert data["sections"][1]["measurements"][0]["samples"][1]["values"] == [2.5, 2.4]
-
-
-def test_plots_are_the_same_xml_every_time_and_names_are_text():
-    """Also where a name would be markup in XML, or mathematics to matplotlib."""
-    strange = "<script>&$x_1$"
-    one = Measurement(
-        strange, "s", (Samples(OURS, (1.0,), stages=({strange: 0.5},)), Samples(strange, (2.0,)))
-    )
-    result_ = result(sections=(Section("videos", "Videos", "Runs.", (one,)), *result().sections[3:]))
-    drawn = plots.draw(result_)
-    assert drawn == plots.draw(result_)
-    for svg in drawn.values():
-        assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
-    texts = [text.strip() for text in ElementTree.fromstring(drawn["videos"]).itertext()]
-    assert strange in texts and f"{strange}: ltxrt" in texts and "between" in texts
-
-
-def test_a_run_of_nothing_is_a_page():
-    text = report.page(result(sections=()))
-    assert text.endswith("## Skipped\n\nNothing.\n")
-    assert "## Goals" not in text
 
 
 def run(*arguments):
