@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from ltxrt.engines import families
 from ltxrt.engines.contract import Contract
 from ltxrt.engines.errors import BundleError, InputError, setting
+from ltxrt.engines.families.preview import Preview
 from ltxrt.engines.family import Family
 from ltxrt.engines.parsing import json_input
 from ltxrt.engines.parsing.schema import Most, Within, from_json, to_json
@@ -87,6 +88,7 @@ class Manifest:
     presets: dict[str, Any]
     tokenizer: FileRecord | None
     components: dict[str, dict[str, Graph]]
+    preview: Preview | None = dataclasses.field(default=None, kw_only=True)  # bundles of before have none
 
     @property
     def model(self) -> Family:
@@ -217,6 +219,8 @@ def write_bundle(folder: Path | str, manifest: Manifest) -> Bundle:
     root = Path(folder)
     bundle = _checked(root, check_fields(manifest))
     document = to_json(_manifest(bundle))
+    if bundle.preview is None:
+        del document["preview"]  # as in bundles of before, which others may read
     with locks.writing(root), atomic_write(root / MANIFEST) as temporary:
         temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return bundle
@@ -255,6 +259,7 @@ def merge(root: Path, old: Manifest, new: Manifest) -> Manifest:
         facts=_merge_facts(root, old.facts, new.facts),
         presets={**old.presets, **new.presets},
         tokenizer=new.tokenizer or old.tokenizer,
+        preview=new.preview or old.preview,
         components=components,
     )
 

@@ -15,6 +15,8 @@ from ltxrt.engines.errors import InputError, setting
 
 if TYPE_CHECKING:
     from ltxrt.engines.description import Description
+    from ltxrt.engines.families.preview import Preview
+    from ltxrt.engines.progress import Report
     from ltxrt.export.checkpoint.part import Checkpoint
     from ltxrt.export.components import Component
 
@@ -75,6 +77,11 @@ class Family(Protocol):
     def companions(self, checkpoint: Any, components: Sequence[str], /) -> Mapping[str, Sequence[str]]:
         """What is downloaded with a checkpoint of the hub, by `Source.name`: parts that it lacks and that
         `components`, or all if there are none, are made from."""
+
+    PREVIEWED: str  # the component whose export also fits the colours of previews
+
+    def preview(self, checkpoint: Any, report: Report, /) -> Preview | None:
+        """The map from latents to colours, fitted to the checkpoint; None where there is none."""
 
     def notes(self, checkpoint: Any, names: Sequence[str], whole: bool, /) -> list[str]:
         """Lines before an export of `names`; `whole` where everything there is was asked for."""

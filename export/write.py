@@ -80,7 +80,7 @@ def export_bundle(plan: Plan, report: Report | Listener = unreported) -> None:
     damage that this export does not mend, or another command is using it. An interruption leaves the bundle
     as it was, or valid without the component that was being replaced.
     """
-    manifest = _empty_manifest(plan.checkpoint)
+    manifest, family = _empty_manifest(plan.checkpoint), families.family(plan.checkpoint.family)
     for name in plan.precisions:
         components.part(plan.checkpoint, name)
     if plan.scales is not None:
@@ -93,6 +93,9 @@ def export_bundle(plan: Plan, report: Report | Listener = unreported) -> None:
             manifest = _with_tokenizer(plan, manifest)
         for name, precision in plan.precisions.items():
             graph = _component(plan, manifest, name, reporting(report))
+            if name == family.PREVIEWED:
+                fitted = family.preview(plan.checkpoint, reporting(report))
+                manifest = dataclasses.replace(manifest, preview=fitted)
             add_to_bundle(plan.folder, dataclasses.replace(manifest, components={name: {precision: graph}}))
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ltxrt.engines.bundle import Bundle
     from ltxrt.runtime.engine_pool import Engines
 
@@ -21,6 +23,9 @@ class Family(Protocol):
 
     def notes(self, plan: Any, /) -> list[str]:
         """Settings of a planned run that have less effect than their user may expect."""
+
+    def previewing(self, plan: Any, bundle: Bundle, path: Path, /) -> Callable[[Any], None]:
+        """A watcher of a run that keeps a preview of it in the file `path`."""
 
     def metadata(self, plan: Any, engines: Engines, inputs: Sequence[dict[str, Any]], /) -> dict[str, str]:
         """Names and texts for a video's metadata: all that decides its pixels."""

@@ -153,15 +153,23 @@ def _decode_dataclass(cls: type, data: Any, where: str, types: Mapping[str, Any]
     if not isinstance(data, dict):
         raise BundleError(f"{where}: expected an object, got {_shown(data)}")
     hints = {**_hints(cls), **(types or {})}
-    for problem, names in (("unknown", data.keys() - hints.keys()), ("missing", hints.keys() - data.keys())):
+    absent = hints.keys() - data.keys() - _optional(cls)
+    for problem, names in (("unknown", data.keys() - hints.keys()), ("missing", absent)):
         if names:
             shown = ", ".join(name if name.isprintable() else repr(name) for name in sorted(map(str, names)))
             raise BundleError(f"{where}: {problem} field {shown:.200}")
-    value = cls(**{name: _decode(kind, data[name], f"{where}.{name}") for name, kind in hints.items()})
+    given = {name: kind for name, kind in hints.items() if name in data}
+    value = cls(**{name: _decode(kind, data[name], f"{where}.{name}") for name, kind in given.items()})
     problem = value.problem() if hasattr(value, "problem") else ""
     if problem:
         raise BundleError(f"{where}: {problem}")
     return value
+
+
+@lru_cache(maxsize=64)
+def _optional(cls: Any) -> frozenset[str]:
+    """The fields that may be left out: those with a default."""
+    return frozenset(f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING)
 
 
 @lru_cache(maxsize=64)

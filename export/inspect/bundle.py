@@ -43,6 +43,10 @@ def explain_bundle(folder: Path) -> Description:
     by_backend = Counter(backend for _, _, backend in passed)
     verified = ", ".join(f"{n} graphs on {backend}" for backend, n in by_backend.items())
     lines.append(f"verified against torch: {verified or 'nothing yet; ltx-parity check does it'}")
+    colours = bundle.preview
+    lines.append(
+        f"previews: {'none; export the decoder again' if colours is None else f'R² {colours.r2:.3g}'}"
+    )
     source = ", ".join(bundle.source.values())
     lines += [f"made from {source}", f"licence: {bundle.licence}"]
     data = {
@@ -54,6 +58,7 @@ def explain_bundle(folder: Path) -> Description:
         "components": weights,
         "presets": list(bundle.presets),
         "engines": [str(one.path.relative_to(bundle.root)) for one in engines],
+        "preview_r2": None if colours is None else colours.r2,
         "verified": [list(check) for check in passed],
     }
     return Description("bundle", tuple(lines), data)

@@ -11,6 +11,8 @@ from ltxrt.export.families import Source
 if TYPE_CHECKING:
     from ltxrt.engines.description import Description
     from ltxrt.engines.families.ltxv.facts import Facts, Preset
+    from ltxrt.engines.families.preview import Preview
+    from ltxrt.engines.progress import Report
     from ltxrt.export.components import Component
     from ltxrt.export.ltxv.open import Checkpoint
 
@@ -40,6 +42,7 @@ SOURCES: tuple[Source, ...] = (
         folders=("latent_upsampler",),
     ),
 )
+PREVIEWED = "vae_decoder"
 # What the official pipeline's settings name: T5 v1.1 XXL with its tokenizer, for all releases.
 TEXT_ENCODER = "PixArt-alpha/PixArt-XL-2-1024-MS"
 TRACE_SIZES: Mapping[str, int] = {"B": 2, "N": 24, "K": 3, "T": 7, "f": 3, "h": 4, "w": 5}
@@ -86,6 +89,13 @@ def describe_part(path: Path) -> Description | None:
     from ltxrt.export.ltxv import inspect
 
     return inspect.describe_part(path)
+
+
+def preview(checkpoint: Checkpoint, report: Report) -> Preview | None:
+    """Fitted on the autoencoder."""
+    from ltxrt.export.ltxv.models import preview as colours
+
+    return None if checkpoint.vae is None else colours.fit(checkpoint.vae, report)
 
 
 def companions(checkpoint: Checkpoint, components: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -76,6 +76,12 @@ def _lazily(name: str) -> Callable[..., Any]:
     help="A video for each line: a prompt, or a JSON object of settings.",
 )
 @click.option("--seeds", metavar="LIST", help="A video for each seed: 1-8 or 1,5,9.")
+@click.option(
+    "--preview",
+    type=PATH,
+    metavar="FILE",
+    help="Small .webp or .png of the video, updated while it is sampled.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @click.option("--skip-existing", is_flag=True, help="Make the videos whose outputs do not exist.")
 @click.option(

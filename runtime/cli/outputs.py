@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.terminal import warn
+from ltxrt.runtime import preview as previews
 from ltxrt.runtime.cli.given import Asked
 from ltxrt.runtime.media.write import Encoding, check_not_read, check_output
 
@@ -67,6 +69,16 @@ def named(
 def _is_there(path: Path) -> bool:
     """Whether there is a video: a file, or a folder with frames."""
     return path.is_file() or (path.is_dir() and any(path.iterdir()))
+
+
+def check_preview(path: Path, videos: Sequence[tuple[Asked, Path]], bundle: Bundle) -> None:
+    """Raise InputError for a preview that cannot be made of the bundle, or would overwrite another file."""
+    previews.of(bundle)
+    previews.check_path(path)
+    for one, output in videos:
+        if path.absolute() == output.absolute():
+            raise InputError(f"{setting('preview')} {path}: is the output too; give another name")
+        check_not_read(path, one.request.files(), "preview")
 
 
 def slug(prompt: str) -> str:

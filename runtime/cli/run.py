@@ -38,17 +38,20 @@ def generate(bundle: Path, output: Path, options: dict[str, Any], report: Job) -
     again, kind = Again(options.pop("from_"), options.pop("sources")), encoding.taken(options)
     told = not options.pop("no_metadata")
     kind = again.encoding(output, kind)
+    shown: Path | None = options.pop("preview")
     opened = read_bundle(bundle)
     model = family(opened.family)
     asked = requested(options, lambda given: again.fields(given, opened, model))
     videos = outputs.named(output, asked, existing, kind)
     if not videos:
         return
+    if shown is not None:
+        outputs.check_preview(shown, videos, opened)
     again.choose_engines(pool, opened)
     if len(videos) > 1:  # all prompts are encoded before: memory need not hold the encoder beside the rest
         pool["keep_loaded"] = pool["keep_loaded"] or set(component_names()) - {"text_encoder"}
     with model.Pipeline(opened, **pool) as pipeline, on_interrupt(pipeline.interrupt):
-        maker = Maker(model, pipeline, report, Writing(kind, told))
+        maker = Maker(model, pipeline, report, Writing(kind, told, shown))
         if len(videos) == 1:
             maker.make(*videos[0])
         else:
@@ -57,10 +60,12 @@ def generate(bundle: Path, output: Path, options: dict[str, Any], report: Job) -
 
 @dataclass(frozen=True)
 class Writing:
-    """How videos are written: their encoding, and whether they say how they were made."""
+    """How videos are written: their encoding, whether they say how they were made, and where they are
+    previewed."""
 
     encoding: Encoding
     metadata: bool
+    preview: Path | None = None
 
 
 class Maker:
@@ -93,7 +98,12 @@ class Maker:
             self._note(warning)
         if not label:
             self.job.expect(self.model.expected_seconds(plan, engines), self.model.timing_key(plan, engines))
-        stream = self.pipeline.stream(prepared, report=report, deep=self.writing.encoding.bit_depth > 8)
+        shown, watch = self.writing.preview, {}
+        if shown is not None:
+            watch = {"watch": self.model.previewing(plan, engines.bundle, shown)}
+        stream = self.pipeline.stream(
+            prepared, report=report, **watch, deep=self.writing.encoding.bit_depth > 8
+        )
         metadata = self.model.metadata(plan, engines, inputs) if self.writing.metadata else {}
         count = _write(stream, output, metadata, self.writing.encoding, report)
         seconds = time.monotonic() - start

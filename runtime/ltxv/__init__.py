@@ -9,7 +9,7 @@ __all__, __getattr__ = public(
     plan="PassPlan Plan notes",
     prompt="Tokenizer",
     provenance="completed_by metadata",
-    results="Event Watch stage_name",
+    results="Event Watch previewing stage_name",
     settings="complete",
     **{"estimate.costs": "expected_seconds timing_key", "estimate.explanation": "explain shortage"},
 )

@@ -23,6 +23,7 @@ from ltxrt.engines.bundle import Bundle, read_bundle
 from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.progress import Counted, Report, unreported
 from ltxrt.engines.storage import integrity
+from ltxrt.runtime import preview
 from ltxrt.runtime.call import PromptCall
 from ltxrt.runtime.engine_pool import EnginePool, Engines, PoolOptions
 from ltxrt.runtime.ltxv import decode, encode, plan, prompt, provenance, transformer, upscale
@@ -88,6 +89,14 @@ class Pipeline(PromptCall[Video]):
         self._texts = {}
         if self._owned:
             self.engines.close()
+
+    def preview(self, latents: Array) -> NDArray[np.uint8]:
+        """Small pictures (f,h,w,3) of normalised latents (1,C,f,h,w), such as `Event.clean`; nothing is
+        decoded.
+
+        Raises InputError for a bundle that has no colours for previews.
+        """
+        return preview.colours(self.bundle, latents)
 
     def __repr__(self) -> str:
         model = f"{self.bundle.model.title} {self.bundle.version}"
@@ -233,12 +242,13 @@ class Pipeline(PromptCall[Video]):
         stream = self.start(made, number, begin, sources, told)
         one, tokens = made.passes[number], stream.tokens
         total = len(one.sigmas)
-        event = Event("transformer", None, total, number + 1, len(made.passes))
+        event = Event("transformer", None, total, number + 1, len(made.passes), one.shape)
         told(event)
         with self.engines.engine("transformer", total) as engine:
             for step in transformer.steps(made, number, stream, text, sources, engine):
                 tokens = step.latents[STREAM][:, stream.own]
-                told(replace(event, step=replace(step, latents={STREAM: tokens})))
+                clean = {STREAM: step.clean[STREAM][:, stream.own]}
+                told(replace(event, step=replace(step, latents={STREAM: tokens}, clean=clean)))
         return unpack(tokens, one.shape)
 
     def start(

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.progress import Progress, Report, unreported
+from ltxrt.runtime import preview
+from ltxrt.runtime.ltxv.guidance import STREAM
 from ltxrt.runtime.ltxv.plan import Plan
 from ltxrt.runtime.ltxv.prompt import Tokens
 from ltxrt.runtime.ltxv.settings import Settings
 from ltxrt.runtime.sampling.denoise import Step
+from ltxrt.runtime.sampling.latents import LatentShape, unpack
 
 
 @dataclass(frozen=True)
 class Event:
     """An event for a watcher: a stage begins (`step` None), or one of its `total` steps is done.
 
-    `step.latents["video"]` are the video's own tokens (1,N,C) after the step. number: which of `passes` the
-    stage belongs to, 0 for none.
+    `step.latents["video"]` are the video's own tokens (1,N,C) after the step, of the size `shape`. number:
+    which of `passes` the stage belongs to, 0 for none.
     """
 
     stage: str
@@ -29,6 +34,15 @@ class Event:
     total: int = 0
     number: int = 0
     passes: int = 1
+    shape: LatentShape | None = None
+
+    @property
+    def clean(self) -> NDArray[np.float32] | None:
+        """Latents (1,C,f,h,w) without noise, as the step predicts them: what a preview shows; None for a
+        stage."""
+        if self.step is None or self.shape is None:
+            return None
+        return unpack(self.step.clean[STREAM], self.shape)
 
     @property
     def progress(self) -> Progress:
@@ -44,6 +58,22 @@ def stage_name(stage: str, number: int, passes: int) -> str:
 
 
 Watch = Callable[[Event], None]
+
+
+def previewing(plan: Plan, bundle: Bundle, path: Path) -> Watch:
+    """A watcher that keeps a preview in `path` (.webp or .png) up to date during the run of `plan`.
+
+    Raises InputError for a bundle without colours for previews, and for a path that cannot be written.
+    """
+    preview.check_path(path)
+    colours = preview.of(bundle)
+    strip = preview.Strip(path, plan.settings.preset.frame_rate / plan.model.vae.temporal_compression)
+
+    def watch(event: Event) -> None:
+        if event.clean is not None and event.step is not None:
+            strip.show(preview.mapped(colours, event.clean), event.step.index + 1 == event.total)
+
+    return watch
 
 
 def unwatched(_event: Event) -> None:

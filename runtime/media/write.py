@@ -122,17 +122,15 @@ def _check_replaceable(path: Path) -> None:
         )
 
 
-def check_not_read(path: Path, files: Iterable[Path | str]) -> None:
-    """Raise InputError if the output would replace one of the video's input files."""
+def check_not_read(path: Path, files: Iterable[Path | str], field: str = "output") -> None:
+    """Raise InputError if what `field` names would replace one of the video's input files."""
     for file in files:
         try:
             same = path.exists() and path.samefile(file)
         except (OSError, ValueError):  # a missing input is reported where it is read
             continue
         if same:
-            raise InputError(
-                f"{setting('output')} {path}: the video is made from this file; give another name"
-            )
+            raise InputError(f"{setting(field)} {path}: the video is made from this file; give another name")
 
 
 def _temporary(path: Path) -> Path:

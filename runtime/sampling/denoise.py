@@ -7,7 +7,7 @@ progress bars belong to its caller.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,15 @@ Velocity = Callable[[Arrays, Arrays, int], Arrays]
 
 @dataclass(frozen=True)
 class Step:
-    """The result of one step: its index, the sigma it started from, and each stream's latents (1,N,C)."""
+    """The result of one step: its index, the sigma it started from, and each stream's latents (1,N,C).
+
+    `clean` are the latents without noise that the step predicts.
+    """
 
     index: int
     sigma: float
     latents: Arrays
+    clean: Arrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,21 @@ def denoise(
             }
         timesteps = {name: one.strengths.timesteps(sigma) for name, one in streams.items()}
         velocities = velocity(latents, timesteps, index)
+        clean = {
+            name: _clean(latents[name], velocities[name], one.strengths, sigma)
+            for name, one in streams.items()
+        }
         latents = {
             name: _after(latents[name], velocities[name], one.strengths, sigma, sigmas, sampling)
             for name, one in streams.items()
         }
-        yield Step(index, sigma, latents)
+        yield Step(index, sigma, latents, clean)
+
+
+def _clean(latents: Array, velocity: Array, strengths: Strengths, sigma: float) -> Array:
+    """One stream's tokens (1,N,C) as the step at `sigma` predicts them without noise."""
+    current = strengths.timesteps(sigma)[0][strengths.index][..., None]
+    return denoised(latents, latents - current * velocity, strengths.tokens, sigma)
 
 
 def _after(

@@ -219,7 +219,10 @@ def test_writing_refuses_what_reading_would(bundle):
 
 
 def test_the_manifest_does_not_know_its_folder(bundle):
-    assert set(json.loads((bundle.root / "bundle.json").read_text())) == set(to_json(bundle)) - {"root"}
+    assert set(json.loads((bundle.root / "bundle.json").read_text())) == set(to_json(bundle)) - {
+        "root",
+        "preview",
+    }
     assert str(bundle.root) not in (bundle.root / "bundle.json").read_text()
 
 

@@ -2,4 +2,4 @@
 
 from ltxrt.engines.public import public
 
-__all__, __getattr__ = public(__name__, "t5 transformer upsampler vae")
+__all__, __getattr__ = public(__name__, "preview t5 transformer upsampler vae")
