@@ -6,14 +6,17 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Generic, TypeVar, Unpack, overload
 
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.errors import InputError, setting, worded
 from ltxrt.engines.progress import Report, unreported
 from ltxrt.engines.terminal import Job, job, part, part_name
+from ltxrt.runtime import remade
 from ltxrt.runtime.engine_pool import Engines
 from ltxrt.runtime.families import family
+from ltxrt.runtime.request import options, record
 from ltxrt.runtime.request.keywords import Keywords, check_settings
 from ltxrt.runtime.request.request import Request
 
@@ -77,6 +80,36 @@ class PromptCall(ABC, Generic[V]):
                 f"{setting('prompt')} is of type {type(prompt).__name__}; give a text or several"
             )
         return self._videos([Request(one, **settings) for one in prompt], progress)
+
+    def again(
+        self,
+        video: Path | str,
+        *,
+        sources: Sequence[Path | str] = (),
+        progress: bool | Report = False,
+        prompt: str | None = None,
+        **settings: Unpack[Keywords],
+    ) -> V:
+        """The video in a file, made again from what the file says of itself; settings given here change it.
+
+        sources: folders in which the images and videos that it was made from are looked for, besides its own
+        and the current one; progress: as for a call.
+
+        Warns where the same frames cannot be expected: of other weights, another backend or precision, other
+        threads. Raises InputError for a file that does not say how it was made, an input file that is not
+        found, and settings that are wrong.
+        """
+        check_settings(settings)
+        own: dict[str, Any] = {**settings, **({} if prompt is None else {"prompt": prompt})}
+        second = own.pop("second_pass", {})
+        made = record.read(video)
+        values, notes = remade.fields(made, self.bundle, own, [Path(folder) for folder in sources])
+        request = Request(**options.merged(values, own, second))
+        precisions = {name: self.engines.precision(name) for name in made.precisions}
+        notes += remade.other_weights(made, self.bundle, precisions)
+        for line in (*notes, *remade.other_engines(made, self.engines, precisions)):
+            warnings.warn(worded(line, str).removeprefix("note: "), stacklevel=2)
+        return self._videos([request], progress)[0]
 
     def _videos(self, requests: Sequence[Request], progress: bool | Report) -> list[V]:
         with _reported(progress) as report:

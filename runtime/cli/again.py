@@ -13,17 +13,11 @@ from ltxrt.engines.backend import BACKENDS, available, why_not
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.cli_base import name_settings
 from ltxrt.engines.errors import InputError, LtxrtError, setting
-from ltxrt.engines.host import physical_cores
 from ltxrt.engines.terminal import warn
-from ltxrt.engines.verification import identity
-from ltxrt.runtime.families import Family
+from ltxrt.runtime import remade
 from ltxrt.runtime.media.write import Encoding
-from ltxrt.runtime.request import json_form, record, sources
+from ltxrt.runtime.request import record
 from ltxrt.runtime.request.record import Record
-from ltxrt.runtime.request.request import Request
-
-# Who chooses one of these anew wants what the bundle makes of it, not what the video had.
-_CHOOSE_MORE = {"preset", "reference", "two_passes"}
 
 
 class Again:
@@ -37,13 +31,13 @@ class Again:
         self.record: Record | None = None if video is None else record.read(video)
         self._folders = tuple(folders)
 
-    def fields(self, given: Collection[str], bundle: Bundle, model: Family) -> dict[str, Any]:
+    def fields(self, given: Collection[str], bundle: Bundle) -> dict[str, Any]:
         """The request's fields, but for the settings that are `given` otherwise."""
         if self.record is None:
             return {}
-        data = _settings(self.record, given, bundle, model)
-        places = sources.folders(self.record, self._folders)
-        values = {**json_form.given(data), **sources.fields(self.record, places, given)}
+        values, notes = remade.fields(self.record, bundle, given, self._folders)
+        for line in notes:
+            warn(line)
         name_settings({name: f"{self.record.file}: {name}" for name in values if name not in given})
         return values
 
@@ -56,13 +50,9 @@ class Again:
             _choose_backend(self.record, pool, bundle)
         pool["precision"] = {**_precisions(self.record, pool["precision"], bundle), **pool["precision"]}
         if pool["threads"] is None:
-            pool["threads"] = _threads(self.record)
-        other = [name for name, wanted in self.record.weights.items() if _differs(self.record, name, bundle)]
-        if other:
-            warn(
-                f"note: {self.record.file} was made with other weights of {', '.join(other)}; this will be "
-                "another video"
-            )
+            pool["threads"] = remade.threads(self.record)
+        for line in remade.other_weights(self.record, bundle, pool["precision"]):
+            warn(line)
 
     def encoding(self, output: Path, given: Encoding) -> Encoding:
         """How to encode: as given, or as the video was where `output` can be."""
@@ -72,23 +62,6 @@ class Again:
             return self.record.encoding.resolved(output)
         except InputError:
             return given
-
-
-def _settings(made: Record, given: Collection[str], bundle: Bundle, model: Family) -> dict[str, Any]:
-    """The settings as JSON: those that were given, and those that this bundle's presets would change."""
-    data = dict(made.request)
-    if _CHOOSE_MORE & set(given):
-        return data
-    if data.get("preset", "default") not in bundle.presets:
-        return {name: value for name, value in made.completed.items() if name != "preset"}
-    pinned = made.pinned(model.completed_by(bundle, Request(**json_form.given(data))))
-    if pinned:
-        names = ", ".join(map(setting, pinned))
-        warn(
-            f"note: the bundle's presets are not those that {made.file} was made with; its own values are "
-            f"taken of {names}"
-        )
-    return {**data, **pinned}
 
 
 def _choose_backend(made: Record, pool: dict[str, Any], bundle: Bundle) -> None:
@@ -109,11 +82,6 @@ def _choose_backend(made: Record, pool: dict[str, Any], bundle: Bundle) -> None:
         f"note: {made.file} was made on {made.backend}, which does not run here: {why}; another backend "
         "rounds otherwise, so that the video will differ a little"
     )
-
-
-def _threads(made: Record) -> int | None:
-    """As many threads as then, which decide the order of sums; None where the default is as many."""
-    return made.cores if made.threads is None and made.cores != physical_cores() else made.threads
 
 
 def _refusal(made: Record, precisions: Mapping[str, str], bundle: Bundle, device: int) -> str:
@@ -142,8 +110,3 @@ def _precisions(made: Record, given: Mapping[str, str], bundle: Bundle) -> dict[
             )
         found[component] = precision
     return found
-
-
-def _differs(made: Record, component: str, bundle: Bundle) -> bool:
-    graph = bundle.components.get(component, {}).get(made.precisions.get(component, ""))
-    return graph is not None and identity(graph) != made.weights[component]

@@ -29,7 +29,7 @@ def show(bundle: Path, options: dict[str, Any]) -> None:
         options.pop(name)  # about the output alone
     opened = read_bundle(bundle)
     model = family(opened.family)
-    asked = requested(options, lambda given: again.fields(given, opened, model))
+    asked = requested(options, lambda given: again.fields(given, opened))
     again.choose_engines(pool, opened)
     if len(asked) > 1:  # as in a run
         pool["keep_loaded"] = pool["keep_loaded"] or set(component_names()) - {"text_encoder"}

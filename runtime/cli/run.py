@@ -41,7 +41,7 @@ def generate(bundle: Path, output: Path, options: dict[str, Any], report: Job) -
     shown: Path | None = options.pop("preview")
     opened = read_bundle(bundle)
     model = family(opened.family)
-    asked = requested(options, lambda given: again.fields(given, opened, model))
+    asked = requested(options, lambda given: again.fields(given, opened))
     videos = outputs.named(output, asked, existing, kind)
     if not videos:
         return
