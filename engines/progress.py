@@ -36,7 +36,7 @@ class Counted:
 
     def __init__(self, report: Report, stage: str, total: float | None, unit: str) -> None:
         self._report, self._stage, self._total, self._unit = report, stage, total, unit
-        self.done = 0.0
+        self.done: float = 0
         self(0)
 
     def __call__(self, units: float = 1) -> None:

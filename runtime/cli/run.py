@@ -200,9 +200,12 @@ def _write(stream: Stream, output: Path, metadata: dict[str, str], encoding: Enc
         VideoWriter(output, preset.height, preset.width, preset.frame_rate, metadata, encoding) as writer,
         behind(writer.write, WAITING) as write,
     ):
+        told = -1
         for chunk in stream.frames:
             for frame in chunk:
                 write(frame)
-                report(Progress(stage, min(writer.count, preset.num_frames - 1), preset.num_frames, "frame"))
+                if told < writer.count < preset.num_frames:  # the last one is when the file is complete
+                    told = writer.count
+                    report(Progress(stage, told, preset.num_frames, "frame"))
     report(Progress(stage, writer.count, writer.count, "frame"))
     return writer.count
