@@ -25,7 +25,7 @@ def show(bundle: Path, options: dict[str, Any]) -> None:
     pool["precision"] = precisions(options.pop("precision"), component_names())
     again = Again(options.pop("from_"), options.pop("sources"))
     encoding.taken(options)
-    for name in ("overwrite", "skip_existing", "no_metadata"):
+    for name in ("overwrite", "skip_existing", "no_metadata", "preview"):
         options.pop(name)  # about the output alone
     opened = read_bundle(bundle)
     model = family(opened.family)
