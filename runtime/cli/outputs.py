@@ -57,7 +57,7 @@ def named(
     for one, path in found:
         check_not_read(path, one.request.files())
         check_output(path, encoding)
-        if not existing.overwrite and (path.is_file() or path.is_symlink()):
+        if not existing.overwrite and (_is_there(path) or path.is_symlink()):
             raise InputError(
                 f"{setting('output')} {path}: exists; give another name, or give {setting('overwrite')}"
             )

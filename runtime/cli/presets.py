@@ -26,7 +26,8 @@ def listed(bundle: Bundle) -> str:
         lines += [f"  {_key(n)}: {value}" for n, value in vars(preset).items() if n != "passes"]
         for number, one in enumerate(preset.passes, 1):
             lines.append(f"  pass {number}:")
-            lines += [f"    {_key(n)}: {_shown(value)}" for n, value in vars(one).items()]
+            given = {n: value for n, value in vars(one).items() if value is not None}
+            lines += [f"    {_key(n)}: {_shown(value)}" for n, value in given.items()]
     return "\n".join(lines)
 
 
@@ -36,6 +37,8 @@ def _key(name: str) -> str:
 
 def _shown(value: Any) -> str:
     """A value in the syntax of its option."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if not isinstance(value, tuple):
         return str(value)
     parts = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Iterable, Mapping
@@ -38,6 +39,8 @@ __all__ = [
     "to_uint8",
     "to_uint16",
 ]
+
+_OF_FRAMES = re.compile(r"[0-9]{5,}\.png|metadata\.json")
 
 Whole = TypeVar("Whole", np.uint8, np.uint16)
 
@@ -92,7 +95,7 @@ def _check_place(path: Path) -> None:
     parent = path.absolute().parent
     if not parent.is_dir():
         raise InputError(f"{setting('output')} {path}: the folder {parent} does not exist; make it first")
-    if suffix == "" and path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if suffix == "" and path.exists() and not _replaceable_folder(path):
         raise InputError(
             f"{setting('output')} {path}: exists; give a new name or an empty folder for the PNG frames"
         )
@@ -102,6 +105,12 @@ def _check_place(path: Path) -> None:
         raise InputError(
             f"{setting('output')} {path}: is a device or a pipe; give the name of a regular file"
         )
+
+
+def _replaceable_folder(path: Path) -> bool:
+    """Whether it is empty, or holds the frames of a video and nothing else."""
+    names = [entry.name for entry in path.iterdir()] if path.is_dir() else [""]
+    return not names or ("metadata.json" in names and all(map(_OF_FRAMES.fullmatch, names)))
 
 
 def _check_replaceable(path: Path) -> None:
@@ -211,9 +220,17 @@ class VideoWriter:
         return sinks.get(suffix_of(self.path), Encoded)(target)
 
     def _publish(self) -> None:
-        if suffix_of(self.path) == "" and self.path.is_dir():
-            self.path.rmdir()  # empty, as check_output has verified
-        self.temporary.replace(self.path)
+        if not self.path.is_dir():
+            self.temporary.replace(self.path)
+            return
+        with temporary_folder_for(self.path) as former:  # removed when the block ends
+            former.rmdir()
+            self.path.rename(former)
+            try:
+                self.temporary.replace(self.path)
+            except BaseException:
+                former.rename(self.path)
+                raise
 
     def _discard(self) -> None:
         self._held.close()

@@ -9,6 +9,7 @@ __all__, __getattr__ = public(
     __name__,
     "completion fields json_form kinds options prompts provenance record sources yaml_file",
     fields="GROUPS OF_A_PASS SETTINGS Scope",
+    foreign="FOREIGN",
     keywords="Keywords check_known check_settings",
     kinds="NUMBERS is_number",
     prompts="Line",

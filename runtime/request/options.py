@@ -15,9 +15,11 @@ import click
 
 from ltxrt.engines import precision
 from ltxrt.engines.errors import InputError, setting
+from ltxrt.engines.parsing.near import nearest
 from ltxrt.engines.parsing.text import quoted
 from ltxrt.engines.parsing.text import whole as plain_whole
 from ltxrt.runtime.request.fields import OF_A_PASS, SETTINGS, Scope, Setting
+from ltxrt.runtime.request.foreign import FOREIGN
 from ltxrt.runtime.request.kinds import BLOCKS, NUMBER, NUMBERS, SWITCH, WHOLE, Kind
 
 MOST_VIDEOS = 10_000  # of one command
@@ -102,13 +104,15 @@ def read(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def second_pass(items: Sequence[str]) -> dict[str, Any]:
     """`steps=10`, `guidance-scale=1,3` … as fields of a pass."""
     values: dict[str, Any] = {}
+    names = {key: row.name for row in OF_A_PASS.values() for key in (row.name, *row.keys)}
     for item in items:
         key, sign, text = item.partition("=")
-        name = key.strip().replace("-", "_")
-        if not sign or name not in OF_A_PASS:
-            raise InputError(
-                f"{setting('second_pass')} {quoted(item)}: must be KEY=VALUE with a KEY of {_KEYS}"
-            )
+        name = names.get(key.strip().replace("-", "_"), "")
+        if not sign or not name:
+            meant = FOREIGN.get(key.strip().lower().replace("_", "-"), "--")[2:].replace("-", "_")
+            near = meant if meant in names else nearest(key.strip(), names)
+            hint = f"did you mean {names[near].replace('_', '-')}=VALUE?" if near else f"KEY is {_KEYS}"
+            raise InputError(f"{setting('second_pass')} {quoted(item)}: must be KEY=VALUE; {hint}")
         if name in values:
             raise InputError(f"{setting(f'second_pass.{name}')}: given twice; give it once")
         values[name] = OF_A_PASS[name].kind.from_text(f"second_pass.{name}", text)

@@ -328,7 +328,7 @@ def test_presets_are_listed(tiny_bundle):
         "  pass 1:",
         "    steps: 40",
         "    guidance-scale: 3.0",
-        "    stochastic: False",
+        "    stochastic: no",
     ):
         assert line in result.output.splitlines()
 

@@ -184,6 +184,16 @@ def test_an_existing_output_is_refused_unless_it_is_to_be_overwritten(make, tmp_
     assert read_video(tmp_path / "out" / "2.gif")[0].shape == (9, 64, 96, 3)
 
 
+def test_a_folder_of_frames_is_an_output_too(make, tmp_path):
+    asked = ["--prompt", "fog", "--steps", "1"]
+    assert make(*asked, output="frames").exit_code == 0
+    refused = make(*asked, output="frames")
+    assert refused.exit_code == 2
+    assert refused.stderr.endswith("frames: exists; give another name, or give --overwrite\n")
+    assert make(*asked, "--num-frames", "17", "--overwrite", output="frames").exit_code == 0
+    assert len([*(tmp_path / "out" / "frames").iterdir()]) == 18 and made(tmp_path) == ["frames"]
+
+
 def test_an_interrupted_command_goes_on_with_what_is_missing(make, tmp_path):
     (tmp_path / "out" / "2").mkdir(parents=True)
     (tmp_path / "out" / "2" / "00000.png").write_bytes(b"frame")

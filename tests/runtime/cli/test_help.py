@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from ltxrt.runtime.cli import help, main
 from ltxrt.runtime.request.fields import GROUPS, SETTINGS
+from ltxrt.runtime.request.foreign import FOREIGN
 
 
 @pytest.fixture(scope="module", params=[80, 120])
@@ -56,8 +57,8 @@ def test_the_examples_are_command_lines(line):
 
 def test_the_options_that_names_stand_for_are_there():
     known = {flag for one in main.params for flag in one.opts}
-    assert set(help.FOREIGN.values()) <= known
-    assert {f"--{name}" for name in help.FOREIGN} & known == set()
+    assert set(FOREIGN.values()) <= known
+    assert {f"--{name}" for name in FOREIGN} & known == set()
 
 
 @pytest.mark.parametrize(

@@ -65,13 +65,18 @@ def test_lists_and_blocks():
 
 
 def test_second_pass_settings():
+    assert options.second_pass(["num-inference-steps=3", "cfg-star-rescale=yes"]) == {
+        "steps": 3,
+        "cfg_star": True,
+    }
     found = options.second_pass(["steps=10", "guidance-scale=1,3", "cfg-star=no", "skip-block-list=1;2"])
     assert found == {
         "steps": 10, "guidance_scale": (1.0, 3.0), "cfg_star": False, "skip_block_list": ((1,), (2,)),
     }  # fmt: skip
     for items, message in (
-        (["steps"], "must be KEY=VALUE with a KEY of steps, timesteps"),
-        (["height=3"], "must be KEY=VALUE"),
+        (["steps"], r"second_pass 'steps': must be KEY=VALUE; did you mean steps=VALUE\?"),
+        (["cfg_scale=3"], r"must be KEY=VALUE; did you mean guidance-scale=VALUE\?"),
+        (["height=3"], "must be KEY=VALUE; KEY is steps, timesteps"),
         (["steps=x"], "second_pass.steps 'x': must be a whole number"),
         (["cfg-star=1"], "must be yes or no"),
         (["steps=" + "9" * 400], "second_pass.steps '9{80}'…: must be a whole number of up to 20 digits"),
