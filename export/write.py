@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from ltxrt.engines.parsing.graph_check import check_file
 from ltxrt.engines.parsing.wire import WireError
 from ltxrt.engines.progress import Progress, Report, unreported
 from ltxrt.engines.storage import locks
-from ltxrt.engines.storage.files import atomic_write, inside, make_folder
+from ltxrt.engines.storage.files import atomic_write, inside, make_folder, removed_on_failure
 from ltxrt.export import components, families
 from ltxrt.export.checkpoint.part import Checkpoint
 from ltxrt.export.graph import fp8
@@ -233,7 +232,7 @@ def _component(plan: Plan, manifest: Manifest, name: str, report: Report) -> Gra
         )  # fmt: skip
         # Up to here an interruption costs nothing: a graph that is replaced is still whole and recorded.
         _forget(plan.folder, name, precision)
-    with _discarded_on_failure(target, data, weights_json):
+    with removed_on_failure(target, data, weights_json):
         with atomic_write(weights_json) as temporary:
             temporary.write_text(weights_map(traced, weights, scales), encoding="utf-8")
         with atomic_write(target) as temporary:
@@ -285,14 +284,3 @@ def _quantised(plan: Plan, component: components.Component, traced: Traced, conf
 def _memory(model: ir.Model) -> Memory:
     bounds = per_cell(model)
     return Memory(bounds.fixed_bytes, bounds.bytes_per_cell, bounds.elements_per_cell)
-
-
-@contextmanager
-def _discarded_on_failure(*paths: Path) -> Iterator[None]:
-    """Remove the component's other files when one of them cannot be finished."""
-    try:
-        yield
-    except BaseException:
-        for path in paths:
-            path.unlink(missing_ok=True)
-        raise

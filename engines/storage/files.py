@@ -89,6 +89,20 @@ def discard_all() -> None:
         _discard(temporary)
 
 
+@contextmanager
+def removed_on_failure(*paths: Path) -> Iterator[None]:
+    """Remove these files if the block does not succeed, a hard exit included: they belong together."""
+    _live.update(paths)
+    try:
+        yield
+    except BaseException:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        raise
+    finally:
+        _live.difference_update(paths)
+
+
 _live: set[Path] = set()  # what `discard_all` removes
 
 

@@ -19,6 +19,7 @@ from ltxrt.engines.cli_base import drawing
 from ltxrt.engines.parsing.text import printable
 from ltxrt.engines.progress import Progress
 from ltxrt.engines.terminal.estimate import Estimate, Stage
+from ltxrt.engines.terminal.interrupts import deferred
 from ltxrt.engines.terminal.views import amount, clock, pace
 
 REFRESHES = 6  # per second
@@ -47,7 +48,7 @@ class Bars:
     def open(self, estimate: Estimate) -> None:
         self._estimate = estimate
         self._held.enter_context(drawing(self._paused))
-        with self._lock:
+        with self._whole_writes():
             self._start()
         threading.Thread(target=self._refreshed, name="progress", daemon=True).start()
 
@@ -66,14 +67,14 @@ class Bars:
 
     def close(self) -> None:
         self._closed.set()
-        with self._lock:
+        with self._whole_writes():
             self._stop()
             self._held.close()
 
     @contextmanager
     def _paused(self) -> Iterator[None]:
         """Around what others print: the bars are taken away and drawn again below it."""
-        with self._lock:
+        with self._whole_writes():
             running = self._live is not None
             self._stop()
             try:
@@ -81,6 +82,12 @@ class Bars:
             finally:
                 if running:
                     self._start()
+
+    @contextmanager
+    def _whole_writes(self) -> Iterator[None]:
+        """Nobody else writes, and no interruption leaves rich half-way: it would write nothing any more."""
+        with deferred(), self._lock:
+            yield
 
     def _start(self) -> None:
         self._live = Live(
@@ -103,12 +110,12 @@ class Bars:
                 self._refresh()
 
     def _refresh(self) -> None:
-        with self._lock:
+        with self._whole_writes():
             if self._live is not None:
                 self._live.refresh()
 
     def _print(self, line: str, style: str) -> None:
-        with self._lock:
+        with self._whole_writes():
             self._console.print(Text(line, style=style, overflow="ellipsis", no_wrap=True))
 
     def _drawn(self) -> RenderableType:

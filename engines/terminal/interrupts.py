@@ -42,6 +42,7 @@ class _State:
         self.callbacks: list[Callback] = []
         self.announce: Callable[[], None] = _announce
         self.hard = False
+        self.deferring = 0  # blocks of `deferred` that the main thread is in
 
 
 def _announce() -> None:
@@ -97,6 +98,25 @@ def check_interrupted() -> None:
         raise _state.raised[0]
 
 
+@contextmanager
+def deferred() -> Iterator[None]:
+    """While the block runs in the main thread, an interruption waits for its end to be raised.
+
+    For short blocks that must not be left half-way, such as drawing. The callbacks do not wait.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = len(_state.raised)
+    _state.deferring += 1
+    try:
+        yield
+    finally:
+        _state.deferring -= 1
+        if not _state.deferring and len(_state.raised) > before:
+            raise _state.raised[-1]
+
+
 def settle() -> None:
     """Wait until an interruption has been announced and its callbacks have been called."""
     if _state.raised:
@@ -139,7 +159,8 @@ def _raise(number: int, _frame: object) -> None:
     elif _state.hard and _state.raised:
         return  # the thread exits
     _state.raised.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
-    raise _state.raised[-1]
+    if not _state.deferring:
+        raise _state.raised[-1]
 
 
 @contextmanager

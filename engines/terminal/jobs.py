@@ -91,12 +91,12 @@ def job(title: str = "") -> Iterator[Job]:
     Entered before heavy packages are imported, so that something is seen at once.
     """
     view = _view(title)
-    one = Job(view)
-    try:
-        with announced(view.stopping):
+    with announced(view.stopping):
+        try:
+            one = Job(view)
             yield one
-    finally:
-        view.close()
+        finally:
+            view.close()
     one.remember()
 
 

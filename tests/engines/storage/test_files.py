@@ -188,3 +188,26 @@ def test_a_name_that_no_file_can_have_is_refused(tmp_path):
     assert inside(tmp_path, "a/" + "9" * 255)
     with pytest.raises(BundleError, match="has a name that no file can have"):
         inside(tmp_path, "a/" + "9" * 256)
+
+
+def test_files_that_belong_together_are_removed_with_a_failure_or_a_hard_exit(tmp_path):
+    paths = [tmp_path / name for name in "abc"]
+
+    def write():
+        for path in paths[:2]:
+            path.touch()
+
+    with files.removed_on_failure(*paths):
+        write()
+    assert [path.name for path in tmp_path.iterdir()] != []
+    with pytest.raises(KeyboardInterrupt), files.removed_on_failure(*paths):
+        write()
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with files.removed_on_failure(*paths):
+        write()
+        files.discard_all()
+        assert list(tmp_path.iterdir()) == []
+    write()
+    files.discard_all()
+    assert len(list(tmp_path.iterdir())) == 2, "a block that has succeeded is over"

@@ -135,3 +135,24 @@ def test_a_folder_that_a_killed_process_left_is_swept(tmp_path):
             assert first.is_dir() and second.is_dir() and first != second
         first.rename(tmp_path / "frames")
     assert {p.name for p in tmp_path.iterdir()} == {"frames", other.name, deep.name}
+
+
+def test_an_interruption_waits_for_the_end_of_a_block_that_must_not_be_left_half_way():
+    """Drawing: rich writes nothing any more after an exception between two of its statements."""
+    seen, called = [], threading.Event()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        interrupts.interruptible(),
+        interrupts.on_interrupt(called.set),
+        interrupts.deferred(),
+    ):
+        with interrupts.deferred():
+            signal.raise_signal(signal.SIGINT)
+            seen.append("inner")
+        assert called.wait(60), "callbacks do not wait"
+        seen.append("outer")
+    assert seen == ["inner", "outer"]
+    with pytest.raises(KeyboardInterrupt), interrupts.interruptible():
+        signal.raise_signal(signal.SIGINT)
+        seen.append("not reached")
+    assert len(seen) == 2
