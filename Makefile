@@ -18,7 +18,7 @@ PYTEST_ARGS ?= -n 2 --dist worksteal
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint measure types docs docs-serve wheel clean
+.PHONY: help demo test test-all lint measure types docs docs-serve recording wheel clean
 
 help:  ## Show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -56,6 +56,9 @@ docs: $(READY)  ## Build the documentation site in site/; fails at a link that l
 
 docs-serve: $(READY)  ## Show the site on a local port, and again whenever a page changes
 	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs serve
+
+recording: $(READY)  ## Record the README's moving picture: commands in a terminal of their own
+	$(VENV)/bin/python .ci/record.py docs/readme/terminal.webp
 
 # The wheel is built from the source archive, not the tree: setuptools keeps deleted modules in build/.
 wheel: $(READY)  ## Build dist/*.tar.gz and dist/*.whl

@@ -28,7 +28,7 @@ LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)#\s]+)(#[^)\s]*)?(?=\))")
 SOURCE = re.compile(r'(?<= src=")(?![a-z]+:|/)([^"]+)(?=")')
 
 
-def on_config(config: MkDocsConfig) -> None:
+def on_startup(command: str, dirty: bool) -> None:
     """The reference is made from docstrings, which are found under the packages' own names."""
     types = ROOT / ".types" / "ltxrt"
     types.mkdir(parents=True, exist_ok=True)
