@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +13,8 @@ from ltxrt.engines.description import Description
 from ltxrt.engines.errors import InputError
 from ltxrt.runtime.media.formats.reading import read_metadata
 from ltxrt.runtime.media.readers import check_regular, damaged, open_image, open_video
+from ltxrt.runtime.request import record
+from ltxrt.runtime.request.record import KEY
 
 _VIDEOS = (".mp4", ".webm", ".gif", ".mkv", ".mov", ".npz")
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif")
@@ -42,8 +47,30 @@ def _video(path: Path) -> Description:
     made = known.get("software", "").startswith("ltxrt")
     size = f", {shape['width']}x{shape['height']} at {shape['frame_rate']:g} frames/s" if shape else ""
     what = "video made by ltx-run" if made else "video without metadata of ltx-run"
-    lines = [f"{path}: {what}{size}", *(f"  {key}: {_clipped(value)}" for key, value in known.items())]
-    return Description("video", tuple(lines), {**shape, "metadata": known})
+    told = _told(path) if KEY in known else [f"  {key}: {_clipped(value)}" for key, value in known.items()]
+    return Description("video", (f"{path}: {what}{size}", *told), {**shape, "metadata": known})
+
+
+def _told(path: Path) -> list[str]:
+    """What the video says of how it was made, for people."""
+    try:
+        made = record.read(path)
+    except InputError as error:
+        return [f"  {error}"]
+    with_ = [f"  {name.replace('_', '-')}: {_clipped(_plain(value))}" for name, value in made.request.items()]
+    of = [f"  from {one.name} ({one.setting.replace('_', ' ')})" for one in made.sources]
+    engines = ", ".join(f"{name} {precision}" for name, precision in made.precisions.items())
+    place = f" ({made.place})" if made.place else ""
+    return [
+        *with_,
+        *of,
+        f"  ran {engines} on {made.backend}{place}",
+        f"  again: ltx-run --bundle DIR --from {shlex.quote(str(path))} --output NEW",
+    ]
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _shape(path: Path) -> dict[str, float]:

@@ -19,7 +19,7 @@ from ltxrt.engines.errors import InputError
 from ltxrt.engines.host import package_version
 from ltxrt.engines.parsing import json_input
 from ltxrt.engines.parsing.text import printable
-from ltxrt.runtime.media.formats import Encoding, read_metadata
+from ltxrt.runtime.media.formats import METADATA_BYTES, Encoding, read_metadata
 from ltxrt.runtime.request import json_form, kinds
 from ltxrt.runtime.request.fields import SETTINGS
 from ltxrt.runtime.request.request import Request
@@ -118,6 +118,8 @@ def read(path: Path | str) -> Record:
             f"{path}: does not say how it was made; another program or an older version wrote it, or it was "
             "written without metadata"
         )
+    if len(metadata[KEY]) > METADATA_BYTES:
+        raise InputError(f"{path}: what it says of how it was made is longer than any that is written here")
     try:
         return _record(str(path), json_input.parse(metadata[KEY]), metadata.get("encoding"))
     except (ValueError, TypeError, KeyError, AttributeError) as error:

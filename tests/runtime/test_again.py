@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from ltxrt.export.cli import main as export_main
 from ltxrt.runtime.cli import main
 from ltxrt.runtime.media.write import VideoWriter, read_metadata, read_video
 from ltxrt.runtime.request import record
@@ -269,3 +270,18 @@ def test_what_ran_it_runs_it_again_where_it_can(tiny_bundle, folder, ran, thread
 def test_options_of_other_programs_are_told_what_they_are_here(tiny_bundle, folder):
     for given, wanted in (("--bits", "--bit-depth"), ("--quality", "--crf"), ("--codecs", "--codec")):
         assert f"Did you mean '{wanted}'?" in refused(tiny_bundle("0.9.5"), given, 3)
+
+
+def test_inspect_shows_what_a_video_says_and_how_it_is_made_again(tiny_bundle, folder):
+    make(tiny_bundle("0.9.5"), "a.mp4", "--image", "i.png", "--seed", 3)
+    done = CliRunner().invoke(export_main, ["inspect", "a.mp4"])
+    assert done.exit_code == 0, done.output
+    for line in (
+        "  prompt: fog",
+        "  num-frames: 9",
+        "  seed: 3",
+        "  from i.png (image)",
+        "  again: ltx-run --bundle DIR --from a.mp4 --output NEW",
+    ):
+        assert line in done.output.splitlines()
+    assert "vae_decoder fp32 on onnxruntime (CPU " in done.output

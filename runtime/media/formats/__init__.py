@@ -8,6 +8,6 @@ __all__, __getattr__ = public(
     codec="Encoded",
     encoding="CODECS DEPTHS Encoding as_fraction suffix_of",
     images="Folder Gif",
-    reading="read_metadata read_video",
+    reading="METADATA_BYTES read_metadata read_video",
     sink="Frame Sink Target",
 )

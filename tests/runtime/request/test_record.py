@@ -230,6 +230,16 @@ def test_a_damaged_document_is_refused_in_a_sentence(told, folder, name):
     assert len(str(error.value)) < 600 and "\n" not in str(error.value)
 
 
+def test_a_document_longer_than_any_is_refused_unread(told, folder):
+    with pytest.raises(InputError, match=r"v\.mkv: what it says of how it was made is longer than any"):
+        _, metadata = told()
+        with VideoWriter(
+            folder / "v.mkv", 32, 32, 8, {record.KEY: " " * (8 << 20) + metadata["ltxrt"]}
+        ) as out:
+            out.write(np.zeros((32, 32, 3), np.uint8))
+        record.read(folder / "v.mkv")
+
+
 def test_a_video_of_another_program_says_nothing(folder):
     with pytest.raises(InputError, match=r"clip\.mp4: does not say how it was made"):
         record.read(folder / "clip.mp4")
