@@ -24,7 +24,7 @@ from ltxrt.engines.backend import (
     named,
 )
 from ltxrt.engines.bundle import Bundle, read_bundle
-from ltxrt.engines.errors import InputError, setting
+from ltxrt.engines.errors import InputError, InterruptedRunError, setting
 from ltxrt.engines.machine import Choice, best, names
 from ltxrt.engines.parsing.text import quoted
 from ltxrt.engines.precision import PRECISIONS, parse
@@ -128,6 +128,7 @@ class EnginePool:
         self._loading: set[Kept] = set()
         self._in_use: list[Engine] = []  # once for each block
         self._interrupted: list[Engine] = []
+        self._interruptions = 0
 
     def precision(self, component: str) -> str:
         """Which of the bundle's precisions of `component` runs. InputError where none can."""
@@ -173,6 +174,8 @@ class EnginePool:
     @contextmanager
     def engine(self, component: str, calls: int = 1) -> Iterator[Engine]:
         """A loaded engine for about so many calls, freed at the block's end unless engines are kept."""
+        with self._changed:
+            before = self._interruptions
         with ExitStack() as stack:
             if self.keep_loaded is True:
                 engine = self._shared(component, KEPT_ENGINE_CALLS)
@@ -180,16 +183,18 @@ class EnginePool:
                 engine = self._shared(component, calls)
             else:
                 engine = stack.enter_context(self.load(component, calls))
-            stack.enter_context(self._used(engine))
+            stack.enter_context(self._used(engine, component, before))
             yield engine
 
     def interrupt(self) -> None:
         """From any thread: end the calls of all engines that are in use; they raise InterruptedRunError.
 
-        An engine that is kept can be used again once every block that was using it has ended. A run that is
-        between two engines, or loads one, is not seen: its watcher is asked between stages and steps.
+        An engine that is kept can be used again once every block that was using it has ended. Who loads an
+        engine gets the error when it is loaded. Whoever is between two engines is not seen: pipelines have
+        an `interrupt` of their own, which sees their runs as a whole.
         """
         with self._changed:
+            self._interruptions += 1
             self._interrupted = list(self._in_use)
             for engine in self._interrupted:
                 engine.interrupt()
@@ -210,9 +215,14 @@ class EnginePool:
         self.close()
 
     @contextmanager
-    def _used(self, engine: Engine) -> Iterator[None]:
-        """Note that a block uses the engine; its last user's end ends an interruption as well."""
+    def _used(self, engine: Engine, component: str, before: int) -> Iterator[None]:
+        """Note that a block uses the engine; its last user's end ends an interruption as well.
+
+        `before` is how many interruptions there were when the block asked for it.
+        """
         with self._changed:
+            if self._interruptions != before:
+                raise InterruptedRunError(component)
             self._in_use.append(engine)
         try:
             yield

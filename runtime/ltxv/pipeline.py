@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from ltxrt.engines import verification
 from ltxrt.engines.backend import available
 from ltxrt.engines.bundle import Bundle, read_bundle
-from ltxrt.engines.errors import BundleError, InputError
-from ltxrt.engines.progress import Counted, Report, unreported
+from ltxrt.engines.errors import BundleError, InputError, InterruptedRunError
+from ltxrt.engines.progress import Counted, Progress, Report, unreported
 from ltxrt.engines.storage import integrity
 from ltxrt.runtime import preview
 from ltxrt.runtime.call import PromptCall
@@ -76,12 +76,16 @@ class Pipeline(PromptCall[Video]):
         self._report = verification.read(self.bundle)  # before any work, which its state must not cost
         self.model = Model.of(self.bundle)
         self._texts: dict[tuple[object, ...], Text] = {}
+        self._interruptions = 0
 
     def interrupt(self) -> None:
-        """From any thread: end the runs in progress; they raise InterruptedRunError (`EnginePool.interrupt`).
+        """From any thread: end the runs in progress; they raise InterruptedRunError.
 
-        A caller's pool is interrupted for all who share it.
+        Calls of engines end at once (`EnginePool.interrupt`; a caller's pool is interrupted for all who share
+        it), and a run that is between two calls ends before the next; one that loads an engine, when it is
+        loaded.
         """
+        self._interruptions += 1
         self.engines.interrupt()
 
     def close(self) -> None:
@@ -150,8 +154,8 @@ class Pipeline(PromptCall[Video]):
         """Run all stages; the decoder runs while the frames are read. `watch` and `report` may raise to
         cancel; `deep` frames have 16 bits."""
         ready = request if isinstance(request, Prepared) else self.prepare(request)
-        made, told = ready.plan, Audience(watch, report)
-        self._check_intact(made, report)
+        made, told = ready.plan, self._audience(watch, report)
+        self._check_intact(made, told.report)
         sources = noise_sources(made.settings)
         latents = self._sampled(made, ready.tokens, sources, told)
         pixels = self.pixels(made, latents, sources.later, told)
@@ -161,9 +165,9 @@ class Pipeline(PromptCall[Video]):
         """Run the stages before the decoder, without loading it: normalised latents (1,C,f,h,w)."""
         needed = plan.components(complete(request, self.bundle.presets, self.model.vae))
         made = self.plan(request, [component for component in needed if component != "vae_decoder"])
-        tokens = self._tokens(made)
-        self._check_intact(made, report)
-        return self._sampled(made, tokens, noise_sources(made.settings), Audience(watch, report))
+        tokens, told = self._tokens(made), self._audience(watch, report)
+        self._check_intact(made, told.report)
+        return self._sampled(made, tokens, noise_sources(made.settings), told)
 
     def encode_prompts(
         self, plans: Iterable[Plan], watch: Watch = unwatched, report: Report = unreported
@@ -173,18 +177,29 @@ class Pipeline(PromptCall[Video]):
         They replace those of an earlier call, and are held until `close`: about 16 kB for a token of a prompt
         or its negative one. All plans are checked before the engine is loaded; none is kept.
         """
-        wanted = {}
+        wanted, told = {}, self._audience(watch, report)
         for made in plans:
             one = made.settings.reference.encoder_mask, self._tokens(made)
-            self._check_intact(made, report)
+            self._check_intact(made, told.report)
             wanted[prompt.key(*one)] = one
         self._texts, event = {}, Event("text encoder")
-        Audience(watch, report)(event)
+        told(event)
         with self.engines.engine("text_encoder") as encoder:
-            done = Counted(report, event.stage, len(wanted), "prompt")
+            done = Counted(told.report, event.stage, len(wanted), "prompt")
             for key, one in wanted.items():
                 self._texts[key] = prompt.encode(*one, encoder)
                 done()
+
+    def _audience(self, watch: Watch, report: Report) -> Audience:
+        """Who hears of a run that begins now; the first report after `interrupt` raises."""
+        begun = self._interruptions
+
+        def checked(progress: Progress) -> None:
+            if self._interruptions != begun:
+                raise InterruptedRunError(progress.stage)
+            report(progress)
+
+        return Audience(watch, checked)
 
     def _tokens(self, made: Plan) -> tuple[Tokens, ...]:
         """The prompts' tokens, after checking that all components can be loaded."""

@@ -197,6 +197,41 @@ def test_a_run_is_interrupted_from_another_thread_and_the_next_one_is_whole(tiny
         assert len(pipeline.generate(request).frames) == 9
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_an_interruption_while_an_engine_is_loaded_comes_when_it_is(bundle, loads, monkeypatch, keep):
+    pool, load = EnginePool(bundle, keep_loaded=keep), engine_pool.load_engine
+
+    def interrupted(*arguments, **options):
+        pool.interrupt()
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(engine_pool, "load_engine", interrupted)
+    with pytest.raises(InterruptedRunError, match=COMPONENT), pool.engine(COMPONENT):
+        raise AssertionError("was not interrupted")
+    assert loads[0].closed is not keep
+    monkeypatch.setattr(engine_pool, "load_engine", load)
+    with pool.engine(COMPONENT) as engine:
+        assert not engine.interrupted
+    pool.close()
+
+
+@pytest.mark.parametrize("stage", ["text encoder", "transformer", "image decoder"])
+def test_a_pipeline_is_interrupted_between_two_engines(tiny_bundle, stage):
+    request, begun = Request("fog", height=64, width=96, num_frames=9, steps=1), []
+
+    def watch(event):
+        begun.append(event.stage)
+        if event.stage == stage:
+            pipeline.interrupt()
+
+    with Pipeline(tiny_bundle("0.9.5"), backend="onnxruntime") as pipeline:
+        with pytest.raises(InterruptedRunError, match=stage):
+            pipeline.generate(request, watch)
+        assert begun[-1] == stage
+        pipeline.interrupt()  # of no run: it does not end the next one
+        assert len(pipeline.generate(request).frames) == 9
+
+
 def test_named_components_are_kept_and_loaded_as_for_a_single_run(bundle, loads):
     with EnginePool(bundle, keep_loaded={COMPONENT}) as pool:
         for calls in (2, 3, 40, 2, 50):
