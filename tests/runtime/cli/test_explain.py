@@ -28,7 +28,7 @@ def test_a_request_is_explained_and_nothing_is_loaded(explained):
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
     assert lines[0].startswith("LTX-Video 0.9.5 on onnxruntime (CPU ") and lines[0].endswith("preset default")
-    assert "  pass 1  64x96 of 17 frames: 18 tokens, 3 steps, 3 forwards each" in lines
+    assert "  pass 1  17 frames of 96×64: 18 tokens, 3 steps, 3 forwards each" in lines
     (row,) = [line for line in lines if line.startswith("  transformer ")]
     assert row.split()[1] == "transformer.fp32.onnx" and "B=3 N=18 K=1 T=256 (3×)" in row
     assert any(line.startswith("memory  ") and line.endswith("it fits") for line in lines)
