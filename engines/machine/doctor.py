@@ -138,7 +138,10 @@ def _bundle(opened: Bundle) -> BundleState:
     missing = {
         name: (row.purpose, opened.adding(name))
         for name, row in rows.items()
-        if row.videos != "none" and name not in opened.components
+        if row.videos != "none"
+        and name not in opened.components
+        # a bundle of single passes alone has no use for what two of them need
+        and (row.dispensable is None or row.dispensable[0] in opened.presets)
     }
     return BundleState(
         str(opened.root),

@@ -52,7 +52,7 @@ def notes(checkpoint: Checkpoint, names: Sequence[str], whole: bool) -> list[str
     if whole and "latent_upsampler" in missing:
         lines.append(
             "the default preset of this release has two passes and needs the latent upsampler between them: "
-            f"give {setting('upsampler')}, or run with ltx-run --preset single-pass"
+            f"give {setting('upsampler')}; until the bundle has it, its default is the preset single-pass"
         )
     return lines
 

@@ -32,7 +32,7 @@ from ltxrt.runtime.ltxv.noise import NoiseSources, noise_sources
 from ltxrt.runtime.ltxv.plan import Model, Plan
 from ltxrt.runtime.ltxv.prompt import Text, Tokenizer, Tokens
 from ltxrt.runtime.ltxv.results import Audience, Event, Prepared, Stream, Watch, unwatched
-from ltxrt.runtime.ltxv.settings import Settings, complete
+from ltxrt.runtime.ltxv.settings import Settings, complete, runnable
 from ltxrt.runtime.noise.cpu import Generator
 from ltxrt.runtime.request.keywords import check_known
 from ltxrt.runtime.request.provenance import inputs
@@ -163,6 +163,7 @@ class Pipeline(PromptCall[Video]):
 
     def latents(self, request: Request, watch: Watch = unwatched, report: Report = unreported) -> Array:
         """Run the stages before the decoder, without loading it: normalised latents (1,C,f,h,w)."""
+        request = runnable(request, self.bundle)
         needed = plan.components(complete(request, self.bundle.presets, self.model.vae))
         made = self.plan(request, [component for component in needed if component != "vae_decoder"])
         tokens, told = self._tokens(made), self._audience(watch, report)

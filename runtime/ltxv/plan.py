@@ -19,7 +19,14 @@ from ltxrt.engines.errors import BundleError, setting, within
 from ltxrt.engines.families.ltxv.facts import SchedulerFacts, TransformerFacts, VaeFacts
 from ltxrt.runtime.engine_pool import Engines
 from ltxrt.runtime.ltxv import conditions, guidance, upscale
-from ltxrt.runtime.ltxv.settings import PASS_GROUPS, Settings, complete, guidance_lists
+from ltxrt.runtime.ltxv.settings import (
+    PASS_GROUPS,
+    UPSAMPLER,
+    Settings,
+    complete,
+    guidance_lists,
+    runnable,
+)
 from ltxrt.runtime.noise import file as noise_file
 from ltxrt.runtime.request.request import Request
 from ltxrt.runtime.sampling import schedule
@@ -77,7 +84,8 @@ class Plan:
     precisions: the components that run, each with the precision of its graph; encoder_tiles: the tile for
     each latent shape that is encoded; decoder_tile: what the decoder takes at once; causal_rope: whether the
     first latent frame covers one pixel frame in the rotary tables; checked: where each condition goes, and
-    frames that were decoded for it; noise: the request's own initial noise (1,C,f,h,w), None for the seed's.
+    frames that were decoded for it; noise: the request's own initial noise (1,C,f,h,w), None for the seed's;
+    replaced: whether another preset runs than was asked for, because the bundle lacks a component.
     """
 
     settings: Settings
@@ -89,6 +97,7 @@ class Plan:
     decoder_tile: Tile | None
     causal_rope: bool
     noise: Array | None = dataclasses.field(repr=False, compare=False)
+    replaced: bool = False
 
     def __repr__(self) -> str:
         video, rate = self.settings.video, self.settings.preset.frame_rate
@@ -124,14 +133,20 @@ class Plan:
 
 def notes(plan: Plan) -> list[str]:
     """Settings of a run that have another effect than their user may expect."""
-    video, padded = plan.settings.video, plan.settings.padded
-    cropped = [f"note: made as {padded} and cropped to {video}"] if video != padded else []
-    return cropped + [
-        f"note: {count} of the {len(one.guidance)} steps of pass {number} have an {setting('stg_scale')} and "
-        f"no block to perturb; it has no effect there ({setting('skip_block_list')} names blocks)"
-        for number, one in enumerate(plan.passes, 1)
-        if (count := guidance.unperturbed(one.guidance))
-    ]
+    found, video, padded = [], plan.settings.video, plan.settings.padded
+    if plan.replaced:
+        default = f"{setting('preset')} {plan.settings.request.preset}"
+        found.append(f"note: the bundle has no {UPSAMPLER} for two passes, so that its default is {default}")
+    if video != padded:
+        found.append(f"note: made as {padded} and cropped to {video}")
+    for number, one in enumerate(plan.passes, 1):
+        if count := guidance.unperturbed(one.guidance):
+            found.append(
+                f"note: {count} of the {len(one.guidance)} steps of pass {number} have an "
+                f"{setting('stg_scale')} and no block to perturb; it has no effect there "
+                f"({setting('skip_block_list')} names blocks)"
+            )
+    return found
 
 
 def make(
@@ -142,7 +157,8 @@ def make(
     `needed` are the components that will run, by default all that a video takes. Raises InputError for what
     cannot be done, naming the setting.
     """
-    settings = complete(request, bundle.presets, model.vae)
+    taken = runnable(request, bundle) if needed is None else request  # who names components has chosen
+    settings = complete(taken, bundle.presets, model.vae)
     names = components(settings) if needed is None else needed
     precisions = {name: engines.precision(name) for name in names}
     passes = [_pass(settings, model, number) for number in range(len(settings.preset.passes))]
@@ -167,6 +183,7 @@ def make(
         tile("vae_decoder", passes[-1].shape) if "vae_decoder" in precisions else None,
         settings.reference.rope_is_causal(model.transformer),
         noise,
+        settings.request.preset != request.preset,
     )
 
 

@@ -14,7 +14,7 @@ from ltxrt.engines.parsing.text import printable
 from ltxrt.engines.verification import identity
 from ltxrt.runtime.engine_pool import Engines
 from ltxrt.runtime.ltxv.plan import Plan
-from ltxrt.runtime.ltxv.settings import PASS_FIELDS, Settings, complete
+from ltxrt.runtime.ltxv.settings import PASS_FIELDS, Settings, complete, runnable
 from ltxrt.runtime.request import json_form, kinds, record
 from ltxrt.runtime.request.fields import OF_A_PASS, SETTINGS
 from ltxrt.runtime.request.request import Request
@@ -63,7 +63,7 @@ def completed_by(bundle: Bundle, request: Request) -> dict[str, Any]:
     """
     if bundle.facts.vae is None:
         raise BundleError(f"{bundle.root}: says nothing of its VAE")
-    return completed(complete(request, bundle.presets, bundle.facts.vae))
+    return completed(complete(runnable(request, bundle), bundle.presets, bundle.facts.vae))
 
 
 def completed(settings: Settings) -> dict[str, Any]:

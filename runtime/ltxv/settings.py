@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.errors import InputError, setting, within
 from ltxrt.engines.families.ltxv.facts import Pass, Preset, SchedulerFacts
 from ltxrt.engines.parsing.text import quoted
@@ -18,6 +19,7 @@ from ltxrt.runtime.request.kinds import NUMBERS, is_number
 from ltxrt.runtime.request.request import Request
 from ltxrt.runtime.sampling.latents import Compression, VideoShape
 
+DEFAULT, UPSAMPLER = "default", "latent_upsampler"
 PASS_GROUPS = ("", "second_pass")  # where a request has the settings of each pass
 PASS_FIELDS = tuple(f.name for f in dataclasses.fields(Pass))
 
@@ -58,6 +60,19 @@ class Settings:
         if self.request.sampler is not None:
             return SchedulerFacts(self.request.sampler, None, None, facts.allowed_steps)
         return self.reference.scheduler(facts)
+
+
+def runnable(request: Request, bundle: Bundle) -> Request:
+    """The request as the bundle runs it: its default preset is the one of a single pass where the two of
+    "default" would need a latent upsampler that it does not have.
+
+    Whoever asks for two passes, or for one, is taken at their word.
+    """
+    preset, _ = bundle.model.component(UPSAMPLER).dispensable or ("", "")
+    chosen = request.two_passes is not None or request.second_pass or request.preset != DEFAULT
+    if chosen or UPSAMPLER in bundle.components or preset not in bundle.presets:
+        return request
+    return replace(request, preset=preset) if len(bundle.presets[DEFAULT].passes) > 1 else request
 
 
 def complete(request: Request, presets: Mapping[str, Preset], vae: Compression) -> Settings:

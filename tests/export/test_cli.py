@@ -192,7 +192,7 @@ def test_a_release_of_two_passes_says_what_it_lacks(tiny_checkpoint, tmp_path, m
     assert result.exit_code == 0, result.output
     sentence = (
         "the default preset of this release has two passes and needs the latent upsampler between them: give "
-        "--upsampler, or run with ltx-run --preset single-pass"
+        "--upsampler; until the bundle has it, its default is the preset single-pass"
     )
     assert "latent_upsampler" in result.output
     assert (sentence in result.output.splitlines()) == (not chosen)

@@ -10,8 +10,9 @@ from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsampler
 from safetensors.torch import load_file
 
 from ltxrt.engines.bundle import read_bundle
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import InputError, worded
 from ltxrt.export.ltxv import versions
+from ltxrt.runtime.ltxv import notes
 from ltxrt.runtime.ltxv.pipeline import Pipeline
 from ltxrt.runtime.request.request import Request
 
@@ -104,15 +105,36 @@ def test_every_preset_of_two_passes_makes_a_video(name, two_pass_bundle):
     assert sum(event.step is not None for event in events) == (27 + 13 if name.endswith("-dev") else 7 + 3)
 
 
-def test_without_an_upsampler_two_passes_are_refused_with_the_way_out(tiny_bundle):
+@pytest.fixture
+def without_upsampler(tiny_bundle):
+    """A pipeline of a bundle whose default preset has two passes, and which has no upsampler."""
     bundle = read_bundle(tiny_bundle("0.9.5"))
     row = versions.version("0.9.7-distilled")
-    pipeline = Pipeline(dataclasses.replace(bundle, presets=versions.presets(row, 2)))
+    return Pipeline(dataclasses.replace(bundle, presets=versions.presets(row, 2)))
+
+
+def test_without_an_upsampler_the_default_is_the_single_pass_and_it_is_said(without_upsampler):
+    default = without_upsampler.plan(Request("fog"))
+    single = without_upsampler.plan(Request("fog", preset="single-pass"))
+    assert default.settings == single.settings and len(default.passes) == 1
+    (note,) = notes(default)
+    assert worded(note, str) == (
+        "note: the bundle has no latent_upsampler for two passes, so that its default is preset single-pass"
+    )
+    assert notes(single) == []
+    shapes = [without_upsampler.latents(Request("fog", preset=name, height=64, width=64, num_frames=9)).shape
+              for name in ("default", "single-pass")]  # fmt: skip
+    assert shapes[0] == shapes[1] == (1, 16, 2, 2, 2)
+
+
+@pytest.mark.parametrize("settings", [{"two_passes": True}, {"second_pass": {"steps": 3}}])
+def test_without_an_upsampler_two_passes_are_refused_with_the_way_out(without_upsampler, settings):
+    pipeline = without_upsampler
     with pytest.raises(
         InputError,
         match=r"has no latent_upsampler, .*--upsampler FILE .*; or run one pass: preset single-pass",
     ):
-        pipeline.settings(Request("fog"))
+        pipeline.settings(Request("fog", **settings))
     assert pipeline.settings(Request("fog", preset="single-pass")).video.height == 704
 
 
