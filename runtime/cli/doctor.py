@@ -14,7 +14,7 @@ from ltxrt.engines.terminal import mode_options, result
 PATH = click.Path(path_type=Path)
 
 
-@ltxrt_command("doctor")
+@ltxrt_command("doctor", short_help="Say what can run here, and the command to run next.")
 @click.option("--bundle", type=PATH, metavar="DIR", help="Examine this bundle too.")
 @mode_options
 @click.pass_context

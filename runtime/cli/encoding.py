@@ -16,6 +16,7 @@ _OPTIONS = (
     click.option(
         "--crf",
         type=int,
+        metavar="N",
         help="Constant quality of the codec: 0 is the best and largest.  [default: "
         + ", ".join(f"{row.crf} {name}" for name, row in CODECS.items())
         + "]",
