@@ -45,6 +45,8 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    if page.file.src_uri == "index.md":  # it leads on by itself
+        page.meta["hide"] = ["navigation"]
     sources = {page: source for source, page in PAGES.items()}
     here = posixpath.dirname(sources.get(page.file.src_uri, f"docs/{page.file.src_uri}"))
     base = posixpath.dirname(page.file.src_uri)
