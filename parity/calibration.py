@@ -134,9 +134,11 @@ def run(
 
 def _preset(bundle: Bundle, wanted: str | None, tell: Callable[[str], None]) -> str:
     """The preset that was named, or the default; without the upsampler that this needs, the single pass."""
-    if wanted is not None:
-        return wanted
     two_passes = len(bundle.presets["default"].passes) > 1
+    if wanted is not None:
+        if wanted == "default" and two_passes and "latent_upsampler" not in bundle.components:
+            bundle.precision("latent_upsampler")  # raises: one that was named is not replaced
+        return wanted
     if not two_passes or "latent_upsampler" in bundle.components or "single-pass" not in bundle.presets:
         return "default"
     tell(
