@@ -35,14 +35,14 @@ def explain(path: Path) -> Description | None:
         return _array(path)
     if suffix in (".txt", ".jsonl"):
         return _prompts(path)
-    if suffix in _VIDEOS:
+    if suffix in _VIDEOS or (suffix == ".png" and KEY in _metadata(path)):
         return _video(path)
     return _picture(path) if suffix in _PICTURES else None
 
 
 def _video(path: Path) -> Description:
     """Size and length, and the metadata that say how it was made."""
-    shape = {} if path.is_dir() or path.suffix.lower() == ".npz" else _shape(path)
+    shape = {} if path.is_dir() or path.suffix.lower() in (".npz", ".png") else _shape(path)
     known = _metadata(path)
     made = known.get("software", "").startswith("ltxrt")
     size = f", {shape['width']}x{shape['height']} at {shape['frame_rate']:g} frames/s" if shape else ""

@@ -11,7 +11,6 @@ from click.core import ParameterSource
 
 from ltxrt.engines.backend import BACKENDS, available, why_not
 from ltxrt.engines.bundle import Bundle
-from ltxrt.engines.cli_base import name_settings
 from ltxrt.engines.errors import InputError, LtxrtError, setting
 from ltxrt.engines.terminal import warn
 from ltxrt.runtime import remade
@@ -38,7 +37,6 @@ class Again:
         values, notes = remade.fields(self.record, bundle, given, self._folders)
         for line in notes:
             warn(line)
-        name_settings({name: f"{self.record.file}: {name}" for name in values if name not in given})
         return values
 
     def choose_engines(self, pool: dict[str, Any], bundle: Bundle) -> None:

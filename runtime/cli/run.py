@@ -91,7 +91,7 @@ class Maker:
             self._note(line)
         plan, engines = prepared.plan, self.pipeline.engines
         preset = plan.settings.preset
-        self.writing.encoding.check_size(output, preset.height, preset.width)
+        self.writing.encoding.check_size(output, preset.height, preset.width, preset.num_frames)
         if engines.choice.automatic:
             self._note(engines.choice.sentence(engines.device), note)
         if (warning := self.model.shortage(plan, engines)) is not None:

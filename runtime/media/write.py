@@ -23,7 +23,7 @@ from ltxrt.engines.storage.files import atomic_write, temporary_folder_for, temp
 from ltxrt.runtime.media.formats.arrays import Archive, Array
 from ltxrt.runtime.media.formats.codec import Encoded
 from ltxrt.runtime.media.formats.encoding import Encoding, as_fraction, suffix_of
-from ltxrt.runtime.media.formats.images import Folder, Gif
+from ltxrt.runtime.media.formats.images import Folder, Gif, Picture
 from ltxrt.runtime.media.formats.reading import read_metadata, read_video
 from ltxrt.runtime.media.formats.sink import Frame, Sink, Target
 
@@ -215,7 +215,13 @@ class VideoWriter:
         self._sink.finish()
 
     def _open(self) -> Sink:
-        sinks: dict[str, Callable[[Target], Sink]] = {".gif": Gif, ".npy": Array, ".npz": Archive, "": Folder}
+        sinks: dict[str, Callable[[Target], Sink]] = {
+            ".gif": Gif,
+            ".png": Picture,
+            ".npy": Array,
+            ".npz": Archive,
+            "": Folder,
+        }
         target = Target(self.temporary, self.size, self.rate, self.metadata, self.encoding)
         return sinks.get(suffix_of(self.path), Encoded)(target)
 

@@ -103,6 +103,7 @@ def test_two_passes_are_made_again(two_pass_bundle, folder):
         ("v.mkv", ["--codec", "vp9", "--crf", 40]),
         ("v.gif", []),
         ("frames", ["--bit-depth", 16]),
+        ("v.png", ["--num-frames", 1]),
     ],
 )
 def test_every_format_is_made_again_byte_by_byte(tiny_bundle, folder, name, extra):
@@ -214,10 +215,12 @@ def test_mistakes_get_one_sentence(tiny_bundle, folder, options, message):
     assert not (folder / "v.mp4").exists()
 
 
-def test_what_the_video_said_is_named_as_such(tiny_bundle, folder):
+def test_what_is_wrong_with_what_a_video_said_is_named_as_the_option_that_changes_it(tiny_bundle, folder):
     make(tiny_bundle("0.9.5"), "a.npz", "--height", 63)
     message = refused(tiny_bundle("0.9.5"), "--from", "a.npz", "--output", "v.mp4")
-    assert "a.npz: height 63: must be an even number of 2 or more for h264" in message
+    assert "--height 63: must be an even number of 2 or more for h264; change it" in message
+    message = refused(tiny_bundle("0.9.5"), "--from", "a.npz", "--output", "v.png")
+    assert "--num-frames 9: v.png is one picture; give --num-frames 1, or a name without suffix" in message
 
 
 def test_deeper_frames_are_the_same_picture(tiny_bundle, folder):

@@ -7,7 +7,7 @@ __all__, __getattr__ = public(
     arrays="Archive Array",
     codec="Encoded",
     encoding="CODECS DEPTHS Encoding as_fraction suffix_of",
-    images="Folder Gif",
+    images="Folder Gif Picture",
     reading="METADATA_BYTES read_metadata read_video",
     sink="Frame Sink Target",
 )

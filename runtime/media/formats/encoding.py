@@ -58,12 +58,15 @@ CODECS: Mapping[str, Codec] = {
 
 @dataclass(frozen=True)
 class Format:
-    """What a suffix stands for: its codecs, the first of which is the default, or its bit depths."""
+    """What a suffix stands for: its codecs, the first of which is the default, or its bit depths.
+
+    single: it holds one frame.
+    """
 
     codecs: tuple[str, ...] = ()
     depths: tuple[int, ...] = (8,)
     container: Mapping[str, str] | None = None
-    remembers: bool = True
+    single: bool = False
 
 
 FORMATS: Mapping[str, Format] = {
@@ -71,7 +74,8 @@ FORMATS: Mapping[str, Format] = {
     ".webm": Format(("vp9", "av1")),
     ".mkv": Format(("h264", "h265", "av1", "vp9")),
     ".gif": Format(),
-    ".npy": Format(depths=(8, 16), remembers=False),
+    ".png": Format(depths=(8, 16), single=True),
+    ".npy": Format(depths=(8, 16)),
     ".npz": Format(depths=(8, 16)),
     "": Format(depths=(8, 16)),  # a folder of PNG frames
 }
@@ -124,9 +128,14 @@ class Encoding:
         _check_depth(self.bit_depth, tuple(row.depths), f"{codec} in {name}")
         return Encoding(codec, crf, self.bit_depth)
 
-    def check_size(self, path: Path, height: int, width: int) -> None:
-        """Raise InputError for a size in pixels that the codec of `path` cannot hold."""
+    def check_size(self, path: Path, height: int, width: int, num_frames: int = 1) -> None:
+        """Raise InputError for a size in pixels, or a number of frames, that `path` cannot hold."""
         codec = self.resolved(path).codec
+        if num_frames > 1 and FORMATS[suffix_of(path)].single:
+            raise InputError(
+                f"{setting('num_frames')} {num_frames}: {path} is one picture; give "
+                f"{setting('num_frames')} 1, or a name without suffix for a folder of PNG frames"
+            )
         if codec is None:
             return
         row = CODECS[codec]

@@ -1,8 +1,11 @@
-"""Formats of single images: an animated GIF, and a folder of PNG files."""
+"""Formats of images: an animated GIF, one PNG file, and a folder of PNG files."""
 
 from __future__ import annotations
 
+import io
 import json
+import struct
+import zlib
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -10,7 +13,10 @@ from typing import Any
 import av
 from PIL import Image
 
+from ltxrt.engines.errors import InputError, setting
 from ltxrt.runtime.media.formats.sink import Frame, Target, deep
+
+_AFTER_HEADER = 33  # bytes of a PNG file's signature and first chunk
 
 
 class Gif:
@@ -43,6 +49,27 @@ class Gif:
         """Nothing is held open."""
 
 
+class Picture:
+    """One frame as a PNG file of 8 or 16 bits a channel, with the metadata as its texts."""
+
+    def __init__(self, target: Target) -> None:
+        self.target, self.frames = target, 0
+
+    def write(self, frame: Frame) -> None:
+        self.frames += 1
+        if self.frames > 1:
+            raise InputError(f"{setting('output')} {self.target.path.suffix}: is one picture; give one frame")
+        data = png16(deep(frame)) if self.target.encoding.bit_depth > 8 else _png8(frame)
+        texts = b"".join(_text(name, value) for name, value in self.target.metadata.items())
+        self.target.path.write_bytes(data[:_AFTER_HEADER] + texts + data[_AFTER_HEADER:])
+
+    def finish(self) -> None:
+        """The frame is complete as it is written."""
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
 class Folder:
     """PNG frames 00000.png … of 8 or 16 bits a channel, and metadata.json."""
 
@@ -65,6 +92,18 @@ class Folder:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def _png8(frame: Frame) -> bytes:
+    memory = io.BytesIO()
+    Image.fromarray(frame).save(memory, "PNG")
+    return memory.getvalue()
+
+
+def _text(name: str, value: str) -> bytes:
+    """An iTXt chunk of a PNG file: an uncompressed text in UTF-8."""
+    data = b"iTXt" + name.encode("latin-1") + b"\0" * 5 + value.encode()
+    return struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
 
 
 def png16(frame: Frame) -> bytes:

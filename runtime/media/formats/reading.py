@@ -56,6 +56,9 @@ def _metadata(path: Path) -> Any:
     check_regular(path, str(path))
     if suffix == ".npz":
         return json_input.parse(_text_of_archive(path, "metadata"))
+    if suffix == ".png":
+        with damaged(str(path)), Image.open(path, formats=["PNG"]) as image:
+            return dict(getattr(image, "text", {}))
     if suffix == ".gif":
         with damaged(str(path)), Image.open(path, formats=["GIF"]) as image:
             return json_input.parse(image.info.get("comment", b"{}")[: METADATA_BYTES + 1])

@@ -210,7 +210,7 @@ def test_outputs_that_cannot_be_are_found_before_the_work(tmp_path):
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe.mp4")
     cases = {
-        "v.avi": "suffix must be .mp4, .webm, .mkv, .gif, .npy",
+        "v.avi": "suffix must be .mp4, .webm, .mkv, .gif, .png",
         "absent/v.mp4": "does not exist",
         "full": "exists; give a new name",
         "file": "exists; give a new name",
@@ -285,7 +285,7 @@ def test_a_dot_in_a_folder_s_name_is_no_suffix(tmp_path, name):
     check_output(tmp_path / name)  # frames of a video: they are replaced, as a file is
 
 
-@pytest.mark.parametrize("suffix", ["avi", "mov", "mpeg", "MKA", "m4v", "mp44", "png", "3gp"])
+@pytest.mark.parametrize("suffix", ["avi", "mov", "mpeg", "MKA", "m4v", "mp44", "tiff", "3gp"])
 def test_a_suffix_of_another_format_is_a_mistake(tmp_path, suffix):
     with pytest.raises(InputError, match=f"v-0.9.{suffix}: the suffix must be .mp4, .* or a name"):
         check_output(tmp_path / f"v-0.9.{suffix}")

@@ -149,6 +149,22 @@ def test_a_size_that_a_codec_cannot_hold_is_refused_and_others_are_written(tmp_p
                 write(path, moving(2, height, width), Encoding(codec))
 
 
+@pytest.mark.parametrize(("dtype", "bit_depth"), [(np.uint8, 8), (np.uint16, 16)])
+def test_one_frame_is_a_picture_with_its_metadata(tmp_path, dtype, bit_depth):
+    path, frames = tmp_path / "v.png", moving(1, 33, 47, dtype)
+    told = {"prompt": "a “wave”\nand 波", "seed": "7"}
+    write(path, frames, Encoding(bit_depth=bit_depth), told)
+    with av.open(str(path)) as container:
+        read = next(container.decode(video=0)).to_ndarray(format="rgb48le" if bit_depth > 8 else "rgb24")
+    np.testing.assert_array_equal(read, frames[0])
+    assert {name: read_metadata(path)[name] for name in told} == told
+    with pytest.raises(InputError, match="is one picture; give one frame"):
+        write(tmp_path / "w.png", moving(2, dtype=dtype), Encoding(bit_depth=bit_depth))
+    with pytest.raises(InputError, match=r"num_frames 9: w\.png is one picture; give num_frames 1"):
+        Encoding().check_size(Path("w.png"), 64, 96, 9)
+    assert [p.name for p in tmp_path.iterdir()] == ["v.png"]
+
+
 def test_frames_of_a_deeper_type_than_the_file_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"frame uint16 .*: must be uint8 \(64, 96, 3\)"):
         write(tmp_path / "v.mp4", moving(1, dtype=np.uint16), Encoding())
