@@ -60,6 +60,19 @@ def test_seeds_take_one_load_and_give_the_frames_of_single_runs(make, tmp_path, 
     assert told[0] == told[1]
 
 
+def test_passes_of_few_and_of_many_steps_give_the_frames_of_single_runs_too(two_pass_bundle, tmp_path):
+    """From 25 calls on the CPU's engines are loaded in another way, which rounds otherwise."""
+    asked = ["--bundle", two_pass_bundle, "--prompt", "fog", *SMALL[:-1], 25, "--overwrite"]
+    asked += ["--two-passes", "--downscale-factor", 0.67, "--second-pass", "timesteps=0.7,0.4"]
+    frames = []
+    for some in (["--seeds", "1,2"], ["--seed", "2"]):
+        given = [*asked, *some, "--output", tmp_path / "{seed}.gif"]
+        result = CliRunner().invoke(main, [str(one) for one in given])
+        assert result.exit_code == 0, result.output
+        frames.append(read_video(tmp_path / "2.gif")[0])
+    np.testing.assert_array_equal(*frames)
+
+
 def test_a_file_of_prompts_makes_a_video_for_each_line(make, tmp_path, loads):
     lines = ["fog", "# not this one", json.dumps({"prompt": "rain", "seed": 9, "height": 32}), "wind"]
     (tmp_path / "p.txt").write_text("\n".join(lines))
