@@ -132,6 +132,8 @@ class PromptCall(ABC, Generic[V]):
         """What the caller may not expect of a request."""
         plan = prepared.plan
         lines = [worded(line, str).removeprefix("note: ") for line in family(self.bundle.family).notes(plan)]
+        if (shortage := family(self.bundle.family).shortage(plan, self.engines)) is not None:
+            lines.append(worded(shortage, str).removeprefix("warning: "))
         if prepared.truncated:
             limit = plan.settings.preset.max_tokens
             has = f"the prompt has {limit + prepared.truncated} tokens and max_tokens is {limit}"
