@@ -24,9 +24,9 @@ SIZE = ("--height", 192, "--width", 288, "--num-frames", 57, "--steps", 8)
 REAL = """
 Random weights make noise: this shows that the path works, not what the model can do. With real weights:
 
-  ltx-export onnx ltx-video-2b-v0.9.5.safetensors --text-encoder PixArt-XL-2-1024-MS --output bundle
+  ltx-export onnx Lightricks/LTX-Video:ltxv-2b-0.9.6-dev-04-25.safetensors --output bundle
   ltx-run --bundle bundle --prompt "…" --output video.mp4
-  ltx-run --bundle bundle --prompt "…" --image first.png --output video.mp4
+  ltx-run --bundle bundle --prompt "…" --image first.png --output from-image.mp4
 """
 
 
