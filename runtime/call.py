@@ -68,9 +68,9 @@ class PromptCall(ABC, Generic[V]):
         told of each `ltxrt.engines.progress.Progress`, and may raise to cancel. The other keywords are the
         settings of `Request`, with the same defaults.
 
-        Warns of a prompt whose end is cut off, and of settings that have no effect. Raises InputError for
-        settings that are wrong, all prompts' before the first video is made, and UnknownKeywordError, which
-        is a TypeError as well, for one that there is not.
+        Warns of a prompt whose end is cut off, of settings without effect, and of too little memory. Raises
+        InputError for settings that are wrong, all prompts' before the first video is made, and
+        UnknownKeywordError, which is a TypeError as well, for one that there is not.
         """
         check_settings(settings)
         if isinstance(prompt, str):

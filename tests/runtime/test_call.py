@@ -5,6 +5,7 @@ import pytest
 
 from ltxrt.engines.errors import InputError, UnknownKeywordError
 from ltxrt.runtime import Pipeline, Request
+from ltxrt.runtime.ltxv.estimate import explanation
 
 SMALL = {"height": 64, "width": 96, "num_frames": 9, "steps": 2}
 
@@ -120,3 +121,9 @@ def test_a_prompt_that_is_cut_off_is_warned_of_once_before_the_work(pipeline, mo
     with pytest.warns(UserWarning, match=r"the prompt has \d+ tokens and max_tokens is 8: its end") as warned:
         pipeline(["fog and waves " * 9, "fog and waves " * 9], max_tokens=8, **SMALL)
     assert [one.filename for one in warned] == [__file__]
+
+
+def test_a_request_beyond_the_memory_is_warned_of(pipeline, monkeypatch):
+    monkeypatch.setattr(explanation, "_memory", lambda *_: ("memory", 1 << 10, 1 << 30))
+    with pytest.warns(UserWarning, match="^the stage .* of memory, of which .* are available"):
+        pipeline("fog", **SMALL)
