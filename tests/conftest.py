@@ -5,6 +5,7 @@ Everything is made once per session; with pytest-xdist, once for all workers.
 
 import dataclasses
 import fcntl
+import itertools
 import json
 import os
 import shutil
@@ -22,6 +23,8 @@ from ltxrt.export.cli import main as ltx_export
 
 # torch, diffusers and transformers take ten seconds to import: only what uses them does.
 
+NUMBERS = itertools.count()
+
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible():
@@ -30,12 +33,11 @@ def interruptible():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def times(tmp_path_factory):
-    """What stages take is noted for these tests alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage_times, "place", lambda: tmp_path_factory.getbasetemp() / "times.json")
-        yield
+@pytest.fixture(autouse=True)
+def times(tmp_path_factory, monkeypatch):
+    """What stages take is noted for each test alone, not with the user's."""
+    file = tmp_path_factory.getbasetemp() / f"times-{next(NUMBERS)}.json"
+    monkeypatch.setattr(storage_times, "place", lambda: file)
 
 
 @pytest.fixture(scope="session")

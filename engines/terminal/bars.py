@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -20,11 +20,12 @@ from ltxrt.engines.parsing.text import printable
 from ltxrt.engines.progress import Progress
 from ltxrt.engines.terminal.estimate import Estimate, Stage
 from ltxrt.engines.terminal.interrupts import deferred
-from ltxrt.engines.terminal.views import amount, clock, pace
+from ltxrt.engines.terminal.views import PART, amount, clock, pace
 
 REFRESHES = 6  # per second
 BARS = 3  # stages shown at once
-WIDTH = 24  # columns of a bar
+WIDTH, NARROW = 24, 10  # columns of a bar, and on a terminal of less than NARROW_BELOW
+NARROW_BELOW = 80
 
 
 class _Console(Console):
@@ -57,6 +58,8 @@ class Bars:
         for one in list(self._estimate.stages.values()):
             if one.ended is not None and not one.shown:
                 one.shown = True
+                if PART in one.name:
+                    continue  # of one of many alike, whose result is a line of its own
                 self._print(f"{printable(one.name)}  {_took(one.ended - (one.began or one.ended))}", "dim")
         if stage.running and progress.done == 0:
             self._refresh()  # a stage that begins is shown before its first call holds the interpreter
@@ -124,30 +127,28 @@ class Bars:
         speed = estimate.speed(now)
         for stage in estimate.running()[-BARS:]:
             numbers = "  ".join(filter(None, (amount(stage), pace(stage))))
+            elapsed = clock(now - (stage.began or now))
             rows.add_row(
-                Text(printable(stage.name), overflow="ellipsis", no_wrap=True),
-                _bar(stage.fraction(now, speed), now),
-                Text(numbers or clock(now - (stage.began or now)), no_wrap=True),
+                _cell(stage.name), self._bar(stage.fraction(now, speed), now), _cell(numbers or elapsed)
             )
-        return Group(rows, self._whole(now)) if rows.row_count else self._whole(now)
-
-    def _whole(self, now: float) -> RenderableType:
-        row = Table.grid(padding=(0, 2, 0, 0))
-        fraction, left = self._estimate.fraction(now), self._estimate.left(now)
+        fraction, left = estimate.fraction(now), estimate.left(now)
         if self._stopping:
             said = "stopping…"
         elif fraction is None or left is None:
-            said = clock(now - self._started) if self._estimate.stages else "starting…"
+            said = clock(now - self._started) if estimate.stages else "starting…"
         else:
-            said = f"{100 * fraction:3.0f} %  {clock(now - self._started)}, about {clock(left)} left"
-        row.add_row(Text(self._title, style="bold", no_wrap=True), _bar(fraction, now), Text(said))
-        return row
+            said = f"{100 * fraction:.0f} %  {clock(now - self._started)}, about {clock(left)} left"
+        rows.add_row(_cell(self._title, "bold"), self._bar(fraction, now), _cell(said))
+        return rows
+
+    def _bar(self, fraction: float | None, now: float) -> ProgressBar:
+        width = WIDTH if self._console.width >= NARROW_BELOW else NARROW
+        done, unknown = fraction or 0.0, fraction is None
+        return ProgressBar(total=1.0, completed=done, width=width, pulse=unknown, animation_time=now)
 
 
-def _bar(fraction: float | None, now: float) -> ProgressBar:
-    return ProgressBar(
-        total=1.0, completed=fraction or 0.0, width=WIDTH, pulse=fraction is None, animation_time=now
-    )
+def _cell(text: str, style: str = "") -> Text:
+    return Text(printable(text), style=style, overflow="ellipsis", no_wrap=True)
 
 
 def _took(seconds: float) -> str:

@@ -18,9 +18,7 @@ from ltxrt.engines.terminal.estimate import Estimate
 from ltxrt.engines.terminal.interrupts import announced
 from ltxrt.engines.terminal.mode import Mode, mode
 from ltxrt.engines.terminal.notebook import Notebook, display
-from ltxrt.engines.terminal.views import Json, Lines, Nothing, View
-
-_PART = " › "
+from ltxrt.engines.terminal.views import PART, Json, Lines, Nothing, View
 
 
 class Job:
@@ -77,11 +75,11 @@ def part(report: Report, label: str) -> Report:
 
 def part_name(label: str, stage: str) -> str:
     """The name of a part's stage, for `Job.expect`."""
-    return f"{label}{_PART}{stage}"
+    return f"{label}{PART}{stage}"
 
 
 def _kind(stage: str) -> str:
-    return stage.rpartition(_PART)[2]
+    return stage.rpartition(PART)[2]
 
 
 @contextmanager

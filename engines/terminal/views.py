@@ -10,6 +10,7 @@ from ltxrt.engines.progress import Progress
 from ltxrt.engines.terminal.estimate import Estimate, Stage
 from ltxrt.engines.terminal.mode import emit
 
+PART = " › "  # between a part of a job, such as "video 2/8", and its stage
 SECONDS_BETWEEN_LINES = 3.0
 SECONDS_BETWEEN_EVENTS = 0.1
 

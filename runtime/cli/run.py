@@ -83,19 +83,10 @@ class Maker:
         if one.drawn:
             self._note(f"note: the seed drawn is {seed}; {setting('seed')} {seed} makes this video again")
         prepared = self.pipeline.prepare(one.request)
-        for line in (
-            *self.model.notes(prepared.plan),
-            *_first_only(prepared.plan, one),
-            *_cut_off(prepared),
-        ):
-            self._note(line)
         plan, engines = prepared.plan, self.pipeline.engines
         preset = plan.settings.preset
         self.writing.encoding.check_size(output, preset.height, preset.width, preset.num_frames)
-        if engines.choice.automatic:
-            self._note(engines.choice.sentence(engines.device), note)
-        if (warning := self.model.shortage(plan, engines)) is not None:
-            self._note(warning)
+        self.tell(one, prepared)
         if not label:
             self.job.expect(self.model.expected_seconds(plan, engines), self.model.timing_key(plan, engines))
         shown, watch = self.writing.preview, {}
@@ -109,6 +100,16 @@ class Maker:
         seconds = time.monotonic() - start
         data = {"output": str(output), "frames": count, "seed": seed, "seconds": round(seconds, 3)}
         result(f"{output}: {count} frames in {seconds:.1f} s", data)
+
+    def tell(self, one: Asked, prepared: Any) -> None:
+        """Say what its user should know before the work; nothing twice."""
+        plan, engines = prepared.plan, self.pipeline.engines
+        for line in (*self.model.notes(plan), *_first_only(plan, one), *_cut_off(prepared, one)):
+            self._note(line)
+        if engines.choice.automatic:
+            self._note(engines.choice.sentence(engines.device), note)
+        if (warning := self.model.shortage(plan, engines)) is not None:
+            self._note(warning)
 
     def _note(self, line: str, show: Callable[[str], None] = warn) -> None:
         if line not in self._said:
@@ -136,13 +137,16 @@ def _make_all(maker: Maker, asked: Sequence[Asked], paths: Sequence[Path]) -> No
 
 
 def _expect(maker: Maker, asked: Sequence[Asked], labels: Sequence[str]) -> None:
-    """Plan all videos, which refuses those that cannot be, and expect the stages of each."""
+    """Plan all videos, which refuses some and warns of others, and expect the stages of each."""
     lines: dict[int, dict[str, float]] = {}
     key, expected = "", dict[str, float]()
-    for line, plan in zip({id(one.line): one for one in reversed(asked)}, _plans(maker.pipeline, asked)):
+    for one in _firsts(asked):
         check_interrupted()
-        lines[line] = maker.model.expected_seconds(plan, maker.pipeline.engines)
-        key = maker.model.timing_key(plan, maker.pipeline.engines)
+        with one.named():
+            prepared = maker.pipeline.prepare(one.request)
+        maker.tell(one, prepared)
+        lines[id(one.line)] = maker.model.expected_seconds(prepared.plan, maker.pipeline.engines)
+        key = maker.model.timing_key(prepared.plan, maker.pipeline.engines)
     for one, label in zip(asked, labels):
         stages = dict(lines[id(one.line)])
         expected["text encoder"] = stages.pop("text encoder", 0.0)
@@ -150,9 +154,13 @@ def _expect(maker: Maker, asked: Sequence[Asked], labels: Sequence[str]) -> None
     maker.job.expect(expected, key)
 
 
+def _firsts(asked: Sequence[Asked]) -> list[Asked]:
+    """Each line's first video: the plans of its other seeds are the same."""
+    return list({id(one.line): one for one in reversed(asked)}.values())
+
+
 def _plans(pipeline: Any, asked: Sequence[Asked]) -> Iterator[Any]:
-    """The plan of each line's first video: those of its other seeds are the same."""
-    for one in {id(one.line): one for one in reversed(asked)}.values():
+    for one in _firsts(asked):
         with one.named():
             yield pipeline.plan(one.request)
 
@@ -181,13 +189,15 @@ def _first_only(plan: Any, one: Asked) -> list[str]:
     return [f"note: {flags} hold for the first pass; --second-pass KEY=VALUE sets the second's"]
 
 
-def _cut_off(prepared: Any) -> list[str]:
+def _cut_off(prepared: Any, one: Asked) -> list[str]:
     """Warnings of prompts whose end is not read."""
     limit = prepared.plan.settings.preset.max_tokens
     names = ("negative_prompt", "prompt")[-len(prepared.tokens) :]
+    place = "" if one.line is None else f"{one.line.place}: "
+    most = f"{setting('max_tokens')} is {limit}"
     return [
-        f"warning: {setting(name)} has {limit + tokens.truncated} tokens and {setting('max_tokens')} is "
-        f"{limit}: its end is cut off; shorten it"
+        f"warning: {place}{setting(name)} has {limit + tokens.truncated} tokens and {most}: its end is cut "
+        "off; shorten it"
         for name, tokens in zip(names, prepared.tokens)
         if tokens.truncated
     ]
