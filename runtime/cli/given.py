@@ -13,10 +13,9 @@ from ltxrt.engines.cli_base import name_settings
 from ltxrt.engines.errors import InputError, setting
 from ltxrt.runtime.request import options as settings
 from ltxrt.runtime.request import prompts, yaml_file
+from ltxrt.runtime.request.fields import DRAW_SEED
 from ltxrt.runtime.request.prompts import Line
 from ltxrt.runtime.request.request import Request
-
-_RANDOM = (None, -1)  # in place of a seed
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def _of_line(
             if line is None:
                 raise click.UsageError("Missing option '--prompt'.")
             raise InputError("the prompt is missing; describe the video")
-        drawn = seeds == (None,) and whole.get("seed", 0) in _RANDOM
+        drawn = seeds == (None,) and whole.get("seed", 0) in (None, DRAW_SEED)
         first = [name for name in first if name not in own]
         numbered = [whole if seed is None else {**whole, "seed": seed} for seed in seeds]
         return [Asked(Request(**one), drawn, tuple(first), line) for one in numbered]

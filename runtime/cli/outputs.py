@@ -54,8 +54,11 @@ def named(
     paths = [_named(template, one, n, len(asked)) for n, one in enumerate(asked, 1)]
     _check_distinct(template, paths)
     found = [(one, path) for one, path in zip(asked, paths) if not (existing.skip and _is_there(path))]
-    for one, path in found:
-        check_not_read(path, one.request.files())
+    read = {
+        file for one, _ in found for file in one.request.files()
+    }  # by any of the videos, also a later one
+    for _, path in found:
+        check_not_read(path, read)
         check_output(path, encoding)
         if not existing.overwrite and (_is_there(path) or path.is_symlink()):
             raise InputError(

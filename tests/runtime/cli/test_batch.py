@@ -185,6 +185,16 @@ def test_two_prompts_with_one_name_are_refused(make, tmp_path):
     assert result.exit_code == 2 and "fog.gif to two videos; put {n} in it" in result.stderr, result.output
 
 
+def test_no_video_replaces_what_another_is_made_from(make, tmp_path):
+    assert make("--prompt", "fog", "--steps", "1", output="1.gif").exit_code == 0
+    before = (tmp_path / "out" / "1.gif").read_bytes()
+    line = {"prompt": "rain", "seed": 2, "input_video": str(tmp_path / "out" / "1.gif")}
+    (tmp_path / "p.txt").write_text('{"prompt": "fog", "seed": 1}\n' + json.dumps(line))
+    result = make("--prompts", tmp_path / "p.txt", "--overwrite", output="{seed}.gif")
+    assert result.exit_code == 2 and "the video is made from this file" in result.stderr, result.output
+    assert (tmp_path / "out" / "1.gif").read_bytes() == before and made(tmp_path) == ["1.gif"]
+
+
 def test_an_existing_output_is_refused_unless_it_is_to_be_overwritten(make, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "2.gif").write_bytes(b"older")
