@@ -78,6 +78,7 @@ class Family(Protocol):
         """What is downloaded with a checkpoint of the hub, by `Source.name`: parts that it lacks and that
         `components`, or all if there are none, are made from."""
 
+    REPOSITORIES: tuple[str, ...]  # on the hub, to find what a wrong name may have meant
     PREVIEWED: str  # the component whose export also fits the colours of previews
 
     def preview(self, checkpoint: Any, report: Report, /) -> Preview | None:
@@ -116,6 +117,11 @@ def sources() -> list[Source]:
     """What may be given beside a checkpoint of any family, each option once."""
     found = {source.option: source for name in FAMILIES for source in family(name).SOURCES}
     return list(found.values())
+
+
+def repositories() -> list[str]:
+    """Every repository of some family on the hub."""
+    return list(dict.fromkeys(repo for name in FAMILIES for repo in family(name).REPOSITORIES))
 
 
 def component_names() -> list[str]:

@@ -26,6 +26,7 @@ Pictures = NDArray[np.uint8]  # (f, h, w, 3)
 SUFFIXES = (".webp", ".png")
 _LONGEST = 384  # pixels of an animation's longer side
 _COLUMNS, _THUMB = 8, 160  # a strip's pictures in a row, and pixels of the longer side of each
+_GAP = 2  # pixels between two of them
 _SECONDS = 1.0  # between two writings of a file, but for the last
 
 
@@ -90,9 +91,10 @@ def write(path: Path, pictures: Pictures, frame_rate: float) -> None:
 def strip(pictures: Pictures) -> Image.Image:
     """The pictures in rows, in order of time."""
     small = [enlarged(picture, _THUMB) for picture in pictures]
-    width, height = small[0].size
+    width, height = (side + _GAP for side in small[0].size)
     columns = min(_COLUMNS, len(small))
-    whole = Image.new("RGB", (columns * width, -(-len(small) // columns) * height))
+    rows = -(-len(small) // columns)
+    whole = Image.new("RGB", (columns * width - _GAP, rows * height - _GAP))
     for number, picture in enumerate(small):
         whole.paste(picture, (number % columns * width, number // columns * height))
     return whole

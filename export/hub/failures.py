@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ltxrt.engines.errors import InputError, LtxrtError
+from ltxrt.export import families
 from ltxrt.export.hub.reference import Reference
 
 
@@ -50,9 +52,11 @@ def _refused(reference: Reference, error: Exception) -> str:
             f"{reference}: {reference.repo} has no branch, tag or commit {reference.revision!r:.60}; "
             "leave it out for the newest"
         )
+    near = difflib.get_close_matches(reference.repo, families.repositories(), 2)
+    meant = f"did you mean {' or '.join(near)}?" if near else "check the name."
     return (
-        f"{reference}: is neither a file or folder here nor a repository on {endpoint()}; check the name, "
-        "or log in with: hf auth login, if it is private"
+        f"{reference}: is neither a file or folder here nor a repository on {endpoint()}; {meant} If it is "
+        "private, log in with: hf auth login"
     )
 
 

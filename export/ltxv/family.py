@@ -45,6 +45,15 @@ SOURCES: tuple[Source, ...] = (
 PREVIEWED = "vae_decoder"
 # What the official pipeline's settings name: T5 v1.1 XXL with its tokenizer, for all releases.
 TEXT_ENCODER = "PixArt-alpha/PixArt-XL-2-1024-MS"
+REPOSITORIES = (
+    "Lightricks/LTX-Video",
+    "Lightricks/LTX-Video-0.9.5",
+    "Lightricks/LTX-Video-0.9.7-dev",
+    "Lightricks/LTX-Video-0.9.7-distilled",
+    "Lightricks/LTX-Video-0.9.8-13B-distilled",
+    "Lightricks/ltxv-spatial-upscaler-0.9.7",
+    TEXT_ENCODER,
+)
 TRACE_SIZES: Mapping[str, int] = {"B": 2, "N": 24, "K": 3, "T": 7, "f": 3, "h": 4, "w": 5}
 
 

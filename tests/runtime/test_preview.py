@@ -50,8 +50,8 @@ def test_an_animation_has_each_picture_and_a_strip_all_of_them(tmp_path, frames)
     with Image.open(tmp_path / "p.webp") as animation:
         assert getattr(animation, "n_frames", 1) == frames and animation.size == (384, 256)
     with Image.open(tmp_path / "p.png") as strip:
-        width, height = 156, 104
-        assert strip.size == (width * min(frames, 8), height * -(-frames // 8))
+        columns, rows = min(frames, 8), -(-frames // 8)
+        assert strip.size == (158 * columns - 2, 106 * rows - 2)  # 156x104 each, and two pixels between
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p.png", "p.webp"]
 
 

@@ -138,7 +138,11 @@ def run(*arguments):
         (f"{LTX}:ltxv-2b-0.9.6-dev-04-26.safetensors", rf"no such file; there are {FILE}"),
         (LTX, rf"holds several checkpoints; name one, as in {LTX}:ltxv-2b.*{TWO_PASS_FILE}"),
         (f"{LTX}@v9:{FILE}", "has no branch, tag or commit 'v9'; leave it out"),
-        ("Lightricks/LTX-Vide", "is neither a file or folder here nor a repository on http"),
+        (
+            "Lightricks/LTX-Vide",
+            r"is neither a file or folder here nor a repository on http.*did you mean Lightricks/LTX-Video",
+        ),
+        ("nobody/nothing", "check the name. If it is private, log in with: hf auth login"),
         ("private/model", "log in with: hf auth login"),
         (f"{LTX}:../x", "must be a file or folder of the repository"),
         ("https://example.org/a/b", "is no page of a model on the hub; give OWNER/NAME:FILE"),

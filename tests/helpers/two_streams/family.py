@@ -16,6 +16,7 @@ from two_streams.facts import NAME, DenoiserFacts, Facts, Preset, ReaderFacts, S
 COMPONENTS = ("reader", "denoiser", "speaker")
 SOURCES = ()
 PREVIEWED = ""
+REPOSITORIES = ()
 TRACE_SIZES = {"B": 2, "V": 12, "S": 5, "T": 7}
 _LAYOUT = Layout(
     weight=re.compile(r"blocks\.(\d+)\.(?:video|sound)\.(?:own|cross)\.(?:q|k|v|out)\.weight"),
