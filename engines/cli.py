@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ltxrt.engines.tensorrt.cache import BuildOrder, Found
     from ltxrt.engines.tensorrt.profiles import Profile
 
+_BACKENDS = ("trt", "rtx", "tensorrt", "tensorrt_rtx")
 _SHOWN = ("component", "precision", "backend", "backend_version", "target", "bytes", "options", "attentions")
 _BUILT_PER_SECOND = 50e6  # bytes of weights, about
 
@@ -36,7 +37,9 @@ BUNDLE = click.option(
 @ltxrt_command("build-engines")
 @BUNDLE
 @click.option(
-    "--backend", default="tensorrt", show_default=True, help="tensorrt (trt) or tensorrt_rtx (rtx)."
+    "--backend",
+    shell_complete=lambda _context, _parameter, begun: [n for n in _BACKENDS if n.startswith(begun)],
+    help="tensorrt (trt) or tensorrt_rtx (rtx).  [default: the one that is installed, or tensorrt]",
 )
 @click.option(
     "--target",
@@ -71,15 +74,15 @@ BUNDLE = click.option(
 @mode_options
 def build_command(
     bundle: Path,
-    backend: str,
+    backend: str | None,
     target: str | None,
     profiles: tuple[str, ...],
     chosen: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Compile a bundle's graphs to engines, once for each target and component.
+    """Compile a bundle's graphs to engines.
 
-    Existing engines that fit are kept. tensorrt_rtx builds without a GPU.
+    Once for each target and component; existing engines that fit are kept. tensorrt_rtx builds without a GPU.
     """
     from ltxrt.engines.bundle import reading_bundle
 
@@ -89,7 +92,7 @@ def build_command(
 
 def _build(
     opened: Bundle,
-    backend: str,
+    backend: str | None,
     target: str | None,
     profiles: tuple[str, ...],
     chosen: tuple[str, ...],
@@ -98,6 +101,8 @@ def _build(
     from ltxrt.engines.tensorrt import build as trt
     from ltxrt.engines.tensorrt import cache
 
+    if backend is None:
+        backend = next((name for name, there in trt.installed().items() if there), "tensorrt")
     flavour, backend = trt.flavour_of(backend), named(backend)
     targets = _targets(flavour, backend, target)
     if flavour.targets is not None and options["optimisation_level"] is not None:
@@ -138,8 +143,9 @@ def _seconds(opened: Bundle, order: BuildOrder) -> float:
 @BUNDLE
 @mode_options
 def verify_bundle_command(bundle: Path) -> None:
-    """Hash every file of a bundle: graphs, weights, tokenizer and engines.
+    """Hash every file of a bundle.
 
+    Graphs, weights, tokenizer and engines.
     Exit status 1 if a file differs from its record or an engine is stale; 2 if one is missing or truncated.
     """
     from ltxrt.engines.bundle import read_bundle

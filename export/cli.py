@@ -121,6 +121,12 @@ def onnx_command(checkpoint: str, chosen: tuple[str, ...], **options: Any) -> No
     _check_readable("--scales", options["scales"])
     start = time.monotonic()
     with job() as report:
+        located = _located(checkpoint, chosen, options, report)
+        report(Progress("opening the checkpoint"))
+        given = located.checkpoint, options["model_version"]
+        families.open_checkpoint(
+            *given, check=False, **located.sources
+        )  # refuses files before torch is loaded
         report(Progress("loading torch"))
         try:
             from ltxrt.export.write import Plan, export_bundle
@@ -128,9 +134,8 @@ def onnx_command(checkpoint: str, chosen: tuple[str, ...], **options: Any) -> No
             raise MissingPackageError(error.name or "torch", "export") from error
         from ltxrt.export import components
 
-        located = _located(checkpoint, chosen, options, report)
-        report(Progress("opening the checkpoint"))
-        opened = families.open_checkpoint(located.checkpoint, options["model_version"], **located.sources)
+        report(Progress("comparing tensors with the networks"))
+        opened = families.open_checkpoint(*given, **located.sources)
         names = tuple(dict.fromkeys(chosen)) or components.available(opened)
         precisions = parse_precisions(options["precision"], names)
         _check_fp8(components.rows(opened), precisions, options)

@@ -99,18 +99,21 @@ def of(path: Path) -> Family:
     return family(next((name for name in others if family(name).recognises(path)), fallback))
 
 
-def open_checkpoint(path: Path | str, version: str | None = None, **sources: Any) -> Checkpoint:
+def open_checkpoint(
+    path: Path | str, version: str | None = None, *, check: bool = True, **sources: Any
+) -> Checkpoint:
     """The checkpoint at `path`, of whichever family, with what is given beside it by `Source.name`.
 
     `version` says which release it is where the file does not tell. Raises CheckpointError for what cannot be
-    read, InputError for a source that the family does not take.
+    read, InputError for a source that the family does not take. `check` compares tensors with configs, for
+    which torch is loaded.
     """
     found = of(Path(path))
     given = {name: source for name, source in sources.items() if source}
     foreign = sorted(given.keys() - {source.name for source in found.SOURCES})
     if foreign:
         raise InputError(f"{setting(foreign[0])} is not for this model; leave it out")
-    return found.open_checkpoint(Path(path), given, version)
+    return found.open_checkpoint(Path(path), given, version, check)
 
 
 def sources() -> list[Source]:

@@ -70,6 +70,7 @@ def check_command(bundle: Path, output: Path | None, bisect: bool, end_to_end: b
     from ltxrt.engines import verification
 
     with job() as progress:
+        _refuse(bundle, options)
         progress(Progress("loading torch"))
         try:
             from ltxrt.parity.check import results
@@ -118,6 +119,16 @@ def _checked(order: Order, folder: Path, bisect: bool, end_to_end: bool) -> Repo
 
 main.add_command(bench_command)
 main.add_command(calibrate.main)
+
+
+def _refuse(bundle: Path, options: dict[str, Any]) -> None:
+    """Raise for a bundle or a checkpoint that cannot be read, before torch is loaded."""
+    from ltxrt.engines.bundle import read_bundle
+    from ltxrt.export import families
+
+    family = families.family(read_bundle(bundle).family)
+    sources = {source.name: options[source.name] for source in family.SOURCES}
+    family.open_checkpoint(options["checkpoint"], sources, options["model_version"], False)
 
 
 def _writable(flag: str, folder: Path | None, bundle: Path) -> None:

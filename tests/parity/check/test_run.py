@@ -358,18 +358,21 @@ def test_rows_of_graphs_that_changed_are_not_kept():
 
 
 @pytest.mark.parametrize("package", ["torch", "polygraphy"])
-def test_without_a_package_its_extra_is_named(package, tmp_path):
+def test_without_a_package_its_extra_is_named(package, tiny_bundle, tiny_checkpoint):
     code = f"import sys; sys.modules[{package!r}] = None; from ltxrt.parity.cli import main; main()"
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        "check",
-        "--bundle",
-        str(tmp_path),
-        "--checkpoint",
-        "x.safetensors",
-    ]
+    checkpoint = tiny_checkpoint("0.9.5") / "model.safetensors"
+    given = ("check", "--bundle", tiny_bundle("0.9.5"), "--checkpoint", checkpoint)
+    command = [sys.executable, "-c", code, *map(str, given)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode in (1, 2) and "Traceback" not in done.stderr
     assert f"{package} is not installed" in done.stderr and "parity]'" in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["bundle", "checkpoint"])
+def test_what_is_not_there_is_found_before_torch_is_loaded(tiny_bundle, tmp_path, missing):
+    bundle = tmp_path / "nowhere" if missing == "bundle" else tiny_bundle("0.9.5")
+    command = ["check", "--bundle", bundle, "--checkpoint", tmp_path / "nowhere.safetensors"]
+    done = CliRunner().invoke(main, list(map(str, command)))
+    assert done.exit_code == 2
+    (line,) = done.output.splitlines()
+    assert line.startswith("error: ") and "nowhere" in line and "no such" in line
