@@ -234,9 +234,14 @@ class EnginePool:
                     self._interrupted = [other for other in self._interrupted if other is not engine]
 
     def _check_precisions(self) -> None:
-        """Raise InputError for a precision that was asked for and that the backend does not run."""
+        """Raise InputError for a precision that was asked for and that the backend does not run.
+
+        One that the bundle does not have either is refused here for what every video takes, and for the rest
+        when a request needs it.
+        """
         for component, precision in self._wanted.items():
-            if precision in self.bundle.components.get(component, {}):
+            has = self.bundle.components.get(component, {})
+            if precision in has or (has and self.bundle.model.component(component).videos == "all"):
                 choose(self.bundle, component, self.backend, precision, self.device)
 
     def _is_kept(self, component: str) -> bool:

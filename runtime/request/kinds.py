@@ -256,7 +256,7 @@ CONDITIONS = Kind(
     "",
     _conditions,
     lambda value: isinstance(value, list | tuple),
-    "conditions",
+    "a list of conditions, as in [Condition('photo.png', frame=96)]",
     _conditions_to_json,
 )
 GROUP = Kind(str, str, "", _group, lambda value: isinstance(value, Mapping), "settings by their names", dict)

@@ -98,6 +98,8 @@ def test_what_is_no_image_is_refused_with_what_is(media, message):
 
 
 def test_conditions_are_conditions():
+    with pytest.raises(InputError, match=r"conditions .*: must be a list of conditions, as in \[Condition\("):
+        Request("fog", conditions=Condition("i.png"))
     with pytest.raises(
         InputError, match=r"conditions\[1\] is of type str; give a Condition, as in"
     ) as refused:
