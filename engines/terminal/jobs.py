@@ -17,7 +17,6 @@ from ltxrt.engines.progress import Progress, Report
 from ltxrt.engines.terminal.estimate import Estimate
 from ltxrt.engines.terminal.interrupts import announced
 from ltxrt.engines.terminal.mode import Mode, mode
-from ltxrt.engines.terminal.notebook import Notebook, display
 from ltxrt.engines.terminal.views import PART, Json, Lines, Nothing, View
 
 
@@ -103,8 +102,11 @@ def _view(title: str) -> View:
         return Json()
     if mode() is Mode.QUIET:
         return Nothing()
-    if (shown := display()) is not None:
-        return Notebook(shown)
+    if "IPython" in sys.modules:
+        from ltxrt.engines.terminal.notebook import Notebook, display
+
+        if (shown := display()) is not None:
+            return Notebook(shown)
     if not sys.stderr.isatty() or os.environ.get("TERM") in ("", "dumb"):
         return Lines()
     from ltxrt.engines.terminal.bars import Bars

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import Enum
 from typing import Any
 
@@ -33,4 +32,6 @@ def mode(ctx: click.Context | None = None) -> Mode:
 
 def emit(event: str, **data: Any) -> None:
     """Print an event as a JSON line; for `--json` alone."""
+    import json  # where it is needed: --help is instant
+
     click.echo(json.dumps({"event": event, **data}, ensure_ascii=True, default=str))

@@ -10,7 +10,7 @@ import click
 
 from ltxrt.engines.cli_base import ltxrt_command
 from ltxrt.engines.machine.names import ALIASES, AUTO, choices
-from ltxrt.engines.terminal import job, mode_options
+from ltxrt.engines.terminal import mode_options
 from ltxrt.runtime.cli.doctor import doctor_command
 from ltxrt.runtime.cli.encoding import encoding_options
 from ltxrt.runtime.cli.help import RunGroup
@@ -119,6 +119,8 @@ def main(
         return
     if output is None:
         raise click.UsageError("Missing option '--output'.")
+    from ltxrt.engines.terminal import job
+
     with job() as report:  # on the screen before what the next line imports
         from ltxrt.runtime.cli import run
 

@@ -9,11 +9,14 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.parsing.text import quoted
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 THREADS = 4  # fixed, because an encoder's output depends on it: the same file on any number of cores
 
@@ -167,6 +170,8 @@ def as_fraction(frame_rate: float) -> Fraction:
     """The exact rate that a decimal means: 23.976 and 29.97 are the NTSC rates 24000/1001 and 30000/1001."""
     if not 0 < frame_rate <= sys.float_info.max:  # NaN compares false; an int may be too large to convert
         raise InputError(f"frame rate {quoted(frame_rate)}: must be a number of frames per second above 0")
+    from fractions import Fraction  # with decimal, a sixth of what --help takes
+
     whole = round(frame_rate * 1.001)
     ntsc = Fraction(whole * 1000, 1001)
     if abs(float(ntsc) - frame_rate) < 2e-3 and frame_rate != int(frame_rate):
