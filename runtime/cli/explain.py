@@ -32,7 +32,7 @@ def show(bundle: Path, options: dict[str, Any]) -> None:
     asked = requested(options, lambda given: again.fields(given, opened))
     again.choose_engines(pool, opened)
     if len(asked) > 1:  # as in a run
-        pool["keep_loaded"] = pool["keep_loaded"] or set(component_names()) - {"text_encoder"}
+        pool["keep_loaded"] = pool["keep_loaded"] or set(component_names()) - set(model.BEFORE_ALL)
     with model.Pipeline(opened, **pool) as pipeline:
         for one in {id(one.line): one for one in reversed(asked)}.values():
             with one.named():

@@ -49,7 +49,7 @@ def generate(bundle: Path, output: Path, options: dict[str, Any], report: Job) -
         outputs.check_preview(shown, videos, opened)
     again.choose_engines(pool, opened)
     if len(videos) > 1:  # all prompts are encoded before: memory need not hold the encoder beside the rest
-        pool["keep_loaded"] = pool["keep_loaded"] or set(component_names()) - {"text_encoder"}
+        pool["keep_loaded"] = pool["keep_loaded"] or set(component_names()) - set(model.BEFORE_ALL)
     with model.Pipeline(opened, **pool) as pipeline, on_interrupt(pipeline.interrupt):
         maker = Maker(model, pipeline, report, Writing(kind, told, shown))
         if len(videos) == 1:

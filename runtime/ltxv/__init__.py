@@ -7,7 +7,7 @@ __all__, __getattr__ = public(
     "decode guidance",
     pipeline="Pipeline",
     plan="PassPlan Plan notes",
-    prompt="Tokenizer",
+    prompt="BEFORE_ALL Tokenizer",
     provenance="completed_by metadata",
     results="Event Watch previewing stage_name",
     settings="complete",

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from ltxrt.engines import verification
 from ltxrt.engines.backend import available
 from ltxrt.engines.bundle import Bundle, read_bundle
-from ltxrt.engines.errors import BundleError, InputError, InterruptedRunError
-from ltxrt.engines.progress import Counted, Progress, Report, unreported
+from ltxrt.engines.errors import BundleError, InputError
+from ltxrt.engines.progress import Counted, Report, unreported
 from ltxrt.engines.storage import integrity
 from ltxrt.runtime import preview
 from ltxrt.runtime.call import PromptCall
@@ -31,7 +31,7 @@ from ltxrt.runtime.ltxv.guidance import STREAM
 from ltxrt.runtime.ltxv.noise import NoiseSources, noise_sources
 from ltxrt.runtime.ltxv.plan import Model, Plan
 from ltxrt.runtime.ltxv.prompt import Text, Tokenizer, Tokens
-from ltxrt.runtime.ltxv.results import Audience, Event, Prepared, Stream, Watch, unwatched
+from ltxrt.runtime.ltxv.results import Audience, Event, Interruptions, Prepared, Stream, Watch, unwatched
 from ltxrt.runtime.ltxv.settings import Settings, complete, runnable
 from ltxrt.runtime.noise.cpu import Generator
 from ltxrt.runtime.request.keywords import check_known
@@ -76,7 +76,7 @@ class Pipeline(PromptCall[Video]):
         self._report = verification.read(self.bundle)  # before any work, which its state must not cost
         self.model = Model.of(self.bundle)
         self._texts: dict[tuple[object, ...], Text] = {}
-        self._interruptions = 0
+        self._interruptions = Interruptions()
 
     def interrupt(self) -> None:
         """From any thread: end the runs in progress; they raise InterruptedRunError.
@@ -85,7 +85,7 @@ class Pipeline(PromptCall[Video]):
         it), and a run that is between two calls ends before the next; one that loads an engine, when it is
         loaded.
         """
-        self._interruptions += 1
+        self._interruptions.add()
         self.engines.interrupt()
 
     def close(self) -> None:
@@ -193,14 +193,7 @@ class Pipeline(PromptCall[Video]):
 
     def _audience(self, watch: Watch, report: Report) -> Audience:
         """Who hears of a run that begins now; the first report after `interrupt` raises."""
-        begun = self._interruptions
-
-        def checked(progress: Progress) -> None:
-            if self._interruptions != begun:
-                raise InterruptedRunError(progress.stage)
-            report(progress)
-
-        return Audience(watch, checked)
+        return Audience(watch, self._interruptions.checked(report))
 
     def _tokens(self, made: Plan) -> tuple[Tokens, ...]:
         """The prompts' tokens, after checking that all components can be loaded."""

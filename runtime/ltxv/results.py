@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines.bundle import Bundle
+from ltxrt.engines.errors import InterruptedRunError
 from ltxrt.engines.progress import Progress, Report, unreported
 from ltxrt.runtime import preview
 from ltxrt.runtime.ltxv.guidance import STREAM
@@ -78,6 +79,27 @@ def previewing(plan: Plan, bundle: Bundle, path: Path) -> Watch:
 
 def unwatched(_event: Event) -> None:
     """The default watcher."""
+
+
+class Interruptions:
+    """How often a pipeline was interrupted; each ends the runs that began before it."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def add(self) -> None:
+        self._count += 1
+
+    def checked(self, report: Report) -> Report:
+        """`report` for a run that begins now: it raises at the first progress after an interruption."""
+        begun = self._count
+
+        def told(progress: Progress) -> None:
+            if self._count != begun:
+                raise InterruptedRunError(progress.stage)
+            report(progress)
+
+        return told
 
 
 @dataclass(frozen=True)
