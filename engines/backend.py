@@ -48,17 +48,14 @@ import numpy as np
 from ltxrt.engines.bundle import Bundle, FileRecord
 from ltxrt.engines.contract import DTYPES, Contract
 from ltxrt.engines.errors import EngineError, InputError, LtxrtError, setting
-from ltxrt.engines.machine.names import BACKENDS, named
+from ltxrt.engines.machine.names import BACKENDS as BACKENDS
+from ltxrt.engines.machine.names import named as named
+from ltxrt.engines.machine.refusal import not_run
 from ltxrt.engines.parsing.graph_check import check_graph
 from ltxrt.engines.parsing.text import quoted
+from ltxrt.engines.precision import PRECISIONS
 from ltxrt.engines.progress import Progress, Report
 from ltxrt.engines.storage import integrity
-
-__all__ = [
-    "BACKENDS", "MOST_THREADS", "BoundEngine", "Engine", "Options", "Package", "Session", "available",
-    "builds_engines", "check_files", "choose", "descriptions", "files", "fitting", "load_engine",
-    "loads_for_many", "named", "needs_gpu", "packages", "preferred", "why_not",
-]  # fmt: skip
 
 MOST_THREADS = 1024  # each takes about 100 kB of memory even when idle
 
@@ -272,15 +269,16 @@ def choose(bundle: Bundle, component: str, backend: str, wanted: str | None = No
     if wanted is None and has and not here:
         wanted = next(iter(has))
     chosen = bundle.precision(component, wanted, order)
-    if chosen in order:
-        return chosen
-    others = " or ".join(name for name in BACKENDS if chosen in preferred(name))
-    add = f"another precision, which {bundle.adding(component, order[0])} adds"
-    way = f"{setting('precision')} {component}={here[0]}" if here else add
-    raise InputError(
-        f"{component} in {chosen}: {backend} does not run {chosen}; take {way}"
-        + f", or {setting('backend')} {others}" * bool(others)
-    )
+    check_runs(bundle, component, backend, chosen)
+    return chosen
+
+
+def check_runs(bundle: Bundle, component: str, backend: str, precision: str) -> None:
+    """Raise InputError for a precision that `backend` runs nowhere, whether or not the bundle has it."""
+    runs = preferred(backend)
+    if precision in PRECISIONS and precision not in runs:
+        others = [name for name in BACKENDS if precision in preferred(name)]
+        raise not_run(bundle, component, precision, named(backend), runs, others)
 
 
 def _built(

@@ -16,6 +16,7 @@ from typing import Protocol, Self, TypedDict
 from ltxrt.engines.backend import (
     Engine,
     check_files,
+    check_runs,
     check_threads,
     choose,
     files,
@@ -241,7 +242,9 @@ class EnginePool:
         """
         for component, precision in self._wanted.items():
             has = self.bundle.components.get(component, {})
-            if precision in has or (has and self.bundle.model.component(component).videos == "all"):
+            if has:
+                check_runs(self.bundle, component, self.backend, precision)
+            if has and self.bundle.model.component(component).videos == "all":
                 choose(self.bundle, component, self.backend, precision, self.device)
 
     def _is_kept(self, component: str) -> bool:

@@ -3,5 +3,10 @@
 from ltxrt.engines.public import public
 
 __all__, __getattr__ = public(
-    __name__, "names resources", choice="Choice best", doctor="examine", verdict="conclude lines size"
+    __name__,
+    "names resources",
+    choice="Choice best",
+    doctor="examine",
+    refusal="not_run",
+    verdict="conclude lines size",
 )

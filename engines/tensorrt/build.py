@@ -292,6 +292,9 @@ def gpu_name(backend: str, device: int = 0) -> str:
         raise MissingPackageError("cuda-bindings", flavour_of(backend).extra) from error
     status, properties = cuda.cudaGetDeviceProperties(device)
     if int(status) != 0:
-        raise EngineError(f"{backend} builds for the GPU of this machine, and CUDA finds none ({status})")
+        raise EngineError(
+            f"{backend} takes the NVIDIA GPU of this machine, and CUDA finds none "
+            f"({getattr(status, 'name', status)}); install its driver, or choose {setting('backend')} cpu"
+        )
     name = properties.name.decode().strip("\0 ").replace(" ", "-").lower()
     return f"{name}-sm{properties.major}{properties.minor}"

@@ -3,6 +3,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from ltxrt.engines.machine import resources
 from ltxrt.engines.storage import times
 from ltxrt.runtime import EnginePool, Pipeline, Request, ltxv
 from ltxrt.runtime.cli import main
@@ -68,7 +69,12 @@ def test_times_are_those_that_were_measured_here(explained, two_pass_bundle):
     ("options", "message"),
     [
         (("--height", "-1"), "--height -1"),
-        (("--precision", "transformer=bf16"), "the bundle has transformer in fp32, not in bf16"),
+        (("--precision", "transformer=fp16"), "the bundle has transformer in fp32, not in fp16"),
+        (
+            ("--precision", "transformer=bf16"),
+            "onnxruntime does not run bf16; take --precision ",
+        ),
+        (("--precision", "bf16"), "text_encoder in bf16: onnxruntime does not run bf16; take --precision "),
         (("--backend", "abacus"), "--backend 'abacus'"),
         (("--preset", "none"), "--preset 'none'"),
     ],
@@ -76,3 +82,42 @@ def test_times_are_those_that_were_measured_here(explained, two_pass_bundle):
 def test_what_a_run_refuses_is_refused(explained, options, message):
     done = explained(*REQUEST, *options)
     assert done.exit_code == 2 and message in done.stderr.replace("value for ", "")
+
+
+@pytest.fixture
+def video(two_pass_bundle, tmp_path, monkeypatch):
+    """A function that makes a small video with `ltx-run` and returns what it printed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    common = ["--bundle", two_pass_bundle, *REQUEST[:-1], "1", "--output", tmp_path / "v.gif"]
+
+    def run(*options):
+        done = CliRunner().invoke(main, list(map(str, [*common, "--overwrite", *options])))
+        assert done.exit_code == 0, done.output
+        return done
+
+    return run
+
+
+def test_the_backend_that_was_chosen_is_said_before_the_work_and_only_then(video):
+    lines = video().stderr.splitlines()
+    (place,) = [number for number, line in enumerate(lines) if line.startswith("backend: onnxruntime (CPU ")]
+    assert place < next(number for number, line in enumerate(lines) if line.startswith("transformer"))
+    for options in (("--backend", "cpu"), ("--quiet",)):
+        assert "backend: " not in video(*options).stderr
+    events = [json.loads(line) for line in video("--json").stdout.splitlines()]
+    assert any(event["event"] == "note" and "onnxruntime" in event["message"] for event in events)
+
+
+def test_too_little_memory_is_warned_of_before_the_work_with_what_to_change(video, monkeypatch):
+    monkeypatch.setattr(resources, "memory", lambda: resources.Memory(1 << 30, 1 << 20, None))
+    lines = video("--vae-memory", "300MiB").stderr.splitlines()
+    (place,) = [number for number, line in enumerate(lines) if line.startswith("warning: the stage ")]
+    assert lines[place].endswith("give a smaller --vae-memory")
+    assert place < next(number for number, line in enumerate(lines) if line.startswith("transformer"))
+
+
+def test_a_precision_that_the_backend_does_not_run_is_refused_before_loading(parity_case, explained):
+    given = ["--bundle", parity_case / "bundle", *REQUEST, "--backend", "cpu", "--precision", "bf16"]
+    done = CliRunner().invoke(main, [*map(str, given), "--output", str(parity_case / "no.gif")])
+    assert done.exit_code == 2
+    assert "onnxruntime does not run bf16; take --precision text_encoder=fp32, or --backend" in done.stderr
