@@ -257,7 +257,8 @@ def test_named_components_are_kept_and_loaded_as_for_a_single_run(bundle, loads)
         ({"device": -1}, "device -1: must be the number of a GPU, from 0"),
         ({"precision": "fp15"}, "precision 'fp15': must be one of fp32"),
         ({"precision": {"transfomer": "fp32"}}, "precision 'transfomer': is no component; they are"),
-        ({"precision": "bf16"}, "text_encoder in fp32, not in bf16"),
+        ({"precision": "fp16"}, "text_encoder in fp32, not in fp16"),
+        ({"precision": "bf16", "backend": "cpu"}, "text_encoder in bf16: onnxruntime does not run bf16"),
         ({"precision": {"transformer": "fp15"}}, "precision 'fp15': must be one of fp32"),
     ],
 )  # fmt: skip
