@@ -109,13 +109,17 @@ def shortage(plan: Plan, engines: Engines) -> str | None:
     worst = next(need for need in found if need.stage == largest)
     return (
         f"warning: the stage {largest} takes about {_gib(peak)} GiB of {where}, of which {_gib(available)} "
-        f"GiB are available; {_advice(worst)}"
+        f"GiB are available; {_advice(worst, plan.precisions[worst.component], engines.backend)}"
     )
 
 
-def _advice(need: Need) -> str:
+def _advice(need: Need, precision: str, backend: str) -> str:
     if need.weights > (need.activations or 0) + need.arrays:
-        return f"close other programs, or export a smaller {setting('precision')} of {need.component}"
+        if needs_gpu(backend):
+            return f"export a smaller {setting('precision')} of {need.component}"
+        if precision != "fp32":  # of which the CPU makes copies in fp32
+            return f"close other programs, or take {setting('precision')} {need.component}=fp32"
+        return "close other programs, or expect its weights to be read again and again"
     if need.component.startswith("vae_") and (need.activations or 0) > need.arrays:
         return f"give a smaller {setting('vae_memory')}"
     return f"give a smaller {setting('height')} and {setting('width')}, or fewer {setting('num_frames')}"

@@ -134,7 +134,7 @@ def having(monkeypatch, available):
          "give a smaller height and width, or fewer num_frames"),
         ({}, "image decoder", "give a smaller vae_memory"),
         ({"height": 64, "width": 64, "num_frames": 1, "steps": 1}, "image decoder",
-         "close other programs, or export a smaller precision of vae_decoder"),
+         "close other programs, or expect its weights to be read again and again"),
     ],
 )  # fmt: skip
 def test_a_run_beyond_the_memory_at_hand_is_warned_of(plan, bundle, monkeypatch, settings, stage, advice):
