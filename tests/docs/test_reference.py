@@ -6,7 +6,7 @@ from pathlib import Path
 
 import ltxrt
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "reference"
 
 
