@@ -44,7 +44,7 @@ def main(bundle: Path, prompts: Path, output: Path, threads: int | None, **optio
     from ltxrt.engines.bundle import reading_bundle
 
     with job() as report:
-        report(Progress("loading onnx"))
+        report(Progress("loading torch"))
         try:
             from ltxrt.parity import calibration
         except ModuleNotFoundError as error:

@@ -54,7 +54,7 @@ def test_without_an_upsampler_it_says_that_it_takes_the_single_pass(case):
     done = run(case)
     assert done.exit_code == 0, done.output
     loading, warning, *_, last = done.output.splitlines()
-    assert loading == "loading onnx"
+    assert loading == "loading torch"
     assert warning.startswith("the default preset has two passes and the bundle has no latent upsampler")
     assert "calibrating on --preset single-pass" in warning
     assert "sampling: step 0/8" in done.stderr
