@@ -63,8 +63,8 @@ def _faster(backends: Sequence[BackendState], bundle: BundleState, name: str) ->
     return ""
 
 
-def lines(found: Examination) -> Iterator[str]:
-    """The whole report for people."""
+def lines(found: Examination, also: Sequence[str] = ()) -> Iterator[str]:
+    """The whole report for people; `also` are sentences to the verdict."""
     yield from _section("machine", _machine(found.machine))
     yield from _section("backends", [(_label(s), _state(s)) for s in found.backends])
     if found.bundle is not None:
@@ -72,6 +72,7 @@ def lines(found: Examination) -> Iterator[str]:
     end = conclude(found)
     yield "verdict"
     yield f"  {end.text}"
+    yield from (f"  {sentence}" for sentence in also)
     yield "next"
     yield f"  {end.next}"
 

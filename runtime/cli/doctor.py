@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -25,11 +26,41 @@ def doctor_command(context: click.Context, /, bundle: Path | None) -> None:
     """
     from ltxrt.engines.machine import conclude, examine, lines
 
-    found = examine(bundle or _before_doctor(context))
+    place = bundle or _before_doctor(context)
+    found = examine(place)
     end = conclude(found)
-    result("\n".join(lines(found)), {**dataclasses.asdict(found), "verdict": dataclasses.asdict(end)})
+    default = _default_video(place) if place is not None and end.ok else None
+    data = {"verdict": dataclasses.asdict(end), "default_video": default and default.to_json()}
+    also = [] if default is None else [_memory(default)]
+    result("\n".join(lines(found, also)), {**dataclasses.asdict(found), **data})
     if not end.ok:
         raise click.exceptions.Exit(1)
+
+
+def _default_video(bundle: Path) -> Any:
+    """The explanation of a video of the bundle's default preset; None where it cannot be planned."""
+    from ltxrt.engines.bundle import read_bundle
+    from ltxrt.engines.errors import LtxrtError
+    from ltxrt.runtime.families import family
+    from ltxrt.runtime.request.request import Request
+
+    opened = read_bundle(bundle)
+    model = family(opened.family)
+    try:
+        with model.Pipeline(opened) as pipeline:
+            return model.explain(pipeline.plan(Request("waves")), pipeline.engines)
+    except LtxrtError:
+        return None  # what it lacks is in the report
+
+
+def _memory(found: Any) -> str:
+    from ltxrt.engines.machine import size
+
+    takes = f"Its default video, {found.plan.settings.video}, takes about {size(found.peak)} of {found.where}"
+    if found.available is None:
+        return f"{takes}."
+    fits = "" if found.fits else "; --explain shows what takes it, for smaller sizes too"
+    return f"{takes}, of which {size(found.available)} are available{fits}."
 
 
 def _before_doctor(context: click.Context) -> Path | None:
