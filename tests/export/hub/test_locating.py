@@ -114,6 +114,17 @@ def test_a_download_that_broke_off_is_finished_by_the_next_run(hub, monkeypatch)
     assert located(f"{LTX}:{FILE}", components=("transformer",))[0].checkpoint.is_file()
 
 
+def test_an_interrupted_download_leaves_no_part_of_a_file(hub, cache):
+    def interrupted(progress):
+        if progress.stage == f"downloading {FILE}" and progress.done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        locate(Wanted(f"{LTX}:{FILE}", {}), interrupted, lambda _: None)
+    assert [path for path in cache.rglob("*") if "incomplete" in path.name] == []
+    assert located(f"{LTX}:{FILE}")[0].checkpoint.is_file()
+
+
 def test_a_revision_is_pinned(hub):
     found, _, _ = located(f"{LTX}@v1:{FILE}", components=("transformer",))
     assert hub_server.COMMIT in found.checkpoint.parts
