@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Protocol, Self, TypedDict
 
 from ltxrt.engines.backend import (
+    BACKENDS,
     Engine,
     check_files,
     check_runs,
@@ -23,6 +24,7 @@ from ltxrt.engines.backend import (
     load_engine,
     loads_for_many,
     named,
+    needs_gpu,
 )
 from ltxrt.engines.bundle import Bundle, read_bundle
 from ltxrt.engines.errors import InputError, InterruptedRunError, setting
@@ -122,6 +124,11 @@ class EnginePool:
             best(self.bundle, self._wanted, device) if automatic else Choice(named(backend), automatic=False)
         )
         self.backend, self.threads, self.device = self.choice.backend, threads, device
+        if device and not needs_gpu(self.backend):
+            raise InputError(
+                f"{setting('device')} {device}: {self.backend} runs on the CPU; leave it out, or give "
+                f"{setting('backend')} {' | '.join(one for one in BACKENDS if needs_gpu(one))}"
+            )
         self.keep_loaded = keep_loaded
         self._check_precisions()
         self._changed = threading.Condition()  # the pool's one lock; it guards everything below

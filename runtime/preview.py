@@ -42,8 +42,8 @@ def of(bundle: Bundle) -> Preview:
     """The bundle's map. Raises BundleError for a bundle that was exported before there were any."""
     if bundle.preview is None:
         raise BundleError(
-            f"{bundle.root}: the bundle has no colours for a preview; export its decoder again with "
-            "ltx-export onnx"
+            f"{setting('preview')}: {bundle.root} has no colours for a preview; export its decoder again "
+            "with ltx-export onnx"
         )
     return bundle.preview
 

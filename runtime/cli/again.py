@@ -27,7 +27,7 @@ class Again:
             raise InputError(
                 f"{setting('sources')} is where the files of a video are; give {setting('from')}"
             )
-        self.record: Record | None = None if video is None else record.read(video)
+        self.record: Record | None = None if video is None else _read(video)
         self._folders = tuple(folders)
 
     def fields(self, given: Collection[str], bundle: Bundle) -> dict[str, Any]:
@@ -60,6 +60,13 @@ class Again:
             return self.record.encoding.resolved(output)
         except InputError:
             return given
+
+
+def _read(video: Path) -> Record:
+    try:
+        return record.read(video)
+    except InputError as error:
+        raise InputError(f"{setting('from')} {error}") from error
 
 
 def _choose_backend(made: Record, pool: dict[str, Any], bundle: Bundle) -> None:

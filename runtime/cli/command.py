@@ -34,6 +34,7 @@ def _lazily(name: str) -> Callable[..., Any]:
     "ltx-run",
     cls=RunGroup,
     invoke_without_command=True,
+    no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     subcommand_metavar="[COMMAND]",
 )

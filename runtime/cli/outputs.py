@@ -17,7 +17,8 @@ from ltxrt.runtime.media.write import Encoding, check_not_read, check_output
 
 LONGEST_SLUG = 60  # characters
 _LONGEST_BYTES = 150  # of a slug: a file's name has up to 255, and temporary names are longer
-_FIELDS = re.compile(r"\{([a-z_]+)\}")
+_FIELDS = re.compile(r"\{(seed|n|prompt)\}")
+_BRACES = re.compile(r"\{[^{}]*\}?")  # of what may have been meant as one of these
 _RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]")  # names of devices on Windows
 
 
@@ -45,11 +46,10 @@ def named(
     they are to be overwritten or skipped.
     """
     existing.check()
-    given = set(_FIELDS.findall(str(template)))
-    if unknown := sorted(given - {"seed", "n", "prompt"}):
+    if unknown := _BRACES.search(_FIELDS.sub("", str(template))):
         warn(
-            f"note: {{{unknown[0]}}} stays as it is in {setting('output')}; {{seed}}, {{n}} and {{prompt}} "
-            "are filled in"
+            f"note: {unknown[0]} stays as it is in {setting('output')}; {{seed}}, {{n}} and {{prompt}} are "
+            "filled in"
         )
     paths = [_named(template, one, n, len(asked)) for n, one in enumerate(asked, 1)]
     _check_distinct(template, paths)
@@ -76,8 +76,8 @@ def _is_there(path: Path) -> bool:
 
 def check_preview(path: Path, videos: Sequence[tuple[Asked, Path]], bundle: Bundle) -> None:
     """Raise InputError for a preview that cannot be made of the bundle, or would overwrite another file."""
-    previews.of(bundle)
     previews.check_path(path)
+    previews.of(bundle)
     for one, output in videos:
         if path.absolute() == output.absolute():
             raise InputError(f"{setting('preview')} {path}: is the output too; give another name")
@@ -101,7 +101,7 @@ def _named(template: Path, one: Asked, n: int, count: int) -> Path:
         "n": str(n).zfill(len(str(count))),
         "prompt": slug(one.request.prompt),
     }
-    return Path(_FIELDS.sub(lambda field: texts.get(field[1], field[0]), str(template)))
+    return Path(_FIELDS.sub(lambda field: texts[field[1]], str(template)))
 
 
 def _check_distinct(template: Path, found: Sequence[Path]) -> None:

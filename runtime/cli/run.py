@@ -99,7 +99,7 @@ class Maker:
         count = _write(stream, output, metadata, self.writing.encoding, report)
         seconds = time.monotonic() - start
         data = {"output": str(output), "frames": count, "seed": seed, "seconds": round(seconds, 3)}
-        result(f"{output}: {count} frames in {seconds:.1f} s", data)
+        result(f"{output}: {count} frame{'s' * (count != 1)} in {seconds:.1f} s", data)
 
     def tell(self, one: Asked, prepared: Any) -> None:
         """Say what its user should know before the work; nothing twice."""

@@ -78,7 +78,14 @@ class Setting:
             low, high = self.bounds
             for number in value if isinstance(value, list | tuple) else (value,):
                 if not low <= number <= high:  # NaN compares false; an int may be too large to be converted
-                    raise InputError(f"{label} {quoted(number)}: must be between {low:g} and {high:g}")
+                    raise InputError(
+                        f"{label} {quoted(number)}: must be between {_exact(low)} and {_exact(high)}"
+                    )
+
+
+def _exact(bound: float) -> str:
+    """A bound as it is written: a whole number of up to 20 digits in full."""
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def _check_text(label: str, text: str) -> None:

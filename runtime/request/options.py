@@ -129,9 +129,11 @@ def seeds(text: str) -> tuple[int, ...]:
             raise InputError(f"{label} {quoted(text)}: must be numbers and ranges, as in 1-8 or 1,5,9")
         first, last = plain_whole(match[1]), plain_whole(match[2] or match[1])
         SETTINGS["seed"].check(last, "seeds")
-        if not 0 <= last - first < MOST_VIDEOS:
+        if last < first:
+            raise InputError(f"{label} {quoted(part)}: must begin with the lower one, as in {last}-{first}")
+        if len(found) + last - first >= MOST_VIDEOS:
             raise InputError(
-                f"{label} {quoted(part)}: must begin with the lower one; up to {MOST_VIDEOS} seeds are taken"
+                f"{label} {quoted(text)}: are more than {MOST_VIDEOS} videos; use several commands"
             )
         found += range(first, last + 1)
     if len(set(found)) < len(found):

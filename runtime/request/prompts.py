@@ -19,7 +19,7 @@ STDIN = "-"
 
 @dataclass(frozen=True)
 class Line:
-    """What a line says: where it stands ("prompts.txt, line 3"), and values of a request's fields."""
+    """What a line says: where it stands, for messages, and values of a request's fields."""
 
     place: str
     values: Mapping[str, Any]
@@ -40,7 +40,7 @@ def read(path: Path) -> list[Line]:
     """
     lines = []
     for number, text in enumerate(_text(path).split("\n"), 1):
-        place = f"{'standard input' if str(path) == STDIN else path}, line {number}"
+        place = f"{setting('prompts')} {path}, line {number}"
         stripped = text.strip()
         if stripped.startswith("{"):
             lines.append(Line(place, _settings(stripped, place)))

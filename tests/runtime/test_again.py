@@ -191,9 +191,9 @@ def test_other_weights_are_said_to_be_others(tiny_bundle, folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--from", "absent.mp4"], "absent.mp4: has no readable metadata"),
+        (["--from", "absent.mp4"], "--from absent.mp4: no such file"),
         (["--from", "i.png"], "i.png: "),
-        (["--from", "clip.mp4"], "clip.mp4: does not say how it was made"),
+        (["--from", "clip.mp4"], "--from clip.mp4: does not say how it was made"),
         (["--from", "noise.npy"], "a .npy file holds frames alone; .npz has the metadata too"),
         (["--from", "a.npz", "--sources", "absent"], "--sources absent: no such folder"),
         (["--from", "a.npz", "--precision", "transformer=int3"], "not in int3"),

@@ -339,6 +339,11 @@ def test_presets_are_listed_as_json(tiny_bundle):
     assert data["presets"]["default"]["passes"][0]["steps"] == 40
 
 
+def test_without_options_there_is_the_help():
+    result = run()
+    assert result.exit_code == 2 and "Examples:\n  ltx-run --bundle" in result.output
+
+
 @pytest.mark.parametrize("missing", ["--prompt", "--output"])
 def test_prompt_and_output_are_needed(tiny_bundle, tmp_path, missing):
     given = {"--prompt": "fog", "--output": str(tmp_path / "v.mp4")}

@@ -255,6 +255,7 @@ def test_named_components_are_kept_and_loaded_as_for_a_single_run(bundle, loads)
         ({"threads": 0}, "threads 0: must be a whole number between 1 and 1024"),
         ({"threads": 1.5}, "threads 1.5: must be a whole number"),
         ({"device": -1}, "device -1: must be the number of a GPU, from 0"),
+        ({"device": 1, "backend": "cpu"}, "device 1: onnxruntime runs on the CPU; leave it out, or give"),
         ({"precision": "fp15"}, "precision 'fp15': must be one of fp32"),
         ({"precision": {"transfomer": "fp32"}}, "precision 'transfomer': is no component; they are"),
         ({"precision": "fp16"}, "text_encoder in fp32, not in fp16"),

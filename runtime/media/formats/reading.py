@@ -43,6 +43,8 @@ def read_metadata(path: Path | str) -> dict[str, str]:
     try:
         return {str(key).lower(): str(value) for key, value in _metadata(path).items()}
     except (OSError, ValueError, AttributeError, RecursionError) as error:
+        if isinstance(error, InputError) and str(error).startswith(f"{path}:"):
+            raise
         raise InputError(f"{path}: has no readable metadata ({error})") from error
 
 

@@ -134,14 +134,15 @@ def test_an_interruption_ends_them_all(make, tmp_path, monkeypatch):
     ("extra", "message"),
     [
         (["--seeds", "1-"], "--seeds '1-': must be numbers and ranges, as in 1-8 or 1,5,9"),
-        (["--seeds", "8-1"], "--seeds '8-1': must begin with the lower one"),
-        (["--seeds", "1-99999"], "--seeds '1-99999': must begin with the lower one; up to 10000 seeds"),
+        (["--seeds", "8-1"], "--seeds '8-1': must begin with the lower one, as in 1-8"),
+        (["--seeds", "1-99999"], "--seeds '1-99999': are more than 10000 videos; use several"),
+        (["--seeds", "1-9999,20000-20001"], "--seeds '1-9999,20000-20001': are more than 10000 videos"),
         (["--seeds", "1,2,1-3"], "--seeds '1,2,1-3': 1 is in it twice; give it once"),
         (["--seeds", "9" * 20], "--seeds 99999999999999999999: must be between"),
         (["--seeds", "1,2", "--seed", "3"], "--seed and --seeds exclude each other; give one of them"),
         (["--prompts", "{lines}"], "--prompt and --prompts exclude each other; give one of them"),
         (["--overwrite", "--skip-existing"], "--overwrite and --skip-existing exclude each other; give one"),
-        (["--seed", "-2"], "--seed -2: must be between -1 and"),
+        (["--seed", "-2"], "--seed -2: must be between -1 and 18446744073709551615"),
     ],
 )
 def test_wrong_seeds_and_prompts_get_one_line(make, tmp_path, extra, message):
@@ -164,6 +165,7 @@ def test_a_wrong_line_is_refused_before_any_work(make, tmp_path, loads, line, ex
     (tmp_path / "p.txt").write_text(f"rain\n{line}\n")
     result = make("--prompts", tmp_path / "p.txt", *extra, output="{n}.gif")
     assert result.exit_code == 2 and message in result.stderr, result.output
+    assert result.stderr.startswith("error: --prompts ")
     assert (made(tmp_path), loads) == ([], [])
 
 
@@ -230,10 +232,13 @@ def test_an_interrupted_command_goes_on_with_what_is_missing(make, tmp_path):
     assert (tmp_path / "out" / "2" / "00000.png").read_bytes() == b"frame"
 
 
-def test_other_braces_in_a_name_stay_and_are_mentioned(make, tmp_path):
-    result = make("--prompt", "fog", "--steps", "1", output="{sed}-{n}.gif")
-    assert result.exit_code == 0 and made(tmp_path) == ["{sed}-1.gif"]
-    assert "note: {sed} stays as it is in --output; {seed}, {n} and {prompt} are filled in" in result.stderr
+@pytest.mark.parametrize("begin", ["{sed}", "{}", "{seed:d}", "{seed"])
+def test_other_braces_in_a_name_stay_and_are_mentioned(make, tmp_path, begin):
+    result = make("--prompt", "fog", "--steps", "1", "--num-frames", "1", output=f"{begin}{{n}}.gif")
+    assert result.exit_code == 0 and made(tmp_path) == [f"{begin}1.gif"]
+    assert f"note: {begin}" in result.stderr
+    assert " stays as it is in --output; {seed}, {n} and {prompt} are filled in" in result.stderr
+    assert "1.gif: 1 frame in " in result.stdout
 
 
 @pytest.mark.parametrize(

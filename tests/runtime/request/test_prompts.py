@@ -25,7 +25,9 @@ def test_a_line_is_a_prompt_or_an_object_of_settings(tmp_path):
         data,
         {"prompt": "wind\u2028in grass"},  # that is no end of a line in a text file
     ]
-    assert [line.place for line in lines] == [f"{tmp_path / 'p.txt'}, line {n}" for n in (1, 4, 5)]
+    assert [line.place for line in lines] == [
+        f"\x0eprompts\x0f {tmp_path / 'p.txt'}, line {n}" for n in (1, 4, 5)
+    ]
 
 
 def test_a_dash_is_standard_input(monkeypatch):
