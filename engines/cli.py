@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ltxrt.engines.cli_base import LtxrtGroup, ltxrt_command
+from ltxrt.engines.description import file_size
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.machine.names import named
 from ltxrt.engines.precision import parse as parse_precisions
@@ -293,7 +294,7 @@ def _line(bundle: Bundle, found: Found) -> str:
     whole = record.attentions - record.decomposed
     attention = f", {whole} of {record.attentions} attentions kept whole" if record.attentions else ""
     state = f"; NOT USABLE: {found.problem}" if found.problem else ""
-    return f"{place}: {record.bytes / 1e6:.1f} MB, {profiles}{attention}{state}"
+    return f"{place}: {file_size(record.bytes)}, {profiles}{attention}{state}"
 
 
 def _targets(flavour: Any, backend: str, target: str | None) -> list[str]:

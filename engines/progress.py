@@ -6,8 +6,9 @@ Library functions take a `Report`, call it, and know nothing of terminals; comma
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,44 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
+PART = " › "  # between a part of a job, such as "video 2/8", and its stage
+
+
+@runtime_checkable
+class Expecting(Protocol):
+    """A report that can also be told what comes, such as `ltxrt.engines.terminal.Job`."""
+
+    def expect(self, seconds: Mapping[str, float], key: str = "") -> None:
+        """The stages in order, each with about how long it takes; `key` names what times depend on."""
 
 
 def unreported(_progress: Progress) -> None:
     """The default report: nobody watches."""
+
+
+def part(report: Report, label: str) -> Report:
+    """The report of a part of a job, such as "video 2/8", whose stages are called "video 2/8 › transformer".
+
+    `label` "" is the whole job.
+    """
+    return report if not label else lambda one: report(replace(one, stage=part_name(label, one.stage)))
+
+
+def part_name(label: str, stage: str) -> str:
+    """What a stage of the part `label` is called; "" is the whole job."""
+    return f"{label}{PART}{stage}" if label else stage
+
+
+def of_parts(parts: Iterable[tuple[str, Mapping[str, float]]], once: Collection[str]) -> dict[str, float]:
+    """What `Expecting.expect` takes for a job of several parts, given each label with its stages.
+
+    The stages `once` are one for all parts.
+    """
+    return {
+        stage if stage in once else part_name(label, stage): seconds
+        for label, stages in parts
+        for stage, seconds in stages.items()
+    }
 
 
 class Counted:

@@ -11,8 +11,7 @@ from typing import Any, Generic, TypeVar, Unpack, overload
 
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.errors import InputError, setting, worded
-from ltxrt.engines.progress import Report, unreported
-from ltxrt.engines.terminal import Job, job, part, part_name
+from ltxrt.engines.progress import Expecting, Report, of_parts, part, unreported
 from ltxrt.runtime import remade
 from ltxrt.runtime.engine_pool import Engines
 from ltxrt.runtime.families import family
@@ -116,17 +115,13 @@ class PromptCall(ABC, Generic[V]):
             prepared = [self.prepare(request) for request in requests]
             for line in dict.fromkeys(line for one in prepared for line in self._notes(one)):
                 warnings.warn(line, stacklevel=3)
-            labels = [
-                f"video {n}/{len(requests)}" if len(requests) > 1 else "" for n, _ in enumerate(requests, 1)
-            ]
-            if isinstance(report, Job):
+            count = len(requests)
+            labels = [f"video {n}/{count}" if count > 1 else "" for n in range(1, count + 1)]
+            if isinstance(report, Expecting) and prepared:
                 self._expect(report, prepared, labels)
             if len(requests) > 1:
                 self.encode_prompts([one.plan for one in prepared], report=report)
-            return [
-                self.generate(one, report=part(report, label) if label else report)
-                for one, label in zip(prepared, labels)
-            ]
+            return [self.generate(one, report=part(report, label)) for one, label in zip(prepared, labels)]
 
     def _notes(self, prepared: Any) -> list[str]:
         """What the caller may not expect of a request."""
@@ -134,29 +129,22 @@ class PromptCall(ABC, Generic[V]):
         lines = [worded(line, str).removeprefix("note: ") for line in family(self.bundle.family).notes(plan)]
         if (shortage := family(self.bundle.family).shortage(plan, self.engines)) is not None:
             lines.append(worded(shortage, str).removeprefix("warning: "))
-        if prepared.truncated:
-            limit = plan.settings.preset.max_tokens
-            has = f"the prompt has {limit + prepared.truncated} tokens and max_tokens is {limit}"
-            lines.append(f"{has}: its end is cut off; shorten it")
-        return lines
+        return [*lines, *(worded(line, str) for line in prepared.cut_off)]
 
-    def _expect(self, shown: Job, prepared: Sequence[Any], labels: Sequence[str]) -> None:
-        """Tell a job which stages come, and about how long they take."""
-        if not prepared:
-            return
-        model, expected = family(self.bundle.family), dict[str, float]()
-        for one, label in zip(prepared, labels):
-            stages = model.expected_seconds(one.plan, self.engines)
-            if label:
-                expected["text encoder"] = stages.pop("text encoder", 0.0)
-            expected.update({part_name(label, name) if label else name: s for name, s in stages.items()})
-        shown.expect(expected, model.timing_key(prepared[0].plan, self.engines))
+    def _expect(self, shown: Expecting, prepared: Sequence[Any], labels: Sequence[str]) -> None:
+        """Tell a report which stages come, and about how long they take."""
+        model = family(self.bundle.family)
+        stages = (model.expected_seconds(one.plan, self.engines) for one in prepared)
+        key = model.timing_key(prepared[0].plan, self.engines)
+        shown.expect(of_parts(zip(labels, stages), model.BEFORE_ALL.values()), key)
 
 
 @contextmanager
 def _reported(progress: bool | Report) -> Iterator[Report]:
     """What `progress` stands for while the block runs."""
     if progress is True:
+        from ltxrt.engines.terminal import job  # the one place here that knows of terminals: it was asked for
+
         with job("ltxrt") as shown:
             yield shown
     elif progress is False:

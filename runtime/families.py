@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
@@ -21,8 +21,9 @@ class Family(Protocol):
     Pipeline: Callable[..., Any]
     """Makes a pipeline of a bundle; keywords as those of `EnginePool`."""
 
-    BEFORE_ALL: Collection[str]
-    """The components that run for all videos of several before the first, and need not be kept after."""
+    BEFORE_ALL: Mapping[str, str]
+    """Component → its stage, of those that run for all videos of several before the first, and need not be
+    kept after."""
 
     def notes(self, plan: Any, /) -> list[str]:
         """Settings of a planned run that have less effect than their user may expect."""

@@ -8,5 +8,5 @@ __all__, __getattr__ = public(
     choice="Choice best",
     doctor="examine",
     refusal="not_run",
-    verdict="conclude lines size",
+    verdict="conclude lines",
 )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-
 from ltxrt.engines.errors import InputError, setting
+from ltxrt.engines.parsing.near import nearest
 from ltxrt.engines.parsing.text import quoted
 
 # Name → module, the better ones last: `auto` is the last one that runs a bundle on this machine.
@@ -24,8 +23,8 @@ def named(name: str) -> str:
     found = ALIASES.get(plain, plain)
     if found in BACKENDS:
         return found
-    near = difflib.get_close_matches(plain, (*BACKENDS, *ALIASES), 1)
-    hint = f" (the nearest is {near[0]})" if near else ""
+    near = nearest(plain, (*BACKENDS, *ALIASES))
+    hint = f" (the nearest is {near})" if near else ""
     raise InputError(
         f"{setting('backend')} {quoted(name)}: no backend has this name{hint}; they are {listed()}"
     )

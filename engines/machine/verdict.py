@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from shlex import quote
 
+from ltxrt.engines.description import file_size, memory_size
 from ltxrt.engines.machine.doctor import BackendState, BundleState, Examination, Machine
 
 PROMPT = "waves break on a rocky shore"
@@ -90,15 +91,18 @@ def _machine(machine: Machine) -> list[tuple[str, str]]:
     if memory is None:
         amount = "unknown: pip install psutil"
     else:
-        limit = "" if memory.limit is None else f"; this container may use {size(memory.limit)}"
-        amount = f"{size(memory.total)}, {size(memory.available)} available{limit}"
+        limit = "" if memory.limit is None else f"; this container may use {memory_size(memory.limit)}"
+        amount = f"{memory_size(memory.total)}, {memory_size(memory.available)} available{limit}"
     disk = (
-        "unknown" if machine.disk_free is None else f"{size(machine.disk_free)} free in {machine.disk_path}"
+        "unknown"
+        if machine.disk_free is None
+        else f"{file_size(machine.disk_free)} free in {machine.disk_path}"
     )
     gpus = [
         (
             f"GPU {g.index}",
-            f"{g.name} ({g.architecture}), {size(g.total)}, {size(g.free)} free, driver {g.driver}",
+            f"{g.name} ({g.architecture}), {memory_size(g.total)}, {memory_size(g.free)} free, "
+            f"driver {g.driver}",
         )
         for g in machine.gpus
     ]
@@ -123,7 +127,7 @@ def _state(state: BackendState) -> str:
 
 
 def _bundle(bundle: BundleState) -> list[tuple[str, str]]:
-    rows = [("model", f"{bundle.model} {bundle.version}, {size(bundle.bytes)}")]
+    rows = [("model", f"{bundle.model} {bundle.version}, {file_size(bundle.bytes)}")]
     for name, precisions in bundle.components.items():
         runs = bundle.precisions.get(name)
         also = f"; {runs} runs on {bundle.backend}" if runs and len(precisions) > 1 else ""
@@ -144,13 +148,3 @@ def _parity(bundle: BundleState) -> str:
     which = "nothing" if set(bundle.unverified) == set(bundle.precisions) else "not"
     names = "" if which == "nothing" else f": {', '.join(bundle.unverified)}"
     return f"{which} verified against torch on {bundle.backend}{names}; where torch is: {check}"
-
-
-def size(amount: int) -> str:
-    """Bytes for people: "1.5 GiB"."""
-    number, unit = float(amount), "B"
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024 or unit == "GiB":
-            break
-        number /= 1024
-    return f"{number:.3g} {unit}" if number < 100 else f"{number:.0f} {unit}"

@@ -21,6 +21,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ltxrt.engines.description import file_size
 from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.storage.files import NotRegularError, atomic_write, inside, open_regular, read_small
 
@@ -86,7 +87,7 @@ def _digest(file: BufferedReader, path: Path, root: Path, afresh: bool, hashed: 
             _memory[state] = known
             return known
     if status.st_size >= LARGE and hashed is None:
-        _log.info("checking %.200r (%.1f GB), once for this copy", name, status.st_size / 1e9)
+        _log.info("checking %.200r (%s), once for this copy", name, file_size(status.st_size))
     found = _hash(file, hashed)
     if _state(os.fstat(file.fileno())) == state and time.time_ns() - max(state[-2:]) > SETTLED:
         _memory[state] = found

@@ -9,6 +9,6 @@ __all__, __getattr__ = public(
     __name__,
     "interrupts mode",
     interrupts="on_interrupt",
-    jobs="Job job part part_name",
+    jobs="Job job",
     output="mode_options note result warn",
 )

@@ -16,11 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ltxrt.engines.cli_base import drawing
+from ltxrt.engines.description import clock, duration
 from ltxrt.engines.parsing.text import printable
-from ltxrt.engines.progress import Progress
+from ltxrt.engines.progress import PART, Progress
 from ltxrt.engines.terminal.estimate import Estimate, Stage
 from ltxrt.engines.terminal.interrupts import deferred
-from ltxrt.engines.terminal.views import PART, amount, clock, pace
+from ltxrt.engines.terminal.views import amount, pace
 
 REFRESHES = 6  # per second
 BARS = 3  # stages shown at once
@@ -60,7 +61,7 @@ class Bars:
                 one.shown = True
                 if PART in one.name:
                     continue  # of one of many alike, whose result is a line of its own
-                self._print(f"{printable(one.name)}  {_took(one.ended - (one.began or one.ended))}", "dim")
+                self._print(f"{printable(one.name)}  {duration(one.ended - (one.began or one.ended))}", "dim")
         if stage.running and progress.done == 0:
             self._refresh()  # a stage that begins is shown before its first call holds the interpreter
 
@@ -149,7 +150,3 @@ class Bars:
 
 def _cell(text: str, style: str = "") -> Text:
     return Text(printable(text), style=style, overflow="ellipsis", no_wrap=True)
-
-
-def _took(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 100 else clock(seconds)

@@ -8,16 +8,15 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 
 import click
 
 from ltxrt.engines.cli_base import check_interrupted
-from ltxrt.engines.progress import Progress, Report
+from ltxrt.engines.progress import PART, Progress
 from ltxrt.engines.terminal.estimate import Estimate
 from ltxrt.engines.terminal.interrupts import announced
 from ltxrt.engines.terminal.mode import Mode, mode
-from ltxrt.engines.terminal.views import PART, Json, Lines, Nothing, View
+from ltxrt.engines.terminal.views import Json, Lines, Nothing, View
 
 
 class Job:
@@ -64,20 +63,8 @@ class Job:
         times.note(self._key, {_kind(s): r * self._ratios.get(s, 1.0) for s, r in measured})
 
 
-def part(report: Report, label: str) -> Report:
-    """The report of a part of a job, such as "video 2/8", whose stages are called "video 2/8 › transformer".
-
-    Times are noted for a stage in whichever part it is.
-    """
-    return lambda progress: report(replace(progress, stage=part_name(label, progress.stage)))
-
-
-def part_name(label: str, stage: str) -> str:
-    """The name of a part's stage, for `Job.expect`."""
-    return f"{label}{PART}{stage}"
-
-
 def _kind(stage: str) -> str:
+    """A stage in whichever part of a job: times are noted for all of them."""
     return stage.rpartition(PART)[2]
 
 

@@ -7,9 +7,10 @@ import time
 from html import escape
 from typing import Any
 
+from ltxrt.engines.description import clock
 from ltxrt.engines.progress import Progress
 from ltxrt.engines.terminal.estimate import Estimate, Stage
-from ltxrt.engines.terminal.views import amount, clock, pace
+from ltxrt.engines.terminal.views import amount, pace
 
 _SECONDS_BETWEEN = 0.2  # that the page is asked to draw
 
@@ -43,7 +44,7 @@ class Notebook:
 
     def close(self) -> None:
         took = clock(time.monotonic() - self._estimate.began)
-        self._draw(f"{took}", over=True)
+        self._draw(took, over=True)
 
     def _draw(self, line: str, over: bool = False) -> None:
         if self._handle is not None:

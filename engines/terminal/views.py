@@ -6,11 +6,11 @@ import time
 from typing import Protocol
 
 from ltxrt.engines.cli_base import say
+from ltxrt.engines.description import clock, file_size
 from ltxrt.engines.progress import Progress
 from ltxrt.engines.terminal.estimate import Estimate, Stage
 from ltxrt.engines.terminal.mode import emit
 
-PART = " › "  # between a part of a job, such as "video 2/8", and its stage
 SECONDS_BETWEEN_LINES = 3.0
 SECONDS_BETWEEN_EVENTS = 0.1
 
@@ -94,18 +94,11 @@ class Json(Nothing):
         emit("stopping")
 
 
-def clock(seconds: float) -> str:
-    """Seconds as "0:07", "12:30" or "1:02:03"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 def amount(stage: Stage) -> str:
     """How many of its units a stage has done; "" where there is only one."""
     if stage.unit == "byte":
-        total = f" of {size(stage.total)}" if stage.total else ""
-        return f"{size(stage.done)}{total}" if total or stage.done else ""
+        total = f" of {file_size(stage.total)}" if stage.total else ""
+        return f"{file_size(stage.done)}{total}" if total or stage.done else ""
     if not stage.unit or (stage.total or 0) <= 1:
         return ""
     return f"{stage.unit} {stage.done:g}/{stage.total:g}"
@@ -117,15 +110,5 @@ def pace(stage: Stage) -> str:
     if not each or not stage.unit:
         return ""
     if stage.unit == "byte":
-        return f"{size(1 / each)}/s"
+        return f"{file_size(1 / each)}/s"
     return f"{each:.1f} s/{stage.unit}" if each >= 1 else f"{1 / each:.1f} {stage.unit}s/s"
-
-
-def size(count: float | None) -> str:
-    """Bytes as "512 B", "1.3 MB" or "9.5 GB"."""
-    value = count or 0.0
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit != "MB" or value >= 10 else f"{value:.1f} MB"
-        value /= 1000
-    return f"{value:.1f} GB"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ltxrt.engines.description import size
+from ltxrt.engines.description import file_size
 from ltxrt.engines.errors import LtxrtError
 from ltxrt.engines.progress import Progress, Report
 from ltxrt.export import families
@@ -125,7 +125,7 @@ def announced(chosen: Sequence[Selection]) -> list[str]:
     for one in chosen:
         names = [one.opened] if one.opened in one.files else [f"{len(one.files)} files"]
         there = "" if one.missing else ", in the cache"
-        lines.append(f"  {one.repository.file('')}: {names[0]}, {size(one.bytes)}{there}")
+        lines.append(f"  {one.repository.file('')}: {names[0]}, {file_size(one.bytes)}{there}")
     total, folder = sum(one.missing for one in chosen), hub.cache_folder()
     pages = {one.repository.reference.repo: one.repository.licence for one in chosen}
     for repo, licence in pages.items():
@@ -133,7 +133,7 @@ def announced(chosen: Sequence[Selection]) -> list[str]:
         lines.append(f"  licence of {repo}: {stated}{endpoint()}/{repo}")
     if total:
         free = shutil.disk_usage(hub.existing_parent(folder)).free
-        lines.append(f"  downloading {size(total)} to {folder}, which has {size(free)} free")
+        lines.append(f"  downloading {file_size(total)} to {folder}, which has {file_size(free)} free")
     return lines
 
 
@@ -142,8 +142,8 @@ def _check_space(needed: int) -> None:
     free = shutil.disk_usage(hub.existing_parent(folder)).free
     if needed > free:
         raise LtxrtError(
-            f"{folder} has {size(free)} free and the download takes {size(needed)}; make room, or set "
-            "HF_HOME to a folder on a larger disk"
+            f"{folder} has {file_size(free)} free and the download takes {file_size(needed)}; make room, or "
+            "set HF_HOME to a folder on a larger disk"
         )
 
 

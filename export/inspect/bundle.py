@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ltxrt.engines import verification
 from ltxrt.engines.bundle import MANIFEST, Bundle, read_bundle
-from ltxrt.engines.description import Description, size
+from ltxrt.engines.description import Description, file_size
 from ltxrt.engines.tensorrt import build, cache
 from ltxrt.engines.tensorrt import inspect as inspection
 from ltxrt.engines.tensorrt.cache import Found
@@ -19,13 +19,15 @@ def explain_bundle(folder: Path) -> Description:
     model = bundle.model
     total = sum(record.bytes for record in bundle.files())
     engines = cache.engines(bundle, build.installed())
-    lines = [f"{folder}: bundle of {model.title} {bundle.version}, {size(total)}"]
+    lines = [f"{folder}: bundle of {model.title} {bundle.version}, {file_size(total)}"]
     weights = {
         name: {precision: sum(file.bytes for file in graph.files) for precision, graph in graphs.items()}
         for name, graphs in bundle.components.items()
     }
     for name, sizes in weights.items():
-        lines.append(f"  {name}: {', '.join(f'{precision} {size(n)}' for precision, n in sizes.items())}")
+        lines.append(
+            f"  {name}: {', '.join(f'{precision} {file_size(n)}' for precision, n in sizes.items())}"
+        )
     missing = [name for name in model.components if name not in bundle.components]
     if missing:
         lines.append(f"  not in it: {', '.join(missing)}")
@@ -108,7 +110,7 @@ def _engine(bundle: Bundle, path: Path) -> Description | None:
             return Description("engine", (f"{path}: engine; not usable: {found.problem}",), {})
         lines = [
             f"{path}: engine of {record.component} {record.precision} for {record.target}",
-            f"  {size(record.bytes)}, built by {record.backend} {record.backend_version}",
+            f"  {file_size(record.bytes)}, built by {record.backend} {record.backend_version}",
             *(f"  {line}" for line in inspection.describe(bundle, found)),
             f"  not usable here: {found.problem}" if found.problem else "  usable here",
         ]

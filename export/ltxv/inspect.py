@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ltxrt.engines.description import Description
+from ltxrt.engines.description import Description, file_size
 from ltxrt.engines.errors import CheckpointError, setting
 from ltxrt.engines.families.ltxv.facts import SchedulerFacts
 from ltxrt.export.checkpoint.fields import load_json
@@ -176,7 +176,7 @@ def _part(name: str, weights: Mapping[str, StoredTensor], highlights: str) -> li
         counts[tensor.dtype] += tensor.size
     total, nbytes = sum(counts.values()), sum(t.nbytes for t in weights.values())
     dtypes = ", ".join(f"{d} {n / total:.1%}" for d, n in counts.most_common())
-    lines = [f"{name}: {_amount(total)} parameters, {nbytes / 1e9:.3g} GB, {dtypes}", f"  {highlights}"]
+    lines = [f"{name}: {_amount(total)} parameters, {file_size(nbytes)}, {dtypes}", f"  {highlights}"]
     return lines + ([f"  {FP8_WARNING}"] if is_fp8(weights) else [])
 
 

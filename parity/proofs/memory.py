@@ -18,9 +18,9 @@ from pathlib import Path
 import click
 
 from ltxrt.engines.cli_base import ltxrt_command, say
+from ltxrt.engines.description import memory_size
 from ltxrt.engines.errors import LtxrtError
 from ltxrt.engines.families import component_names
-from ltxrt.engines.machine import size as shown
 from ltxrt.parity.check.inputs import parse_size
 from ltxrt.parity.environment import module, peak_memory
 from ltxrt.runtime.cli import main as ltx_run
@@ -48,7 +48,7 @@ def main(bundle: Path, sizes: Sequence[str], steps: int, precision: str | None) 
     for text in sizes:
         if len(sizes) == 1:
             found = measure(bundle, text, steps, precision)
-            both = f"estimated {shown(found.estimated)}, took {shown(found.taken)}"
+            both = f"estimated {memory_size(found.estimated)}, took {memory_size(found.taken)}"
             say(f"{text}: {both} ({found.taken / found.estimated:.2f}); {found.stage}")
             continue
         options = ["--bundle", bundle, "--size", text, "--steps", steps]

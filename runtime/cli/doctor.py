@@ -54,13 +54,14 @@ def _default_video(bundle: Path) -> Any:
 
 
 def _memory(found: Any) -> str:
-    from ltxrt.engines.machine import size
+    from ltxrt.engines.description import memory_size
 
-    takes = f"Its default video, {found.plan.settings.video}, takes about {size(found.peak)} of {found.where}"
+    video, takes = found.plan.settings.video, memory_size(found.peak)
+    takes = f"Its default video, {video}, takes about {takes} of {found.where}"
     if found.available is None:
         return f"{takes}."
     fits = "" if found.fits else "; --explain shows what takes it, for smaller sizes too"
-    return f"{takes}, of which {size(found.available)} are available{fits}."
+    return f"{takes}, of which {memory_size(found.available)} are available{fits}."
 
 
 def _before_doctor(context: click.Context) -> Path | None:

@@ -7,22 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from ltxrt.engines.bundle import read_bundle
-from ltxrt.engines.families import component_names
-from ltxrt.engines.machine import size
+from ltxrt.engines.description import duration, memory_size
 from ltxrt.engines.terminal import result
 from ltxrt.runtime.cli import encoding
 from ltxrt.runtime.cli.again import Again
-from ltxrt.runtime.cli.given import requested
+from ltxrt.runtime.cli.given import firsts, keep_for_several, pool_options, requested
 from ltxrt.runtime.families import family
-from ltxrt.runtime.request.options import precisions
 
 HEADINGS = ("stage", "engine", "largest call", "weights", "activations", "arrays", "time")
 
 
 def show(bundle: Path, options: dict[str, Any]) -> None:
     """Explain every request that the options ask for. Raises InputError as a run would."""
-    pool = {key: options.pop(key) for key in ("backend", "device", "threads", "keep_loaded")}
-    pool["precision"] = precisions(options.pop("precision"), component_names())
+    pool = pool_options(options)
     again = Again(options.pop("from_"), options.pop("sources"))
     encoding.taken(options)
     for name in ("overwrite", "skip_existing", "no_metadata", "preview"):
@@ -31,10 +28,10 @@ def show(bundle: Path, options: dict[str, Any]) -> None:
     model = family(opened.family)
     asked = requested(options, lambda given: again.fields(given, opened))
     again.choose_engines(pool, opened)
-    if len(asked) > 1:  # as in a run
-        pool["keep_loaded"] = pool["keep_loaded"] or set(component_names()) - set(model.BEFORE_ALL)
+    if len(asked) > 1:
+        keep_for_several(pool, model)
     with model.Pipeline(opened, **pool) as pipeline:
-        for one in {id(one.line): one for one in reversed(asked)}.values():
+        for one in firsts(asked):
             with one.named():
                 plan = pipeline.plan(one.request)
             found = model.explain(plan, pipeline.engines)
@@ -65,10 +62,18 @@ def lines(found: Any, notes: Sequence[str]) -> Iterator[str]:
 def _row(stage: Any) -> tuple[str, ...]:
     call = " ".join(f"{symbol}={value}" for symbol, value in stage.sizes.items())
     times = f" ({stage.calls}×)" if stage.calls > 1 else ""
-    activations = "unknown" if stage.activations is None else size(stage.activations)
-    seconds = "" if stage.seconds is None else _duration(stage.seconds)
+    activations = "unknown" if stage.activations is None else memory_size(stage.activations)
+    seconds = "" if stage.seconds is None else duration(stage.seconds)
     engine = stage.engine or f"{stage.component} {stage.precision}: none"
-    return stage.name, engine, call + times, size(stage.weights), activations, size(stage.arrays), seconds
+    return (
+        stage.name,
+        engine,
+        call + times,
+        memory_size(stage.weights),
+        activations,
+        memory_size(stage.arrays),
+        seconds,
+    )
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -78,22 +83,14 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _memory(found: Any) -> str:
-    need = f"{size(found.peak)} in {found.where} at most (estimated; {found.largest})"
+    need = f"{memory_size(found.peak)} in {found.where} at most (estimated; {found.largest})"
     if found.available is None:
         return f"{need}; how much there is could not be found out"
     verdict = "it fits" if found.fits else "it does NOT fit"
-    return f"{need}; {size(found.available)} of {size(found.total)} are available: {verdict}"
+    return f"{need}; {memory_size(found.available)} of {memory_size(found.total)} are available: {verdict}"
 
 
 def _time(seconds: float | None) -> str:
     if seconds is None:
         return "not measured here yet; a run of this bundle on this backend measures it"
-    return f"about {_duration(seconds)}, as measured here before"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+    return f"about {duration(seconds)}, as measured here before"

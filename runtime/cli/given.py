@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,8 @@ import click
 
 from ltxrt.engines.cli_base import name_settings
 from ltxrt.engines.errors import InputError, setting
+from ltxrt.engines.families import component_names
+from ltxrt.runtime.families import Family
 from ltxrt.runtime.request import options as settings
 from ltxrt.runtime.request import prompts, yaml_file
 from ltxrt.runtime.request.fields import DRAW_SEED
@@ -34,6 +36,23 @@ class Asked:
     def named(self) -> AbstractContextManager[None]:
         """Around work on it: errors about what its line says name the line."""
         return nullcontext() if self.line is None else self.line.named()
+
+
+def firsts(asked: Sequence[Asked]) -> list[Asked]:
+    """Each line's first video: the plans of its other seeds are the same."""
+    return list({id(one.line): one for one in reversed(asked)}.values())
+
+
+def pool_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options about engines, which are taken out of `options`, as keywords of a pipeline."""
+    pool = {key: options.pop(key) for key in ("backend", "device", "threads", "keep_loaded")}
+    return {**pool, "precision": settings.precisions(options.pop("precision"), component_names())}
+
+
+def keep_for_several(pool: dict[str, Any], model: Family) -> None:
+    """Keep the engines between several videos; what runs before all of them is not held in memory beside
+    the rest."""
+    pool["keep_loaded"] = pool["keep_loaded"] or set(component_names()) - set(model.BEFORE_ALL)
 
 
 def requested(options: dict[str, Any], remembered: Callable[[set[str]], dict[str, Any]]) -> list[Asked]:

@@ -13,18 +13,16 @@ import click
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.cli_base import called, check_interrupted
 from ltxrt.engines.errors import InterruptedRunError, LtxrtError, setting
-from ltxrt.engines.families import component_names
-from ltxrt.engines.progress import Progress, Report
-from ltxrt.engines.terminal import Job, note, on_interrupt, part, part_name, result, warn
+from ltxrt.engines.progress import Progress, Report, of_parts, part
+from ltxrt.engines.terminal import Job, note, on_interrupt, result, warn
 from ltxrt.runtime import Stream
 from ltxrt.runtime.cli import encoding, outputs
 from ltxrt.runtime.cli.again import Again
-from ltxrt.runtime.cli.given import Asked, requested
+from ltxrt.runtime.cli.given import Asked, firsts, keep_for_several, pool_options, requested
 from ltxrt.runtime.families import Family, family
 from ltxrt.runtime.media.overlap import behind
 from ltxrt.runtime.media.write import Encoding, VideoWriter
 from ltxrt.runtime.request import provenance
-from ltxrt.runtime.request.options import precisions
 
 WAITING = 16  # decoded frames in the encoder's queue, each of at most some megabytes
 PROMPTS_AT_ONCE = 100  # that are encoded before the first of their videos, and held meanwhile: up to 0.8 GB
@@ -32,8 +30,7 @@ PROMPTS_AT_ONCE = 100  # that are encoded before the first of their videos, and 
 
 def generate(bundle: Path, output: Path, options: dict[str, Any], report: Job) -> None:
     """Make the videos that the options ask for, and say what becomes of them."""
-    pool = {key: options.pop(key) for key in ("backend", "device", "threads", "keep_loaded")}
-    pool["precision"] = precisions(options.pop("precision"), component_names())
+    pool = pool_options(options)
     existing = outputs.Existing(options.pop("overwrite"), options.pop("skip_existing"))
     again, kind = Again(options.pop("from_"), options.pop("sources")), encoding.taken(options)
     told = not options.pop("no_metadata")
@@ -48,8 +45,8 @@ def generate(bundle: Path, output: Path, options: dict[str, Any], report: Job) -
     if shown is not None:
         outputs.check_preview(shown, videos, opened)
     again.choose_engines(pool, opened)
-    if len(videos) > 1:  # all prompts are encoded before: memory need not hold the encoder beside the rest
-        pool["keep_loaded"] = pool["keep_loaded"] or set(component_names()) - set(model.BEFORE_ALL)
+    if len(videos) > 1:
+        keep_for_several(pool, model)
     with model.Pipeline(opened, **pool) as pipeline, on_interrupt(pipeline.interrupt):
         maker = Maker(model, pipeline, report, Writing(kind, told, shown))
         if len(videos) == 1:
@@ -78,7 +75,7 @@ class Maker:
     def make(self, one: Asked, output: Path, label: str = "") -> None:
         """Make a video, and say what became of it; `label` names it among several."""
         start = time.monotonic()
-        report = part(self.job, label) if label else self.job
+        report = part(self.job, label)
         seed, inputs = one.request.seed, provenance.inputs(one.request)
         if one.drawn:
             self._note(f"note: the seed drawn is {seed}; {setting('seed')} {seed} makes this video again")
@@ -139,28 +136,20 @@ def _make_all(maker: Maker, asked: Sequence[Asked], paths: Sequence[Path]) -> No
 def _expect(maker: Maker, asked: Sequence[Asked], labels: Sequence[str]) -> None:
     """Plan all videos, which refuses some and warns of others, and expect the stages of each."""
     lines: dict[int, dict[str, float]] = {}
-    key, expected = "", dict[str, float]()
-    for one in _firsts(asked):
+    key = ""
+    for one in firsts(asked):
         check_interrupted()
         with one.named():
             prepared = maker.pipeline.prepare(one.request)
         maker.tell(one, prepared)
         lines[id(one.line)] = maker.model.expected_seconds(prepared.plan, maker.pipeline.engines)
         key = maker.model.timing_key(prepared.plan, maker.pipeline.engines)
-    for one, label in zip(asked, labels):
-        stages = dict(lines[id(one.line)])
-        expected["text encoder"] = stages.pop("text encoder", 0.0)
-        expected.update({part_name(label, stage): seconds for stage, seconds in stages.items()})
-    maker.job.expect(expected, key)
-
-
-def _firsts(asked: Sequence[Asked]) -> list[Asked]:
-    """Each line's first video: the plans of its other seeds are the same."""
-    return list({id(one.line): one for one in reversed(asked)}.values())
+    parts = ((label, lines[id(one.line)]) for one, label in zip(asked, labels))
+    maker.job.expect(of_parts(parts, maker.model.BEFORE_ALL.values()), key)
 
 
 def _plans(pipeline: Any, asked: Sequence[Asked]) -> Iterator[Any]:
-    for one in _firsts(asked):
+    for one in firsts(asked):
         with one.named():
             yield pipeline.plan(one.request)
 
@@ -191,16 +180,8 @@ def _first_only(plan: Any, one: Asked) -> list[str]:
 
 def _cut_off(prepared: Any, one: Asked) -> list[str]:
     """Warnings of prompts whose end is not read."""
-    limit = prepared.plan.settings.preset.max_tokens
-    names = ("negative_prompt", "prompt")[-len(prepared.tokens) :]
     place = "" if one.line is None else f"{one.line.place}: "
-    most = f"{setting('max_tokens')} is {limit}"
-    return [
-        f"warning: {place}{setting(name)} has {limit + tokens.truncated} tokens and {most}: its end is cut "
-        "off; shorten it"
-        for name, tokens in zip(names, prepared.tokens)
-        if tokens.truncated
-    ]
+    return [f"warning: {place}{line}" for line in prepared.cut_off]
 
 
 def _write(stream: Stream, output: Path, metadata: dict[str, str], encoding: Encoding, report: Report) -> int:

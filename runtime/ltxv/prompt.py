@@ -17,7 +17,8 @@ from ltxrt.engines.parsing import json_input, tokenizer_file
 from ltxrt.engines.parsing.tokenizer_file import no_panic
 from ltxrt.runtime.sampling.numerics import check_finite
 
-BEFORE_ALL = ("text_encoder",)  # what runs for all videos of several before the first one
+# Component → its stage: what runs for all videos of several before the first one.
+BEFORE_ALL = {"text_encoder": "text encoder"}
 
 PAD_ID = 0
 EOS_ID = 1

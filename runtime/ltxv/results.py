@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines.bundle import Bundle
-from ltxrt.engines.errors import InterruptedRunError
+from ltxrt.engines.errors import InterruptedRunError, setting
 from ltxrt.engines.progress import Progress, Report, unreported
 from ltxrt.runtime import preview
 from ltxrt.runtime.ltxv.guidance import STREAM
@@ -130,6 +130,17 @@ class Prepared:
     def truncated(self) -> int:
         """The largest number of tokens that a prompt has more than fit."""
         return max(tokens.truncated for tokens in self.tokens)
+
+    @property
+    def cut_off(self) -> list[str]:
+        """A sentence on each prompt whose end is not read."""
+        limit, names = self.plan.settings.preset.max_tokens, ("negative_prompt", "prompt")
+        return [
+            f"{setting(name)} has {limit + tokens.truncated} tokens and {setting('max_tokens')} is {limit}: "
+            "its end is cut off; shorten it"
+            for name, tokens in zip(names[-len(self.tokens) :], self.tokens)
+            if tokens.truncated
+        ]
 
 
 @dataclass(frozen=True)

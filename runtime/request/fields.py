@@ -6,13 +6,13 @@ library only, since `ltx-run --help` reads it.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from ltxrt.engines.errors import InputError, setting
+from ltxrt.engines.parsing.near import nearest
 from ltxrt.engines.parsing.text import quoted
 from ltxrt.runtime.request import kinds
 from ltxrt.runtime.request.kinds import (
@@ -243,6 +243,6 @@ def check(values: Mapping[str, Any]) -> None:
 def why_unknown(key: object, known: Iterable[str], also: Iterable[str] = ()) -> str:
     """The message for an unknown setting `key`, with the nearest name in `known` or `also`."""
     names = list(known)
-    near = difflib.get_close_matches(str(key).replace("-", "_"), [*names, *also], 1)
-    hint = f"the nearest known one is {near[0]}" if near else f"known here are {', '.join(names)}"
+    near = nearest(str(key), (*names, *also))
+    hint = f"the nearest known one is {near}" if near else f"known here are {', '.join(names)}"
     return f"unknown key {quoted(str(key), 60)}; {hint}"

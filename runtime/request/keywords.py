@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltxrt.engines.errors import UnknownKeywordError, setting
+from ltxrt.engines.parsing.near import nearest
 from ltxrt.engines.parsing.text import quoted
 from ltxrt.runtime.media.given import Media
 from ltxrt.runtime.media.read import Condition
@@ -80,9 +80,8 @@ def check_known(given: Iterable[str], known: Iterable[str], also: Mapping[str, s
     for name in given:
         if name in names:
             continue
-        near = difflib.get_close_matches(name, [*names, *others], 1)
-        found = [others.get(word, word) for word in near]
-        hint = f"did you mean {found[0]}?" if found else f"they are {', '.join(names)}"
+        near = nearest(name, (*names, *others))
+        hint = f"did you mean {others.get(near, near)}?" if near else f"they are {', '.join(names)}"
         label = setting(name) if _PLAIN.fullmatch(name) else quoted(name, 60)
         raise UnknownKeywordError(f"{label} is no keyword that is known here; {hint}")
 

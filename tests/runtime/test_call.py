@@ -118,9 +118,10 @@ def test_progress_of_another_type_is_refused_before_the_work(pipeline, monkeypat
 def test_a_prompt_that_is_cut_off_is_warned_of_once_before_the_work(pipeline, monkeypatch):
     monkeypatch.setattr(Pipeline, "generate", lambda *_, **__: None)
     monkeypatch.setattr(Pipeline, "encode_prompts", lambda *_, **__: None)
-    with pytest.warns(UserWarning, match=r"the prompt has \d+ tokens and max_tokens is 8: its end") as warned:
+    with pytest.warns(UserWarning, match=r"has \d+ tokens and max_tokens is 8: its end is cut off") as warned:
         pipeline(["fog and waves " * 9, "fog and waves " * 9], max_tokens=8, **SMALL)
-    assert [one.filename for one in warned] == [__file__]
+    assert [str(one.message).split()[0] for one in warned] == ["negative_prompt", "prompt"]
+    assert {one.filename for one in warned} == {__file__}
 
 
 def test_a_request_beyond_the_memory_is_warned_of(pipeline, monkeypatch):

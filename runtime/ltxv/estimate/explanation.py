@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ltxrt.engines.backend import fitting, needs_gpu
+from ltxrt.engines.description import memory_size
 from ltxrt.engines.errors import LtxrtError, setting
 from ltxrt.engines.host import cpu_name
 from ltxrt.engines.machine import resources
@@ -107,9 +108,10 @@ def shortage(plan: Plan, engines: Engines) -> str | None:
     if available is None or peak <= available:
         return None
     worst = next(need for need in found if need.stage == largest)
+    advice = _advice(worst, plan.precisions[worst.component], engines.backend)
     return (
-        f"warning: the stage {largest} takes about {_gib(peak)} GiB of {where}, of which {_gib(available)} "
-        f"GiB are available; {_advice(worst, plan.precisions[worst.component], engines.backend)}"
+        f"warning: the stage {largest} takes about {memory_size(peak)} of {where}, of which "
+        f"{memory_size(available)} are available; {advice}"
     )
 
 
@@ -123,10 +125,6 @@ def _advice(need: Need, precision: str, backend: str) -> str:
     if need.component.startswith("vae_") and (need.activations or 0) > need.arrays:
         return f"give a smaller {setting('vae_memory')}"
     return f"give a smaller {setting('height')} and {setting('width')}, or fewer {setting('num_frames')}"
-
-
-def _gib(amount: int) -> str:
-    return f"{amount / (1 << 30):.1f}"
 
 
 def _memory(backend: str, device: int) -> tuple[str, int | None, int | None]:

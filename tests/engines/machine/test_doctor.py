@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.machine import doctor, resources
-from ltxrt.engines.machine.verdict import conclude, lines, size
+from ltxrt.engines.machine.verdict import conclude, lines
 from ltxrt.engines.tensorrt import build as trt
 from ltxrt.engines.tensorrt import cache
 from ltxrt.export.cli import main as export
@@ -141,14 +141,6 @@ def test_a_limit_of_the_container_is_said(examined):
     memory = resources.Memory(64 << 30, 3 << 30, 4 << 30)
     limited = dataclasses.replace(examined, machine=dataclasses.replace(examined.machine, memory=memory))
     assert any("64 GiB, 3 GiB available; this container may use 4 GiB" in line for line in lines(limited))
-
-
-@pytest.mark.parametrize(
-    ("amount", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (150 << 20, "150 MiB"), (5 << 40, "5120 GiB")],
-)
-def test_amounts_are_for_people(amount, text):
-    assert size(amount) == text
 
 
 def test_engines_are_looked_at(two_pass_bundle, tmp_path):

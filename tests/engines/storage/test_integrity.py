@@ -159,9 +159,9 @@ def test_large_files_are_announced(bundle, monkeypatch, caplog):
     with caplog.at_level(logging.INFO, logger="ltxrt"):
         load_engine(bundle, "transformer")
         load_engine(bundle, "transformer")
+    graph = bundle.components["transformer"]["fp32"]
     assert [r.getMessage() for r in caplog.records] == [
-        f"checking 'onnx/transformer.fp32.{suffix}' (0.0 GB), once for this copy"
-        for suffix in ("onnx", "data")
+        f"checking {file.path!r} ({file.bytes} B), once for this copy" for file in (graph.file, *graph.data)
     ]
 
 

@@ -141,7 +141,7 @@ def test_a_run_beyond_the_memory_at_hand_is_warned_of(plan, bundle, monkeypatch,
     having(monkeypatch, 1 << 20)
     line = worded(shortage(plan(**settings), EnginePool(bundle, backend="cpu")), str)
     assert line.startswith(f"warning: the stage {stage} takes about ") and line.endswith(advice)
-    assert "of main memory, of which 0.0 GiB are available" in line
+    assert "of main memory, of which 1 MiB are available" in line
 
 
 def test_a_run_that_fits_and_a_machine_that_does_not_tell_are_not_warned_of(plan, bundle, monkeypatch):
