@@ -8,6 +8,7 @@ them, enlarged, up to date while a video is sampled.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ SUFFIXES = (".webp", ".png")
 _LONGEST = 384  # pixels of an animation's longer side
 _COLUMNS, _THUMB = 8, 160  # a strip's pictures in a row, and pixels of the longer side of each
 _GAP = 2  # pixels between two of them
+_SOFTWARE, _MARK = 305, "ltxrt preview"  # the tag of EXIF that names what wrote a file, and its value
 _SECONDS = 1.0  # between two writings of a file, but for the last
 
 
@@ -58,21 +60,46 @@ def mapped(preview: Preview, latents: NDArray[np.float32]) -> Pictures:
     return (values.clip(0, 1) * 255).round().astype(np.uint8)
 
 
-def check_path(path: Path) -> None:
-    """Raise InputError for a path that no preview can be written to."""
+def check_path(path: Path, overwrite: bool = False) -> None:
+    """Raise InputError for a path that no preview can be written to.
+
+    An existing file is replaced if it is an earlier preview; another one only with `overwrite`.
+    """
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{setting('preview')} {path}: the suffix must be {' or '.join(SUFFIXES)}")
     if not path.parent.is_dir():
         raise InputError(f"{setting('preview')} {path}: its folder is not there; make it first")
     if path.exists() and not path.is_file():
         raise InputError(f"{setting('preview')} {path}: is not a regular file; give another name")
+    if path.exists() and not overwrite and not _is_preview(path):
+        raise InputError(
+            f"{setting('preview')} {path}: exists and is no preview; give another name, or give "
+            f"{setting('overwrite')}"
+        )
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{setting('preview')} {path}: cannot write to {path.absolute().parent} ({error.strerror})"
+        ) from error
+
+
+def _is_preview(path: Path) -> bool:
+    try:
+        with Image.open(path, formats=["PNG", "WEBP"]) as image:
+            return image.getexif().get(_SOFTWARE) == _MARK
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
 
 
 def write(path: Path, pictures: Pictures, frame_rate: float) -> None:
     """An animation (.webp) of pictures at `frame_rate`, or all of them side by side (.png); atomic."""
+    mark = Image.Exif()
+    mark[_SOFTWARE] = _MARK
     with atomic_write(path) as temporary:
         if path.suffix.lower() == ".png":
-            strip(pictures).save(temporary, "PNG")
+            strip(pictures).save(temporary, "PNG", exif=mark)
             return
         first, *others = [enlarged(picture, _LONGEST) for picture in pictures]
         each = max(1, round(1000 / frame_rate))
@@ -85,6 +112,7 @@ def write(path: Path, pictures: Pictures, frame_rate: float) -> None:
             loop=0,
             quality=80,
             method=0,
+            exif=mark,
         )
 
 

@@ -74,14 +74,16 @@ def _is_there(path: Path) -> bool:
     return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 
-def check_preview(path: Path, videos: Sequence[tuple[Asked, Path]], bundle: Bundle) -> None:
+def check_preview(
+    path: Path, videos: Sequence[tuple[Asked, Path]], bundle: Bundle, existing: Existing
+) -> None:
     """Raise InputError for a preview that cannot be made of the bundle, or would overwrite another file."""
-    previews.check_path(path)
-    previews.of(bundle)
     for one, output in videos:
         if path.absolute() == output.absolute():
             raise InputError(f"{setting('preview')} {path}: is the output too; give another name")
         check_not_read(path, one.request.files(), "preview")
+    previews.check_path(path, existing.overwrite)
+    previews.of(bundle)
 
 
 def slug(prompt: str) -> str:

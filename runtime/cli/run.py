@@ -43,7 +43,7 @@ def generate(bundle: Path, output: Path, options: dict[str, Any], report: Job) -
     if not videos:
         return
     if shown is not None:
-        outputs.check_preview(shown, videos, opened)
+        outputs.check_preview(shown, videos, opened, existing)
     again.choose_engines(pool, opened)
     if len(videos) > 1:
         keep_for_several(pool, model)

@@ -66,7 +66,7 @@ def previewing(plan: Plan, bundle: Bundle, path: Path) -> Watch:
 
     Raises InputError for a bundle without colours for previews, and for a path that cannot be written.
     """
-    preview.check_path(path)
+    preview.check_path(path, overwrite=True)
     colours = preview.of(bundle)
     strip = preview.Strip(path, plan.settings.preset.frame_rate / plan.model.vae.temporal_compression)
 

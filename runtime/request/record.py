@@ -123,7 +123,9 @@ def read(path: Path | str) -> Record:
     try:
         return _record(str(path), json_input.parse(metadata[KEY]), metadata.get("encoding"))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
+        why = str(error) if isinstance(error, ValueError) else "it is not of the form that is written here"
+        if isinstance(error, KeyError):
+            why = f"{error} is missing or unknown in it"
         raise InputError(f"{path}: what it says of how it was made cannot be read: {why}") from error
 
 

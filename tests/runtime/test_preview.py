@@ -100,6 +100,17 @@ def test_the_command_writes_a_preview(tiny_bundle, tmp_path, name):
         assert image.n_frames == (3 if name == "p.webp" else 1)
 
 
+@pytest.mark.parametrize("name", ["p.webp", "p.png"])
+def test_an_earlier_preview_is_replaced_and_another_picture_where_it_is_asked_for(tmp_path, name):
+    Image.new("RGB", (96, 64)).save(tmp_path / name)
+    with pytest.raises(InputError, match="exists and is no preview"):
+        preview.check_path(tmp_path / name)
+    preview.check_path(tmp_path / name, overwrite=True)
+    preview.write(tmp_path / name, np.zeros((2, 4, 4, 3), np.uint8), 3.0)
+    preview.check_path(tmp_path / name)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
 def test_both_passes_are_shown_in_their_sizes(two_pass_bundle):
     events = []
     request = Request(
@@ -155,13 +166,18 @@ def test_a_damaged_map_is_refused(old_bundle, field, value, message):
         ("none/p.png", "its folder is not there; make it first"),
         ("folder.png", "is not a regular file; give another name"),
         ("given.png", "the video is made from this file"),
+        ("photo.png", "exists and is no preview; give another name, or give --overwrite"),
+        ("text.webp", "exists and is no preview"),
+        ("/proc/p.webp", "cannot write to /proc"),
     ],
 )
 def test_a_path_that_cannot_be_written_is_one_line_that_names_the_option(
     tiny_bundle, tmp_path, name, message
 ):
     (tmp_path / "folder.png").mkdir()
-    Image.new("RGB", (96, 64)).save(tmp_path / "given.png")
+    for file in ("given.png", "photo.png"):
+        Image.new("RGB", (96, 64)).save(tmp_path / file)
+    (tmp_path / "text.webp").write_text("hello")
     options = ("--bundle", tiny_bundle("0.9.5"), *OPTIONS, "--image", tmp_path / "given.png")
     done = run(*options, "--output", tmp_path / "a.mp4", "--preview", tmp_path / name)
     assert done.exit_code == 2
