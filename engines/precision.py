@@ -10,6 +10,7 @@ from ltxrt.engines.parsing.text import quoted
 PLAIN = ("fp32", "fp16", "bf16")
 QUANTISED = ("fp8", "fp8-fp16")  # of the components that have it; FP8 over bf16 or fp16
 PRECISIONS = (*PLAIN, *QUANTISED)
+WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "fp8-fp16": 1}  # of most weights
 
 
 def parse(text: str, components: Collection[str]) -> dict[str, str]:

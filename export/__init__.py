@@ -3,7 +3,7 @@
     from ltxrt.export import Plan, export_bundle, open_checkpoint
 
     checkpoint = open_checkpoint("ltx-video-2b-v0.9.5.safetensors", text_encoder="t5")
-    export_bundle(Plan(checkpoint, Path("bundle"), {"transformer": "fp16"}), listener)
+    export_bundle(Plan(checkpoint, Path("bundle"), {"transformer": "fp16"}))
 
 A model family is a folder beside `checkpoint` and `graph`, and a row of `families.FAMILIES`.
 """

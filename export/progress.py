@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from ltxrt.engines.progress import Progress, Report
+from ltxrt.engines.precision import WEIGHT_BYTES
 
 if TYPE_CHECKING:
     from ltxrt.export.checkpoint.part import Checkpoint
@@ -16,17 +16,6 @@ COLOURS = "preview colours"  # the stage in which `Family.preview` fits them
 _TRACING, _PER_TENSOR, _CHECKING = 8.0, 0.05, 1.0
 _COLOURS = 1.0
 _BYTES_PER_SECOND = 200e6
-_BYTES = {"fp32": 4, "fp8": 1, "fp8-fp16": 1}  # of a weight; of others 2
-
-
-class Listener(Protocol):
-    """What `export_bundle` took before it took a `Report`; it is still called if it is given."""
-
-    def stage(self, text: str) -> None:
-        """A step has begun."""
-
-    def progress(self, done: int, total: int) -> None:
-        """Bytes written of the current step."""
 
 
 def stage(component: str, precision: str, step: str) -> str:
@@ -42,24 +31,10 @@ def expected(checkpoint: Checkpoint, precisions: Mapping[str, str]) -> dict[str,
     previewed = families.family(checkpoint.family).PREVIEWED
     for name, precision in precisions.items():
         weights = components.weights(checkpoint, name).values()
-        size = sum(tensor.size for tensor in weights) * _BYTES.get(precision, 2)
+        size = sum(tensor.size for tensor in weights) * WEIGHT_BYTES[precision]
         seconds = (_TRACING + _PER_TENSOR * len(weights), 0.1 + size / _BYTES_PER_SECOND, _CHECKING)
         steps = (TRACING, WRITING, CHECKING)
         found.update({stage(name, precision, step): s for step, s in zip(steps, seconds)})
         if name == previewed:
             found[COLOURS] = _COLOURS + 5 * size / _BYTES_PER_SECOND
     return found
-
-
-def reporting(given: Report | Listener) -> Report:
-    """`given` as a report."""
-    if callable(given):
-        return given
-
-    def report(progress: Progress) -> None:
-        if progress.done and progress.total:
-            given.progress(int(progress.done), int(progress.total))
-        elif not progress.done:
-            given.stage(progress.stage)
-
-    return report

@@ -42,7 +42,7 @@ from ltxrt.export.graph import fp8
 from ltxrt.export.graph.memory import per_cell
 from ltxrt.export.graph.trace import PRECISIONS, Traced, trace
 from ltxrt.export.graph.weights import IR_DTYPES, stream, weights_map
-from ltxrt.export.progress import CHECKING, TRACING, WRITING, Listener, expected, reporting, stage
+from ltxrt.export.progress import CHECKING, TRACING, WRITING, expected, stage
 
 BASE = {"fp8": "bf16", "fp8-fp16": "fp16"}  # what is not quantised, and what scales are in
 PACKAGES = ("ltxrt", "torch", "onnx", "onnxscript", "onnx-ir")
@@ -70,7 +70,7 @@ class Plan:
         return next((row for row in rows if row.tokenizer is not None), None)
 
 
-def export_bundle(plan: Plan, report: Report | Listener = unreported) -> None:
+def export_bundle(plan: Plan, report: Report = unreported) -> None:
     """Make or extend the bundle at `plan.folder`; each component is in the manifest once it is whole.
 
     `report` is told each of `plan.stages` when it begins, and the bytes that are written.
@@ -91,9 +91,9 @@ def export_bundle(plan: Plan, report: Report | Listener = unreported) -> None:
         if plan.tokenizer is not None:
             manifest = _with_tokenizer(plan, manifest)
         for name, precision in plan.precisions.items():
-            graph = _component(plan, manifest, name, reporting(report))
+            graph = _component(plan, manifest, name, report)
             if name == family.PREVIEWED:
-                fitted = family.preview(plan.checkpoint, reporting(report))
+                fitted = family.preview(plan.checkpoint, report)
                 manifest = dataclasses.replace(manifest, preview=fitted)
             add_to_bundle(plan.folder, dataclasses.replace(manifest, components={name: {precision: graph}}))
 

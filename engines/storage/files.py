@@ -28,6 +28,11 @@ _PIECE = 8 << 20  # bytes read at a time
 _ABANDONED = 86_400.0  # seconds after which a temporary file is taken to be left, where locks cannot tell
 
 
+def cache_folder() -> Path:
+    """Where this user's caches of ltxrt are. RuntimeError where the user has no home folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ltxrt"
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path in `path`'s folder, with its suffix; it becomes `path` when the block succeeds.
@@ -69,7 +74,7 @@ def temporary_folder_for(path: Path) -> Iterator[Path]:
     removed first.
     """
     _sweep(path, stat.S_IFDIR)
-    temporary = _name(path)
+    temporary = temporary_name(path)
     temporary.mkdir()
     descriptor = None
     if system.OPEN_FILES_MOVE:
@@ -126,14 +131,15 @@ def _discard(temporary: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _name(path: Path) -> Path:
+def temporary_name(path: Path) -> Path:
+    """A name for a file or folder beside `path` that is written in its place; `_sweep` knows them."""
     return path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
 
 
 def _claim(path: Path) -> tuple[Path, int | None]:
     """Create a temporary file; returns it with the descriptor that holds its lock, if it is locked."""
     while True:
-        temporary = _name(path)
+        temporary = temporary_name(path)
         # Not mkstemp, whose mode 0600 would be kept by the renaming.
         descriptor = locks.descriptor_of(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR)
         if not system.OPEN_FILES_MOVE:

@@ -23,7 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 from ltxrt.engines.description import file_size
 from ltxrt.engines.errors import BundleError, InputError
-from ltxrt.engines.storage.files import NotRegularError, atomic_write, inside, open_regular, read_small
+from ltxrt.engines.storage.files import (
+    NotRegularError,
+    atomic_write,
+    cache_folder,
+    inside,
+    open_regular,
+    read_small,
+)
 
 if TYPE_CHECKING:
     from ltxrt.engines.bundle import FileRecord
@@ -113,9 +120,8 @@ def _places(root: Path) -> list[Path]:
     """Files for notes, in order of preference."""
     places = [root / NOTES]
     try:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:32]
-        return [*places, base / "ltxrt" / f"{name}.json"]
+        return [*places, cache_folder() / f"{name}.json"]
     except (OSError, RuntimeError):  # the user has no home folder
         return places
 

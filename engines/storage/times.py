@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.parsing import json_input
-from ltxrt.engines.storage.files import atomic_write, read_small
+from ltxrt.engines.storage.files import atomic_write, cache_folder, read_small
 
 SCHEMA = 1
 LIMIT = 1 << 18  # bytes of the file
@@ -29,7 +28,7 @@ Ratios = dict[str, float]
 
 def place() -> Path:
     """The file. RuntimeError where the user has no home folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ltxrt" / "times.json"
+    return cache_folder() / "times.json"
 
 
 def measured(key: str) -> Ratios:

@@ -16,7 +16,7 @@ from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.contract import Tensor
 from ltxrt.engines.errors import InputError, LtxrtError, setting
 from ltxrt.engines.progress import Progress, unreported
-from ltxrt.engines.progress import Report as Listener
+from ltxrt.engines.progress import Report as ProgressReport
 from ltxrt.engines.storage.files import atomic_write
 from ltxrt.export import components
 from ltxrt.export.checkpoint.part import Checkpoint
@@ -55,7 +55,7 @@ class Order:
     backends: tuple[str, ...] = ()
     threads: int | None = None
     save: Path | None = None
-    progress: Listener = unreported
+    progress: ProgressReport = unreported
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "backends", tuple(dict.fromkeys(map(backends.named, self.backends))))

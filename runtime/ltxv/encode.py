@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +42,8 @@ def encoded_conditions(
 
 def tiles(plan: Plan, number: int | None = None) -> int:
     """How many tiles `encoded_conditions` encodes in pass `number`, or, for None, `start`."""
-    size = plan.passes[number or 0].size
-    counts = [size.num_frames] if number is None else [item.frames for item in plan.checked.items]
-    shapes = [replace(size, num_frames=count).latent(plan.model.vae) for count in counts]
-    return sum(tiling.count(shape, plan.encoder_tiles[shape], plan.model.vae) for shape in shapes)
+    vae = plan.model.vae
+    return sum(tiling.count(shape, plan.encoder_tiles[shape], vae) for shape in plan.encoded(number))
 
 
 def initial_tokens(plan: Plan, number: int, begin: Array | None, sources: NoiseSources) -> Array:

@@ -106,6 +106,13 @@ class Plan:
         what = f"{video.num_frames} frames of {video.width}×{video.height} at {rate:g}/s"
         return f"<Plan: {what}; steps: {', '.join(passes)}; {runs}>"
 
+    def encoded(self, number: int | None = None) -> list[LatentShape]:
+        """What the image encoder makes: the conditions at the size of pass `number`, or, for None, the source
+        video at the first one's."""
+        size = self.passes[number or 0].size
+        counts = [size.num_frames] if number is None else [item.frames for item in self.checked.items]
+        return [dataclasses.replace(size, num_frames=count).latent(self.model.vae) for count in counts]
+
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values, without arrays and paths of this machine."""
         facts, preset = self.model.transformer, self.settings.preset

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import secrets
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from PIL import Image
 
 from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.storage import system
-from ltxrt.engines.storage.files import atomic_write, temporary_folder_for, temporary_for
+from ltxrt.engines.storage.files import atomic_write, temporary_folder_for, temporary_for, temporary_name
 from ltxrt.runtime.media.formats.arrays import Archive, Array
 from ltxrt.runtime.media.formats.codec import Encoded
 from ltxrt.runtime.media.formats.encoding import Encoding, as_fraction, suffix_of
@@ -76,7 +75,7 @@ def check_output(path: Path, encoding: Encoding = Encoding()) -> None:  # noqa: 
     try:
         _check_place(path)
         _check_replaceable(path)
-        probe = _temporary(path)  # with this name, to detect one that is too long
+        probe = temporary_name(path)  # with this name, to detect one that is too long
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
@@ -142,10 +141,6 @@ def check_not_read(path: Path, files: Iterable[Path | str], field: str = "output
             raise InputError(f"{setting(field)} {path}: the video is made from this file; give another name")
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
-
-
 class VideoWriter:
     """Writes frames one at a time under a temporary name; the complete video is renamed to its own.
 
@@ -167,7 +162,7 @@ class VideoWriter:
         check_output(self.path, encoding)
         encoding.check_size(self.path, height, width)
         self.encoding = encoding.resolved(self.path)
-        self.temporary = _temporary(self.path)
+        self.temporary = temporary_name(self.path)
         self.size = (height, width)
         self.rate = as_fraction(frame_rate)
         self.metadata = dict(metadata)

@@ -34,7 +34,8 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 class Source:
     """A file that a video was made from: the setting that it was given as, its name, hash and size in bytes.
 
-    `sha256` and `size` are None for pixels that a program gave; `frame` and `strength` are a condition's.
+    `size` is None for pixels that a program gave, whose hash is of their bytes; `frame` and `strength` are a
+    condition's.
     """
 
     setting: str

@@ -11,6 +11,7 @@ import hashlib
 import os
 
 from ltxrt.engines.host import cpu_name
+from ltxrt.engines.precision import WEIGHT_BYTES
 from ltxrt.engines.verification import identity
 from ltxrt.runtime.engine_pool import Engines
 from ltxrt.runtime.ltxv.plan import PassPlan, Plan
@@ -19,7 +20,6 @@ from ltxrt.runtime.ltxv.results import stage_name
 _LOADED = 1e9  # bytes of weights per second
 _CORE, _GPU = 2e10, 5e13  # multiplications and additions per second
 _PER_ELEMENT = 6000  # those of an autoencoder, per element of its activations at their peak
-_BYTES = {"fp32": 4, "fp8": 1, "fp8-fp16": 1}  # of a weight; of others 2
 _START = 0.2  # seconds, of any stage
 
 
@@ -33,9 +33,7 @@ def expected_seconds(plan: Plan, engines: Engines) -> dict[str, float]:
         if number > 1:
             found["latent upsampler"] = work.text("latent_upsampler")
         if plan.checked.items:
-            cells = (
-                sum(-(-item.frames // 8) for item in plan.checked.items) * one.shape.height * one.shape.width
-            )
+            cells = sum(shape.tokens for shape in plan.encoded(number - 1))
             found[stage_name("image encoder", number, count)] = work.image("vae_encoder", cells)
         found[stage_name("transformer", number, count)] = work.steps(one)
     found["image decoder"] = work.image("vae_decoder", plan.passes[-1].shape.tokens)
@@ -63,7 +61,7 @@ class _Work:
         return _START + self._bytes(component) / _LOADED
 
     def _weights(self, component: str) -> float:
-        return self._bytes(component) / _BYTES.get(self._plan.precisions[component], 2)
+        return self._bytes(component) / WEIGHT_BYTES[self._plan.precisions[component]]
 
     def text(self, component: str = "text_encoder") -> float:
         tokens = self._plan.settings.preset.max_tokens

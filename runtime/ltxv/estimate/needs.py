@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ltxrt.engines.backend import needs_gpu
 from ltxrt.runtime.engine_pool import Engines
 from ltxrt.runtime.ltxv.plan import PassPlan, Plan
+from ltxrt.runtime.ltxv.results import stage_name
 from ltxrt.runtime.sampling.latents import LatentShape
 from ltxrt.runtime.vae import tiling
 from ltxrt.runtime.vae.tiling import WORKSPACE, Tile
@@ -73,20 +74,14 @@ class _Run:
         prompts, tokens = (2 if plan.settings.guided else 1), plan.settings.preset.max_tokens
         yield self._need("text encoder", "text_encoder", {"B": prompts, "T": tokens}, 1, 0)
         if plan.settings.request.input_video is not None:
-            yield self._encoding("image encoder", [plan.passes[0].shape])
+            yield self._encoding("image encoder", plan.encoded())
         for number, one in enumerate(plan.passes, 1):
-            suffix = f", pass {number}/{count}" * (count > 1)
             if number > 1:
                 before = plan.passes[number - 2].shape
                 yield self._need("latent upsampler", "latent_upsampler", _grid(before), 1, self._latents(one))
             if plan.checked.items:
-                frames = [
-                    (item.frames - 1) // plan.model.vae.temporal_compression + 1
-                    for item in plan.checked.items
-                ]
-                shapes = [LatentShape(n, one.shape.height, one.shape.width) for n in frames]
-                yield self._encoding(f"image encoder{suffix}", shapes)
-            yield self._sampling(f"transformer{suffix}", one)
+                yield self._encoding(stage_name("image encoder", number, count), plan.encoded(number - 1))
+            yield self._sampling(stage_name("transformer", number, count), one)
         yield self._decoding()
 
     def _sampling(self, stage: str, one: PassPlan) -> Need:

@@ -42,16 +42,17 @@ def read_metadata(path: Path | str) -> dict[str, str]:
     path = Path(path)
     try:
         return {str(key).lower(): str(value) for key, value in _metadata(path).items()}
+    except InputError:
+        raise  # names the file
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        if isinstance(error, InputError) and str(error).startswith(f"{path}:"):
-            raise
         raise InputError(f"{path}: has no readable metadata ({error})") from error
 
 
 def _metadata(path: Path) -> Any:
     if path.is_dir():
-        check_regular(path / "metadata.json", "metadata.json")
-        return json_input.read(path / "metadata.json", METADATA_BYTES)
+        file = path / "metadata.json"
+        check_regular(file, str(file))
+        return json_input.read(file, METADATA_BYTES)
     suffix = suffix_of(path)
     if suffix == ".npy":
         raise ValueError("a .npy file holds frames alone; .npz has the metadata too")
@@ -63,7 +64,8 @@ def _metadata(path: Path) -> Any:
             return dict(getattr(image, "text", {}))
     if suffix == ".gif":
         with damaged(str(path)), Image.open(path, formats=["GIF"]) as image:
-            return json_input.parse(image.info.get("comment", b"{}")[: METADATA_BYTES + 1])
+            comment = image.info.get("comment", b"{}")[: METADATA_BYTES + 1]
+        return json_input.parse(comment)
     with open_video(path, str(path)) as (container, _):
         return dict(container.metadata)
 

@@ -366,8 +366,15 @@ def test_what_is_no_video_is_refused(tmp_path):
     for name, message in messages.items():
         with pytest.raises(InputError, match=message):
             read_video(tmp_path / name)
-    for name in ("v.mp4", "absent.mp4", "folder", "v.gif", "foreign.gif"):
-        with pytest.raises(InputError, match="no readable metadata"):
+    messages = {
+        "v.mp4": "v.mp4: neither an image nor a video",
+        "absent.mp4": "absent.mp4: no such file",
+        "folder": "folder.metadata.json: no such file",
+        "v.gif": "v.gif: does not decode",
+        "foreign.gif": "foreign.gif: has no readable metadata",
+    }
+    for name, message in messages.items():
+        with pytest.raises(InputError, match=message):
             read_metadata(tmp_path / name)
 
 
