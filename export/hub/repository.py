@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ltxrt.engines.description import file_size
 from ltxrt.engines.errors import CheckpointError, InputError, LtxrtError, MissingPackageError
 from ltxrt.engines.host import package_version
 from ltxrt.engines.progress import Progress, Report
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _LIBRARY = "ltxrt"  # who asks
 _ANSWER = 20.0  # seconds that the hub may take to list a repository
 _LISTED = 12  # files that a message shows
+_LARGEST_SMALL = 64 << 20  # bytes of what is no weights; the largest in use, a tokenizer, has some MB
 _LONGEST_HEADER = 32 << 20  # bytes; the reader of the copy refuses less than that
 
 
@@ -73,7 +75,13 @@ class Repository:
         return Path(found) if isinstance(found, str) else None
 
     def fetch(self, path: str, report: Report) -> Path:
-        """The file, downloaded into the cache unless it is there. Raises LtxrtError where that fails."""
+        """The file, downloaded into the cache unless it is there. Raises LtxrtError where that fails, and
+        CheckpointError for a config or tokenizer of a size that none has."""
+        if not path.endswith(".safetensors") and self.files[path] > _LARGEST_SMALL:
+            size = file_size(self.files[path])
+            raise CheckpointError(
+                f"{self.file(path)}: has {size}, and is no config or tokenizer of that size"
+            )
         there = self.cached(path)
         if there is not None:
             return there

@@ -14,6 +14,7 @@ from ltxrt.engines.parsing import json_input
 from ltxrt.runtime.request import json_form
 
 MOST_BYTES = 16 << 20
+MOST_LINES = 10_000  # with a prompt or settings
 STDIN = "-"
 
 
@@ -46,6 +47,8 @@ def read(path: Path) -> list[Line]:
             lines.append(Line(place, _settings(stripped, place)))
         elif stripped and not stripped.startswith("#"):
             lines.append(Line(place, {"prompt": stripped}))
+        if len(lines) > MOST_LINES:
+            raise InputError(f"{place}: more than {MOST_LINES} prompts; make them by several commands")
     if not lines:
         raise InputError(f"{setting('prompts')} {path}: has no prompts; write one in each line")
     return lines

@@ -1,5 +1,6 @@
 """Which files of a repository are downloaded."""
 
+import dataclasses
 import json
 
 import hub_server
@@ -109,3 +110,12 @@ def test_a_repository_without_usable_files_is_refused(repository, files, path, m
 def test_names_that_leave_the_repository_are_as_if_they_were_not_there(hub, monkeypatch, repository):
     monkeypatch.setattr(hub_server.Handler, "listed", lambda *_: ["../x", "/etc/passwd", "a\\b", "a.json"])
     assert list(repository({"a.json": {}}).files) == ["a.json"]
+
+
+def test_a_config_of_a_size_that_none_has_is_not_downloaded(repository):
+    found = repository(DIFFUSERS)
+    huge = dataclasses.replace(found, files={**found.files, "model_index.json": 1 << 40})
+    with pytest.raises(
+        CheckpointError, match=r"model_index\.json: has 1100 GB, and is no config or tokenizer"
+    ):
+        selection.checkpoint(huge, "", unreported)

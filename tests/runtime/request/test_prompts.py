@@ -58,6 +58,10 @@ def test_a_file_that_is_absent_too_large_or_none_is_refused(tmp_path, monkeypatc
         prompts.read(tmp_path / "absent")
     with pytest.raises(InputError, match="cannot be read"):
         prompts.read(tmp_path)
+    monkeypatch.setattr(prompts, "MOST_LINES", 2)
+    assert len(prompts.read(write(tmp_path, "fog\n\n# no more\nrain\n"))) == 2
+    with pytest.raises(InputError, match=r"p\.txt, line 3: more than 2 prompts"):
+        prompts.read(write(tmp_path, "fog\nrain\nsnow"))
     monkeypatch.setattr(prompts, "MOST_BYTES", 3)
     with pytest.raises(InputError, match="larger than 3 bytes"):
         prompts.read(write(tmp_path, "fog over"))
