@@ -114,7 +114,7 @@ def _array(path: Path) -> Description:
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: is no readable .npy array ({error})") from error
     frames = array.ndim == 4 and array.shape[-1] == 3 and array.dtype == np.uint8
-    what = "frames" if frames else "noise, for ltx-run --noise" if array.ndim in (4, 5) else "an array"
+    what = "frames" if frames else "noise, for ltx-run --noise-file" if array.ndim in (4, 5) else "an array"
     shape = list(array.shape)
     line = f"{path}: {what}: {array.dtype} of shape {'x'.join(map(str, shape))}"
     return Description("array", (line,), {"dtype": str(array.dtype), "shape": shape})
@@ -125,7 +125,9 @@ def _prompts(path: Path) -> Description:
 
     found = prompts.read(path)
     return Description(
-        "prompts", (f"{path}: {len(found)} requests for ltx-run --prompts",), {"requests": len(found)}
+        "prompts",
+        (f"{path}: {len(found)} request{'s' * (len(found) != 1)} for ltx-run --prompts",),
+        {"requests": len(found)},
     )
 
 

@@ -16,8 +16,9 @@ _OVERDUE = 0.1  # a stage that takes longer than expected lasts that much of its
 class Stage:
     """A stage of a job; times are seconds on the caller's clock.
 
-    first, last: when how many units were done, at the first report with any, and at the latest; shown: a view
-    has said that it has ended.
+    first, last: when how many units were done, at the first report with any, and at the latest; waited: until
+    when, and with how many done, it could be no faster than another stage; shown: a view has said that it has
+    ended.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Stage:
     unit: str = ""
     first: tuple[float, float] | None = None
     last: tuple[float, float] = (0.0, 0.0)
+    waited: tuple[float, float] | None = None
     shown: bool = False
 
     @property
@@ -43,6 +45,11 @@ class Stage:
             return None
         return (self.last[0] - self.first[0]) / (self.last[1] - self.first[1])
 
+    def count_from(self, now: float) -> None:
+        """Measure its pace anew: until now it has waited for another stage."""
+        self.waited = (now, self.done)
+        self.first = self.last = self.waited
+
     def left(self, now: float, speed: float) -> float | None:
         """Seconds that it still takes, where `speed` is how much longer than expected stages take."""
         if self.ended is not None:
@@ -55,8 +62,9 @@ class Stage:
             return max((self.total - self.done) * each - (now - self.last[0]), 0.0)
         if whole is not None:
             return max(whole - elapsed, elapsed * _OVERDUE)
-        if self.total and self.done:
-            return (self.total - self.done) * (self.last[0] - self.began) / self.done
+        start, before = self.waited or (self.began, 0.0)
+        if self.total and self.done > before:
+            return (self.total - self.done) * (self.last[0] - start) / (self.done - before)
         return None
 
     def fraction(self, now: float, speed: float) -> float | None:
@@ -103,6 +111,8 @@ class Estimate:
             for other in self.running():
                 if other is stage or other.heard < stage.began:
                     other.ended = now
+                elif other.expected is None:
+                    other.count_from(now)
         return stage
 
     def running(self) -> list[Stage]:

@@ -119,6 +119,11 @@ class Pipeline(PromptCall[Video]):
 
         `components` are those that will run, by default all that a video takes.
         """
+        if not isinstance(request, Request):
+            raise InputError(
+                f"the request is of type {type(request).__name__}; give a Request, as in Request('a cat'), "
+                "or call the pipeline with the prompt"
+            )
         return plan.make(request, self.bundle, self.model, self.engines, components)
 
     def settings(self, request: Request, components: Collection[str] | None = None) -> Settings:

@@ -69,6 +69,12 @@ def test_the_error_carries_the_keyword_and_the_setting(pipeline, tiny_bundle):
     assert refused.value.field == "steps"
 
 
+@pytest.mark.parametrize("run", ["plan", "generate", "stream"])
+def test_a_prompt_where_a_request_belongs_is_told_apart(pipeline, run):
+    with pytest.raises(InputError, match="the request is of type str; give a Request, as in Request"):
+        getattr(pipeline, run)("a cat")
+
+
 def test_a_prompt_of_another_type_is_refused(pipeline):
     with pytest.raises(InputError, match="prompt is of type int; give a text or several"):
         pipeline(3)

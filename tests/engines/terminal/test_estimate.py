@@ -82,6 +82,17 @@ def test_stages_run_alongside_each_other_until_one_is_over():
     assert [stage.name for stage in job.running()] == ["writing"]
 
 
+def test_frames_that_waited_for_the_decoder_do_not_slow_those_that_follow():
+    job = estimate(decoding=40.0)
+    job.update(Progress("decoding", 0, 2, "tile"), 0.0)
+    for done in range(1, 13):
+        job.update(Progress("writing", done, 49, "frame"), 20.0)
+    job.update(Progress("decoding", 2, 2, "tile"), 40.0)
+    assert (job.left(41.0), job.fraction(41.0)) == (0.0, 0.99)
+    job.update(Progress("writing", 14, 49, "frame"), 41.0)  # two in a second, after 20 of none
+    assert job.left(41.0) == pytest.approx(17.5)
+
+
 def test_a_stage_that_was_given_up_does_not_stay():
     job = Estimate(0.0)
     job.update(Progress("video 1", 3, 8, "step"), 1.0)  # failed

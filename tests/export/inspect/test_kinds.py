@@ -107,7 +107,7 @@ def files(tmp_path, tiny_checkpoint, tiny_upsampler, tiny_bundle):
         ("cat.gif", "video", ["made by ltx-run, 48x32", "prompt: a cat"]),
         ("run.yaml", "settings", ["settings for ltx-run --config", "steps: 7"]),
         ("prompts.txt", "prompts", ["2 requests for ltx-run --prompts"]),
-        ("noise.npy", "array", ["noise, for ltx-run --noise: float32 of shape 1x16x3x2x2"]),
+        ("noise.npy", "array", ["noise, for ltx-run --noise-file: float32 of shape 1x16x3x2x2"]),
         ("cat.png", "picture", ["PNG picture of 48x32"]),
     ],
 )
