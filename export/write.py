@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,9 @@ def export_bundle(plan: Plan, report: Report = unreported) -> None:
         components.part(plan.checkpoint, name)
     if plan.scales is not None:
         fp8.read_scales(plan.scales, [])
+    new = not plan.folder.exists()
     _make(plan.folder)
-    with locks.writing(plan.folder):
+    with locks.writing(plan.folder), _nothing_left(plan.folder, new):
         _prepare(plan, manifest)
         _forget_damaged(plan, manifest.facts)
         if plan.tokenizer is not None:
@@ -96,6 +98,22 @@ def export_bundle(plan: Plan, report: Report = unreported) -> None:
                 fitted = family.preview(plan.checkpoint, report)
                 manifest = dataclasses.replace(manifest, preview=fitted)
             add_to_bundle(plan.folder, dataclasses.replace(manifest, components={name: {precision: graph}}))
+
+
+@contextmanager
+def _nothing_left(folder: Path, new: bool) -> Iterator[None]:
+    """Remove what an export has made in a new or empty folder, where it ends before that is a bundle."""
+    empty = not any(folder.iterdir())
+    try:
+        yield
+    except BaseException:
+        if empty and not (folder / MANIFEST).exists():
+            (folder / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)
+            made = [folder / "tokenizer", folder / "onnx", *([folder] if new else [])]
+            for one in made:
+                with suppress(OSError):  # it is not there, or holds something else
+                    one.rmdir()
+        raise
 
 
 def _empty_manifest(checkpoint: Checkpoint) -> Manifest:

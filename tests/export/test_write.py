@@ -327,16 +327,25 @@ def test_damage_that_the_export_does_not_mend_is_refused_first(copy, tiny_checkp
         export(opened(tiny_checkpoint("0.9.5")), copy, transformer="fp16")
 
 
-def test_interrupted_first_export_leaves_no_manifest(tiny_checkpoint, tmp_path, monkeypatch):
+@pytest.mark.parametrize("component", ["transformer", "text_encoder"])  # the latter brings the tokenizer
+@pytest.mark.parametrize("there", [(), ("b",), ("b/onnx", "b/mine")], ids=["new", "empty", "other"])
+def test_interrupted_first_export_leaves_nothing(tiny_checkpoint, tmp_path, monkeypatch, there, component):
+    for name in there:
+        (tmp_path / name).mkdir(parents=True)
+
     def cut(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(build, "stream", cut)
     with pytest.raises(KeyboardInterrupt):
-        export(opened(tiny_checkpoint("0.9.5")), tmp_path / "b", transformer="fp32")
-    with pytest.raises(BundleError, match="half-written"):
+        export(opened(tiny_checkpoint("0.9.5")), tmp_path / "b", **{component: "fp32"})
+    with pytest.raises(BundleError):
         read_bundle(tmp_path / "b")
-    assert [p for p in (tmp_path / "b").rglob("*") if p.is_file()] == []
+    left = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_dir()]
+    if "b/mine" in there:  # not its own: nothing is removed
+        assert {"b", "b/onnx", "b/mine"} <= set(left)
+    else:
+        assert left == list(there) and [*tmp_path.rglob("*.json")] == []
 
 
 def test_manifest_says_what_made_it(tiny_bundle):
