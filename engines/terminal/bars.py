@@ -55,15 +55,18 @@ class Bars:
         threading.Thread(target=self._refreshed, name="progress", daemon=True).start()
 
     def update(self, stage: Stage, progress: Progress) -> None:
-        """Draws nothing: that is the refreshing thread's; prints the stages that have ended."""
+        """Print the stages that have ended. Numbers are drawn by the refreshing thread, stages at once."""
+        changed = stage.running and progress.done == 0
         for one in list(self._estimate.stages.values()):
             if one.ended is not None and not one.shown:
-                one.shown = True
+                one.shown = changed = True
                 if PART in one.name:
                     continue  # of one of many alike, whose result is a line of its own
                 self._print(f"{printable(one.name)}  {duration(one.ended - (one.began or one.ended))}", "dim")
-        if stage.running and progress.done == 0:
-            self._refresh()  # a stage that begins is shown before its first call holds the interpreter
+        if (
+            changed
+        ):  # one that begins is shown before its first call holds the interpreter, no bar of an old one
+            self._refresh()
 
     def stopping(self) -> None:
         self._stopping = True

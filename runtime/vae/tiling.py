@@ -324,8 +324,9 @@ def choose(
     cells = math.floor((budget - fixed) / per_cell)
     if cells < least.cells:
         needed = math.ceil((fixed + per_cell * least.cells) / UNITS["MiB"])
+        given = f"{budget / UNITS['MiB']:.4g} MiB" if budget >= UNITS["MiB"] else f"{budget} bytes"
         raise InputError(
-            f"{setting('vae_memory')}: a memory budget of {budget / UNITS['MiB']:.4g} MiB is too small: the "
+            f"{setting('vae_memory')}: a memory budget of {given} is too small: the "
             f"smallest tile, {least.frames}×{least.height}×{least.width} latent cells, needs {needed} MiB; "
             "give that or more"
         )

@@ -85,7 +85,7 @@ def test_a_build_draws_its_bars_and_leaves_its_result(tiny_bundle, tmp_path):
     options = ("--target", "sm89", "--profile", "64x96x9", "--component", "text_encoder")
     arguments = ("build-engines", "--bundle", bundle, "--backend", "rtx", *options)
     with in_terminal(EXPORT, tmp_path, *arguments) as terminal:
-        terminal.wait_for(lambda text: re.search(r"build-engines  ━.* %  ", text))
+        terminal.wait_for(lambda text: re.search(r"build-engines +━.* %  ", text))
         assert terminal.end() == 0
     stage, engine = terminal.text.replace("\n ", "").splitlines()[:2]
     assert re.fullmatch(r"text_encoder fp32 for sm89  [0-9.]+ s", stage)
