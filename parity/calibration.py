@@ -73,7 +73,7 @@ class ObservedEngines(EnginePool):
     """Engines of which the transformer is the instrumented one."""
 
     def __init__(self, bundle: Bundle, session: Observed, threads: int | None) -> None:
-        super().__init__(bundle, threads=threads)
+        super().__init__(bundle, backend="onnxruntime", threads=threads)  # on every machine the same scales
         self.session = session
 
     def precision(self, component: str) -> str:

@@ -63,6 +63,14 @@ class Engines(Protocol):
     def threads(self) -> int | None:
         """CPU threads of an engine; None if the backend decides."""
 
+    @property
+    def device(self) -> int:
+        """The number of the GPU, for backends on one."""
+
+    @property
+    def keep_loaded(self) -> bool | Collection[str]:
+        """Whether engines are kept, or the components whose are."""
+
     def precision(self, component: str) -> str:
         """Which of the bundle's precisions of `component` runs. InputError where none can."""
 

@@ -142,8 +142,10 @@ class _Flushing:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._thread.shutdown()
+        if kind is None and self._flush is not None:
+            self._flush.result()  # its error, which the system tells once
 
     def wrote(self, count: int) -> None:
         """So many bytes more were written; waits for the disk where too many are not there."""

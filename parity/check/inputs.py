@@ -103,7 +103,7 @@ class ReferenceEngines(EnginePool):
     """Sessions of one's own in place of engines; they read a checkpoint, not the bundle's files."""
 
     def __init__(self, bundle: Bundle, load: Load) -> None:
-        super().__init__(bundle)
+        super().__init__(bundle, backend="onnxruntime")  # which loads none of them
         self.load_session = load
 
     def precision(self, component: str) -> str:

@@ -87,7 +87,7 @@ def manifests(folder: Path) -> Attempt:
 
     def attempt(rng: random.Random) -> None:
         path.write_bytes(mutate.json_bytes(rng, whole))
-        with Pipeline(read_bundle(folder)) as pipeline:
+        with Pipeline(read_bundle(folder), backend="onnxruntime") as pipeline:
             for preset in list(pipeline.bundle.presets)[:4]:
                 plan = pipeline.plan(Request(PROMPT, preset=preset))
             pipeline.unproved(plan)

@@ -39,6 +39,7 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 WEIGHTS = ".onnx.data"  # ends the names of files of weights
 QUANTISED = ("fp8", "fp8-fp16")  # of the transformer alone
 SMALL = ("--height", 64, "--width", 96, "--num-frames", 17)
+CPU = ("--backend", "cpu", "--threads", 1, "--precision", "fp32")
 PROMPT = "waves break on a rocky shore at sunset"
 
 
@@ -208,7 +209,7 @@ def frames(work: Path, names: Collection[str] | None = None) -> dict[str, str]:
         folder = work / "frames" / name.replace(" ", "-")
         given = [str(o) for o in run.options]
         size = () if "--height" in given else SMALL[:4]
-        options = [*size, *SMALL[4:], *given, "--threads", 1, "--precision", "fp32", "--output", folder]
+        options = [*size, *SMALL[4:], *given, *CPU, "--output", folder]
         if not folder.exists():
             bundle = work / run.version / "bundle"
             call(module("ltxrt.runtime.cli", "--bundle", bundle, "--prompt", PROMPT, *options))

@@ -88,7 +88,7 @@ def run_command(model_version: str, size: tuple[int, int, int], steps: int, work
     sizes = ("--height", height, "--width", width, "--num-frames", frames, "--steps", steps)
     prompt = "a random model dreams of noise"
     output = work / "video.mp4"
-    arguments = ("--bundle", bundle, "--prompt", prompt, *sizes, "--output", output)
+    arguments = ("--bundle", bundle, "--backend", "cpu", "--prompt", prompt, *sizes, "--output", output)
     cost = measure(module("ltxrt.runtime.cli", *arguments))
     click.echo(f"{frames} frames of {width}×{height} in {steps} steps: {cost}")
 

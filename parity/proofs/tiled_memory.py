@@ -69,7 +69,7 @@ def _decode(path: Path, size: dict[str, int], budget: int) -> None:
     memory = bundle.components["vae_decoder"]["fp32"].memory
     if memory is None:
         raise LtxrtError(f"{path}: does not record its decoder's memory; export it again")
-    pipeline = Pipeline(bundle)
+    pipeline = Pipeline(bundle, backend="onnxruntime")
     request = Request("-", vae_memory=budget, **size)  # type: ignore[arg-type]
     plan = pipeline.plan(request, components=("vae_decoder",))
     vae, shape, tile = plan.model.vae, plan.passes[0].shape, plan.decoder_tile

@@ -93,7 +93,7 @@ def _of_pass(one: Any) -> dict[str, Any]:
 def _ran(engines: Engines) -> dict[str, Any]:
     """What ran the graphs: sums are rounded in another order by another backend, version or processor."""
     try:
-        place = backends.available(engines.backend, getattr(engines, "device", 0))
+        place = backends.available(engines.backend, engines.device)
     except LtxrtError:  # engines that are not a backend's: tests', or a server's
         place = ""
     names = [one.distribution for one in backends.packages(engines.backend)] if place else []
@@ -102,7 +102,7 @@ def _ran(engines: Engines) -> dict[str, Any]:
         "backend": engines.backend,
         "threads": engines.threads,
         "cores": physical_cores(),
-        "many_calls": getattr(engines, "keep_loaded", False) is True,
+        "many_calls": engines.keep_loaded is True,
         "place": printable(place),
         "packages": versions,
     }

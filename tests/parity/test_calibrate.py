@@ -13,6 +13,7 @@ from ltxrt.engines.bundle import read_bundle, write_bundle
 from ltxrt.export.ltxv import versions
 from ltxrt.parity import calibrate
 from ltxrt.parity.cli import main
+from ltxrt.runtime import engine_pool
 
 SIZE = ("--height", 64, "--width", 96, "--num-frames", 9)
 
@@ -112,6 +113,16 @@ def test_help_loads_nothing_and_a_missing_package_names_its_extra(tmp_path):
         done.stderr.splitlines()[-1]
         == "error: onnx is not installed; install it with: pip install 'ltxrt[export,cpu]'"
     )
+
+
+def test_scales_and_references_are_of_no_backend_that_a_machine_happens_to_have(tiny_bundle, monkeypatch):
+    from ltxrt.parity.calibration import ObservedEngines
+    from ltxrt.parity.check.inputs import ReferenceEngines
+
+    monkeypatch.setattr(engine_pool, "best", lambda *_: engine_pool.Choice("tensorrt"))
+    bundle = read_bundle(tiny_bundle("0.9.5"))
+    for engines in (ObservedEngines(bundle, None, None), ReferenceEngines(bundle, None)):
+        assert engines.backend == "onnxruntime"
 
 
 def test_it_is_one_command_under_both_names():

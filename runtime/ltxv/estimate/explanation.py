@@ -77,7 +77,7 @@ class Explanation:
 
 def explain(plan: Plan, engines: Engines) -> Explanation:
     """Explain `plan` on `engines`; loads nothing and reads no model."""
-    device, expected = getattr(engines, "device", 0), expected_seconds(plan, engines)
+    device, expected = engines.device, expected_seconds(plan, engines)
     ratios = times.measured(timing_key(plan, engines))
     known = {stage: seconds * ratios[stage] for stage, seconds in expected.items() if stage in ratios}
     found, gpu = needs(plan, engines), needs_gpu(engines.backend)
@@ -102,7 +102,7 @@ def explain(plan: Plan, engines: Engines) -> Explanation:
 
 def shortage(plan: Plan, engines: Engines) -> str | None:
     """A warning if a run takes more memory than there is, which says what takes it and what to change."""
-    where, available, _ = _memory(engines.backend, getattr(engines, "device", 0))
+    where, available, _ = _memory(engines.backend, engines.device)
     found = needs(plan, engines)
     peak, largest = _peak(found, engines, on_gpu=needs_gpu(engines.backend))
     if available is None or peak <= available:
@@ -142,7 +142,7 @@ def _memory(backend: str, device: int) -> tuple[str, int | None, int | None]:
 
 def _peak(found: tuple[Need, ...], engines: Engines, on_gpu: bool) -> tuple[int, str]:
     """Bytes of the largest stage, with the engines kept from stages before it, and its name."""
-    keep: Any = getattr(engines, "keep_loaded", False)
+    keep = engines.keep_loaded
     kept: dict[str, int] = {}
     sums: dict[str, int] = {}
     for need in found:

@@ -1,6 +1,8 @@
 """Streaming weights: casts, layouts, memory."""
 
+import errno
 import hashlib
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +14,7 @@ import torch
 
 from ltxrt.engines.errors import CheckpointError
 from ltxrt.export.checkpoint.safetensors import SafetensorsFile, StoredTensor
+from ltxrt.export.graph import weights
 from ltxrt.export.graph.trace import Traced
 from ltxrt.export.graph.weights import IR_DTYPES, prepare, read, stream
 from ltxrt.parity.synthetic import checkpoint as synthetic
@@ -90,6 +93,16 @@ def test_a_file_that_shrinks_meanwhile_is_an_error(tmp_path):
     (tmp_path / "f").write_bytes((tmp_path / "f").read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="truncated while it was read"):
         read(tensor)
+
+
+def test_a_disk_that_fails_at_the_last_flush_is_an_error(tmp_path, monkeypatch):
+    def fails(_descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(weights, "UNFLUSHED", 1)
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        streamed(tmp_path, {"w": torch.zeros(4, 4)}, torch.float32)
 
 
 def test_other_dtypes_are_refused(tmp_path):

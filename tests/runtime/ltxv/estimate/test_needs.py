@@ -157,7 +157,7 @@ def test_on_a_gpu_it_is_the_gpu_s_memory_and_fused_attention_writes_no_scores(pl
     gpu = resources.Gpu(0, "NVIDIA Test", 24 * GIB, GIB, "sm89", "580.65")
     monkeypatch.setattr(resources, "gpus", lambda: (gpu,))
     made = plan(height=512, width=768, num_frames=41)
-    on_gpu = SimpleNamespace(bundle=bundle, backend="tensorrt", threads=None, device=0)
+    on_gpu = SimpleNamespace(bundle=bundle, backend="tensorrt", threads=None, device=0, keep_loaded=False)
     found = explain(made, on_gpu)
     assert (found.where, found.available) == ("GPU 0 (NVIDIA Test)", GIB)
     assert all("tensorrt is not installed" in stage.problem for stage in found.stages)
