@@ -116,7 +116,7 @@ def main(
     if explain:
         from ltxrt.runtime.cli import explain as explaining
 
-        explaining.show(bundle, options)
+        explaining.show(bundle, output, options)
         return
     if output is None:
         raise click.UsageError("Missing option '--output'.")

@@ -9,24 +9,31 @@ from typing import Any
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.description import duration, memory_size
 from ltxrt.engines.terminal import result
-from ltxrt.runtime.cli import encoding
+from ltxrt.runtime.cli import encoding, outputs
 from ltxrt.runtime.cli.again import Again
 from ltxrt.runtime.cli.given import firsts, keep_for_several, pool_options, requested
 from ltxrt.runtime.families import family
 
 HEADINGS = ("stage", "engine", "largest call", "weights", "activations", "arrays", "time")
+EXISTING = outputs.Existing(overwrite=True, skip=False)  # nothing is written
 
 
-def show(bundle: Path, options: dict[str, Any]) -> None:
-    """Explain every request that the options ask for. Raises InputError as a run would."""
+def show(bundle: Path, output: Path | None, options: dict[str, Any]) -> None:
+    """Explain every request that the options ask for. Raises InputError as a run would, but for outputs that
+    exist."""
     pool = pool_options(options)
     again = Again(options.pop("from_"), options.pop("sources"))
-    encoding.taken(options)
-    for name in ("overwrite", "skip_existing", "no_metadata", "preview"):
-        options.pop(name)  # about the output alone
+    kind, preview = encoding.taken(options), options.pop("preview")
+    for name in ("overwrite", "skip_existing", "no_metadata"):
+        options.pop(name)  # about outputs alone
     opened = read_bundle(bundle)
     model = family(opened.family)
     asked = requested(options, lambda given: again.fields(given, opened))
+    if output is not None:
+        kind = again.encoding(output, kind)
+        videos = outputs.named(output, asked, EXISTING, kind)
+        if preview is not None:
+            outputs.check_preview(preview, videos, opened, EXISTING)
     again.choose_engines(pool, opened)
     if len(asked) > 1:
         keep_for_several(pool, model)
@@ -34,6 +41,9 @@ def show(bundle: Path, options: dict[str, Any]) -> None:
         for one in firsts(asked):
             with one.named():
                 plan = pipeline.plan(one.request)
+                if output is not None:
+                    preset = plan.settings.preset
+                    kind.check_size(output, preset.height, preset.width, preset.num_frames)
             found = model.explain(plan, pipeline.engines)
             result("\n".join(lines(found, model.notes(plan))), found.to_json())
 

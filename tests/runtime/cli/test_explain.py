@@ -36,6 +36,12 @@ def test_a_request_is_explained_and_nothing_is_loaded(explained):
     assert any(line.startswith("time    not measured here yet") for line in lines)
 
 
+def test_an_output_that_exists_is_no_obstacle_and_stays(explained, tmp_path):
+    (tmp_path / "v.mp4").write_bytes(b"video")
+    assert explained(*REQUEST, "--output", tmp_path / "v.mp4").exit_code == 0
+    assert (tmp_path / "v.mp4").read_bytes() == b"video"
+
+
 def test_the_same_as_data(explained):
     done = explained("--json", *REQUEST)
     found = json.loads(done.stdout.splitlines()[-1])
@@ -77,6 +83,11 @@ def test_times_are_those_that_were_measured_here(explained, two_pass_bundle):
         (("--precision", "bf16"), "text_encoder in bf16: onnxruntime does not run bf16; take --precision "),
         (("--backend", "abacus"), "--backend 'abacus'"),
         (("--preset", "none"), "--preset 'none'"),
+        (("--output", "v.mp4", "--crf", "99"), "--crf 99: must be a whole number"),
+        (("--output", "v.gif", "--codec", "av1"), "--codec 'av1': .gif has no codec"),
+        (("--output", "v.mp4", "--height", "63"), "--height 63: must be an even number"),
+        (("--output", "v.mp4", "--seeds", "1-2"), "--output v.mp4: is one name for 2 videos"),
+        (("--output", "v.mp4", "--preview", "v.txt"), "--preview v.txt: the suffix must be"),
     ],
 )
 def test_what_a_run_refuses_is_refused(explained, options, message):
