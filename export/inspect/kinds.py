@@ -11,6 +11,7 @@ from ltxrt.engines.bundle import MANIFEST
 from ltxrt.engines.description import Description
 from ltxrt.engines.errors import InputError
 from ltxrt.engines.parsing import json_input
+from ltxrt.engines.parsing.text import clipped
 from ltxrt.engines.progress import Progress, Report, unreported
 from ltxrt.export import families
 from ltxrt.export.inspect.checkpoint import explain_checkpoint
@@ -18,6 +19,7 @@ from ltxrt.export.inspect.checkpoint import explain_checkpoint
 # Explains what `ltx-run` takes and makes. Loaded by its name: nothing else here knows of the runtime.
 _RUNTIME = "ltxrt.runtime.inspect"
 _SCALES_LIMIT = 64 << 20  # bytes
+_FIELDS, _SHOWN = 32, 400  # fields of a file of scales that are shown, and characters of one
 
 
 def explain(name: str, report: Report = unreported) -> Description:
@@ -66,7 +68,11 @@ def _scales(path: Path) -> Description | None:
     if not isinstance(data, dict) or not isinstance(data.get("amax"), dict):
         return None
     amax = data["amax"]
-    known = {key: value for key, value in data.items() if isinstance(value, str | int | float)}
+    known = {
+        clipped(key, _SHOWN): clipped(value, _SHOWN) if isinstance(value, str) else value
+        for key, value in list(data.items())[:_FIELDS]
+        if isinstance(value, str | int | float)
+    }
     lines = [f"{path}: scales for FP8, of {len(amax)} activations; ltx-export onnx takes them with --scales"]
     lines += [f"  {key}: {value}" for key, value in known.items()]
     return Description("scales", tuple(lines), {"activations": len(amax), **known})
