@@ -2,7 +2,8 @@
 
 All checks against the contract are here; a backend only uploads and runs.
 
-A backend is a row in BACKENDS (`machine/names.py`): its name and its module, which may implement several. The
+A backend is a row in BACKENDS (`machine/names.py`): its name and its module, which may implement several; one
+that runs on NVIDIA GPUs alone is in NEEDS_GPU there too. The
 runtime, doctor, parity and the benchmark find backends through the rows and the functions below, which ask
 the module; adding a backend is one module and one row. A module has
 
@@ -17,8 +18,6 @@ the module; adding a backend is one module and one row. A module has
 
 and may have
 
-    NEEDS_GPU: Collection[str]
-        those of its backends that run on NVIDIA GPUs alone
     MANY_CALLS: Mapping[str, int]
         per backend the number of calls from which on it loads in another way, which may round otherwise
 
@@ -49,6 +48,7 @@ from ltxrt.engines.bundle import Bundle, FileRecord
 from ltxrt.engines.contract import DTYPES, Contract
 from ltxrt.engines.errors import EngineError, InputError, LtxrtError, setting
 from ltxrt.engines.machine.names import BACKENDS as BACKENDS
+from ltxrt.engines.machine.names import NEEDS_GPU
 from ltxrt.engines.machine.names import named as named
 from ltxrt.engines.machine.refusal import not_run
 from ltxrt.engines.parsing.graph_check import check_graph
@@ -209,7 +209,7 @@ def packages(backend: str) -> tuple[Package, ...]:
 
 def needs_gpu(backend: str) -> bool:
     """Whether `backend` runs on NVIDIA GPUs alone. InputError for an unknown backend."""
-    return named(backend) in getattr(_module(backend), "NEEDS_GPU", ())
+    return named(backend) in NEEDS_GPU
 
 
 def available(backend: str, device: int = 0) -> str:

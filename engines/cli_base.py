@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +22,9 @@ from ltxrt.engines.terminal import interrupts
 from ltxrt.engines.terminal.interrupts import Terminated
 from ltxrt.engines.terminal.interrupts import check_interrupted as check_interrupted  # cli modules use it
 from ltxrt.engines.terminal.mode import Mode, choose, emit, mode
+
+if TYPE_CHECKING:
+    import logging
 
 _DEBUG = "ltxrt.debug"
 _NAMES = "ltxrt.names"
@@ -119,7 +120,7 @@ class LtxrtCommand(click.Command):
         self.params.append(_debug_option())
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        with interrupts.interruptible(), _notices():
+        with interrupts.interruptible():
             return super().main(*args, **kwargs)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -129,7 +130,7 @@ class LtxrtCommand(click.Command):
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _one_line(ctx):
+        with _one_line(ctx), _notices() if ctx.parent is None else contextlib.nullcontext():
             return super().invoke(ctx)
 
 
@@ -226,19 +227,19 @@ def _remember_debug(ctx: click.Context, _parameter: click.Parameter, value: bool
     ctx.meta[_DEBUG] = value or ctx.meta.get(_DEBUG, False)
 
 
-class _Echo(logging.Handler):
-    """Shows the library's log."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if mode() is Mode.JSON:
-            emit("log", message=said(record.getMessage()))
-        else:
-            say(record.getMessage(), err=True)
-
-
 @contextmanager
 def _notices() -> Iterator[None]:
-    log, echo = logging.getLogger("ltxrt"), _Echo()
+    """Around the command's work: shows the library's log."""
+    import logging  # not for --help
+
+    class Echo(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if mode() is Mode.JSON:
+                emit("log", message=said(record.getMessage()))
+            else:
+                say(record.getMessage(), err=True)
+
+    log, echo = logging.getLogger("ltxrt"), Echo()
     level = log.level
     log.addHandler(echo)
     log.setLevel(logging.INFO)
@@ -260,6 +261,8 @@ def _one_line(ctx: click.Context) -> Iterator[None]:
             raise  # the reader of our output has closed it: click exits silently
         debug = ctx.meta.get(_DEBUG, False)
         if debug and not isinstance(error, click.ClickException):
+            import traceback
+
             say(traceback.format_exc().rstrip("\n"), err=True)
         asked = interrupts.asked()
         cause = _interruption(error) or (asked() if asked else error)

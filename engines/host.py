@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,8 @@ from pathlib import Path
 
 def package_version(distribution: str) -> str | None:
     """The installed version of a distribution ("onnxruntime-gpu"), None if it is absent."""
+    import importlib.metadata  # as much as a tenth of a start; for what records or shows a version
+
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

@@ -27,7 +27,6 @@ PACKAGES = {
     "onnxruntime": (Package("onnxruntime", "runs graphs on the CPU", "cpu"),),
     "onnxruntime_cuda": (Package("onnxruntime-gpu", "runs graphs on NVIDIA GPUs", "cuda"),),
 }
-NEEDS_GPU = ("onnxruntime_cuda",)
 DEVICES = {"onnxruntime": "cpu", "onnxruntime_cuda": "cuda"}
 CUDA: dict[str, str] = {
     "arena_extend_strategy": "kSameAsRequested",  # doubling would allocate up to twice what a video needs

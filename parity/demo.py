@@ -16,7 +16,8 @@ from ltxrt.engines.storage.files import atomic_write
 from ltxrt.parity.environment import module
 from ltxrt.parity.synthetic import checkpoint as synthetic
 from ltxrt.parity.synthetic import models as synthetic_models
-from ltxrt.runtime.media.write import read_video, save_strip
+from ltxrt.runtime.media import read_video
+from ltxrt.runtime.media.write import save_strip
 
 VERSION = "0.9.5"
 PROMPT = "waves break on a rocky shore at sunset"

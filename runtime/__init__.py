@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from ltxrt.runtime.engine_pool import EnginePool
     from ltxrt.runtime.ltxv.pipeline import Pipeline
     from ltxrt.runtime.ltxv.results import Event, Stream
-    from ltxrt.runtime.media.read import Condition
+    from ltxrt.runtime.media.condition import Condition
     from ltxrt.runtime.request.request import Request
     from ltxrt.runtime.video import Video
 
 __all__ = ["Condition", "EnginePool", "Event", "Pipeline", "Request", "Stream", "Video"]
 
 _HOME = {
-    "Condition": "media.read",
+    "Condition": "media.condition",
     "EnginePool": "engine_pool",
     "Event": "ltxv.results",
     "Pipeline": "ltxv.pipeline",

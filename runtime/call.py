@@ -12,7 +12,6 @@ from typing import Any, Generic, TypeVar, Unpack, overload
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.errors import InputError, setting, worded
 from ltxrt.engines.progress import Expecting, Report, of_parts, part, unreported
-from ltxrt.runtime import remade
 from ltxrt.runtime.engine_pool import Engines
 from ltxrt.runtime.families import family
 from ltxrt.runtime.request import options, record
@@ -101,6 +100,8 @@ class PromptCall(ABC, Generic[V]):
         check_settings(settings)
         own: dict[str, Any] = {**settings, **({} if prompt is None else {"prompt": prompt})}
         second = own.pop("second_pass", {})
+        from ltxrt.runtime import remade  # for this alone
+
         made = record.read(video)
         values, notes = remade.fields(made, self.bundle, own, [Path(folder) for folder in sources])
         request = Request(**options.merged(values, own, second))

@@ -6,7 +6,6 @@ import tempfile
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -83,6 +82,8 @@ class Video:
         shown = {"text/plain": repr(self)}
         encoded = self._mp4()
         if len(encoded) <= MOST_SHOWN:
+            from html import escape  # for notebooks alone
+
             source = f"data:video/mp4;base64,{b64encode(encoded).decode('ascii')}"
             controls = f'controls loop muted autoplay title="{escape(repr(self))}"'
             shown["text/html"] = f'<video {controls} src="{source}"></video>'

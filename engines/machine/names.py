@@ -13,6 +13,7 @@ BACKENDS: dict[str, str] = {
     "tensorrt_rtx": "ltxrt.engines.tensorrt.session",
     "tensorrt": "ltxrt.engines.tensorrt.session",
 }
+NEEDS_GPU = {"onnxruntime_cuda", "tensorrt_rtx", "tensorrt"}  # known without loading their modules
 ALIASES = {"cpu": "onnxruntime", "cuda": "onnxruntime_cuda", "rtx": "tensorrt_rtx", "trt": "tensorrt"}
 AUTO = "auto"
 

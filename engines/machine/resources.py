@@ -6,8 +6,10 @@ raises: what cannot be found out is None or absent. NVML was not verified beside
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,17 +45,35 @@ class Gpu:
 
 def memory(root: Path = Path("/")) -> Memory | None:
     """This machine's memory; `root` is where /proc and /sys are, for tests."""
+    machine = _linux(root / "proc/meminfo") or _of_psutil()
+    if machine is None:
+        return None
+    (total, available), limits = machine, list(_limits(root))
+    return Memory(
+        total,
+        min([available, *(max(limit - used, 0) for limit, used in limits)]),
+        min((limit for limit, _ in limits), default=None),
+    )
+
+
+def _linux(meminfo: Path) -> tuple[int, int] | None:
+    """Total and available bytes, as psutil says them of Linux; None where it has to be asked."""
+    try:
+        lines = meminfo.read_text(encoding="ascii").splitlines()
+        kilobytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+        total, available = kilobytes["MemTotal"] << 10, kilobytes["MemAvailable"] << 10
+    except (OSError, ValueError, LookupError):
+        return None
+    return (total, available) if 0 < available <= total else None
+
+
+def _of_psutil() -> tuple[int, int] | None:
     try:
         import psutil
     except ImportError:
         return None
     machine = psutil.virtual_memory()
-    limits = list(_limits(root))
-    return Memory(
-        machine.total,
-        min([machine.available, *(max(limit - used, 0) for limit, used in limits)]),
-        min((limit for limit, _ in limits), default=None),
-    )
+    return machine.total, machine.available
 
 
 def _limits(root: Path) -> Iterator[tuple[int, int]]:
@@ -107,6 +127,8 @@ def disk_free(path: Path) -> int | None:
 
 def gpus() -> tuple[Gpu, ...]:
     """The NVIDIA GPUs that CUDA_VISIBLE_DEVICES leaves, none without a driver."""
+    if not _may_have_driver():
+        return ()
     try:
         import pynvml as nvml
     except ImportError:
@@ -125,6 +147,20 @@ def gpus() -> tuple[Gpu, ...]:
         return ()
     finally:
         nvml.nvmlShutdown()
+
+
+def _may_have_driver() -> bool:
+    """Whether the driver's library can be loaded; unless it is certain that it cannot, true.
+
+    On Linux NVML is this file and no other. Asking for it takes no time beside loading NVML's package.
+    """
+    if not sys.platform.startswith("linux"):
+        return True
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _gpu(nvml: Any, number: int, handle: Any, driver: str) -> Gpu:

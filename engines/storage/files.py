@@ -34,11 +34,12 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, flush: bool = True) -> Iterator[Path]:
     """Yield a temporary path in `path`'s folder, with its suffix; it becomes `path` when the block succeeds.
 
     The temporary file exists, empty, when the block starts. It is removed on any exception, interruptions
-    included, so that `path` is either unchanged or complete.
+    included, so that `path` is either unchanged or complete. Without `flush`, which waits for the disk, a
+    power failure may leave it incomplete.
 
     Raises InputError if `path` is something that renaming would destroy: a folder, a device, a pipe.
     """
@@ -46,7 +47,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise InputError(f"{path} is not a regular file; give the path of a file to write")
     with temporary_for(path) as temporary:
         yield temporary
-        _flush(temporary)
+        if flush:
+            _flush(temporary)
         temporary.replace(path)
 
 

@@ -49,7 +49,7 @@ def note(key: str, ratios: Mapping[str, float]) -> None:
     try:
         path = place()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as temporary:
+        with atomic_write(path, flush=False) as temporary:  # a hint: nobody waits for the disk
             temporary.write_text(json.dumps({"schema": SCHEMA, "measured": latest}), encoding="utf-8")
     except (OSError, RuntimeError, InputError):
         return

@@ -43,7 +43,6 @@ PACKAGES = {
         Package("cuda-bindings", "GPU memory for both TensorRTs", "tensorrt"),
     ),
 }
-NEEDS_GPU = tuple(trt.FLAVOURS)
 GRAPHS = "LTXRT_CUDA_GRAPHS"  # environment variable: 1 repeats equal calls as CUDA graphs
 
 

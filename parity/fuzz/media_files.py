@@ -14,7 +14,8 @@ from PIL import Image
 
 from ltxrt.parity.fuzz.runner import Attempt
 from ltxrt.runtime.media import read as media
-from ltxrt.runtime.media.write import VideoWriter, read_metadata, read_video
+from ltxrt.runtime.media import read_metadata, read_video
+from ltxrt.runtime.media.write import VideoWriter
 from ltxrt.runtime.noise import file as noise_file
 
 NOISE = (1, 4, 2, 2, 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -13,10 +13,10 @@ from ltxrt.engines.backend import BACKENDS, available, why_not
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.errors import InputError, LtxrtError, setting
 from ltxrt.engines.terminal import warn
-from ltxrt.runtime import remade
-from ltxrt.runtime.media.write import Encoding
-from ltxrt.runtime.request import record
-from ltxrt.runtime.request.record import Record
+from ltxrt.runtime.media.formats import Encoding
+
+if TYPE_CHECKING:
+    from ltxrt.runtime.request.record import Record
 
 
 class Again:
@@ -34,6 +34,8 @@ class Again:
         """The request's fields, but for the settings that are `given` otherwise."""
         if self.record is None:
             return {}
+        from ltxrt.runtime import remade
+
         values, notes = remade.fields(self.record, bundle, given, self._folders)
         for line in notes:
             warn(line)
@@ -43,6 +45,8 @@ class Again:
         """Fill in what the options of the pool leave open. Says where the same frames cannot be expected."""
         if self.record is None:
             return
+        from ltxrt.runtime import remade
+
         source = click.get_current_context().get_parameter_source("backend")
         if source in (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP):
             _choose_backend(self.record, pool, bundle)
@@ -63,6 +67,8 @@ class Again:
 
 
 def _read(video: Path) -> Record:
+    from ltxrt.runtime.request import record  # for this alone
+
     try:
         return record.read(video)
     except InputError as error:

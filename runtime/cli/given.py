@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,10 +14,11 @@ from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.families import component_names
 from ltxrt.runtime.families import Family
 from ltxrt.runtime.request import options as settings
-from ltxrt.runtime.request import prompts, yaml_file
 from ltxrt.runtime.request.fields import DRAW_SEED
-from ltxrt.runtime.request.prompts import Line
 from ltxrt.runtime.request.request import Request
+
+if TYPE_CHECKING:
+    from ltxrt.runtime.request.prompts import Line
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def requested(options: dict[str, Any], remembered: Callable[[set[str]], dict[str
     base = remembered({*values, *file_says, *(f"second_pass.{name}" for name in second)})
     base = settings.merged(base, file_says, file_says.pop("second_pass", {}))
     _exclude(values, prompt=file, seed=seeds)
-    lines: list[Line | None] = [None] if file is None else [*prompts.read(file)]
+    lines: list[Line | None] = [None] if file is None else [*_read_prompts(file)]
     numbers = (None,) if seeds is None else settings.seeds(seeds)
     if len(lines) * len(numbers) > settings.MOST_VIDEOS:
         raise InputError(
@@ -79,10 +80,18 @@ def requested(options: dict[str, Any], remembered: Callable[[set[str]], dict[str
     return [one for line in lines for one in _of_line(line, *common, numbers)]
 
 
+def _read_prompts(file: Any) -> list[Line]:
+    from ltxrt.runtime.request import prompts  # for this alone
+
+    return prompts.read(file)
+
+
 def _of_file(config: Any, given: set[str]) -> dict[str, Any]:
     """The values of a settings file, whose keys messages name, except for settings `given` otherwise."""
     if config is None:
         return {}
+    from ltxrt.runtime.request import yaml_file  # for this alone
+
     file = yaml_file.read(config)
     name_settings({name: label for name, label in file.names.items() if name not in given})
     return file.fields()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.terminal import warn
-from ltxrt.runtime import preview as previews
 from ltxrt.runtime.cli.given import Asked
 from ltxrt.runtime.media.write import Encoding, check_not_read, check_output
 
@@ -82,12 +80,16 @@ def check_preview(
         if path.absolute() == output.absolute():
             raise InputError(f"{setting('preview')} {path}: is the output too; give another name")
         check_not_read(path, one.request.files(), "preview")
+    from ltxrt.runtime import preview as previews  # loads Pillow
+
     previews.check_path(path, existing.overwrite)
     previews.of(bundle)
 
 
 def slug(prompt: str) -> str:
     """A prompt as a part of a file's name: its letters and digits in lower case, dashes between words."""
+    import unicodedata  # for names with the prompt in them alone
+
     words = re.sub(r"[\W_]+", "-", unicodedata.normalize("NFKC", prompt).lower()).strip("-")
     cut = words[: LONGEST_SLUG + 1]
     if len(words) > LONGEST_SLUG:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +15,16 @@ from numpy.typing import NDArray
 from ltxrt.engines.errors import InputError, setting
 from ltxrt.runtime.ltxv.settings import Settings
 from ltxrt.runtime.media import given
-from ltxrt.runtime.media import read as media
+from ltxrt.runtime.media.condition import Condition
 from ltxrt.runtime.media.given import Media
 from ltxrt.runtime.media.preprocess import Fit, Preparation, padded, preparation_named
-from ltxrt.runtime.media.read import Condition, Decoded
 from ltxrt.runtime.media.resize import resize
 from ltxrt.runtime.sampling import conditioning
 from ltxrt.runtime.sampling.conditioning import Item
 from ltxrt.runtime.sampling.latents import Compression, VideoShape
+
+if TYPE_CHECKING:
+    from ltxrt.runtime.media.read import Decoded
 
 Array = NDArray[np.float32]
 KEPT_BYTES = 256 << 20  # decoded frames of all files together that are kept from the checks to the last pass
@@ -95,6 +98,8 @@ def read(
         pixels = padded(_array(condition, settings), around)
         same = pixels.shape[2:] == (size.height, size.width)
         return pixels if same else resize(pixels, size.height, size.width)
+    from ltxrt.runtime.media import read as media
+
     fit = Fit((video.height, video.width), (size.height, size.width), whole, around)
     count, trimming = (size.num_frames, None) if whole else (video.num_frames, vae)
     return media.read(condition, fit, count, trimming, preparation(settings), decoded)
@@ -127,6 +132,8 @@ def _decoded(condition: Condition, settings: Settings, before: Sequence[Decoded 
     """What is fitted, as frames, kept within what those before left of KEPT_BYTES; None for other pixels."""
     if not given.is_fitted(condition.source):
         return None
+    from ltxrt.runtime.media import read as media  # loads the readers, for which most runs have no use
+
     left = KEPT_BYTES - sum(one.nbytes for one in before if one is not None)
     return media.decode(condition, settings.padded.num_frames, left)
 
@@ -135,6 +142,8 @@ def _expected(condition: Condition, settings: Settings, vae: Compression, decode
     """The item that a condition will become."""
     if decoded is None:
         return item(condition, _array(condition, settings))
+    from ltxrt.runtime.media import read as media
+
     there, total = decoded.count, settings.video.num_frames
     frames = media.trimmed(there, condition.frame, total, vae)
     least = vae.temporal_compression + 1

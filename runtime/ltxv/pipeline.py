@@ -23,7 +23,6 @@ from ltxrt.engines.bundle import Bundle, read_bundle
 from ltxrt.engines.errors import BundleError, InputError
 from ltxrt.engines.progress import Counted, Report, unreported
 from ltxrt.engines.storage import integrity
-from ltxrt.runtime import preview
 from ltxrt.runtime.call import PromptCall
 from ltxrt.runtime.engine_pool import EnginePool, Engines, PoolOptions
 from ltxrt.runtime.ltxv import decode, encode, plan, prompt, provenance, transformer, upscale
@@ -100,6 +99,8 @@ class Pipeline(PromptCall[Video]):
 
         Raises InputError for a bundle that has no colours for previews.
         """
+        from ltxrt.runtime import preview  # loads Pillow
+
         return preview.colours(self.bundle, latents)
 
     def __repr__(self) -> str:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from ltxrt.engines.bundle import Bundle
 from ltxrt.engines.errors import InterruptedRunError, setting
 from ltxrt.engines.progress import Progress, Report, unreported
-from ltxrt.runtime import preview
 from ltxrt.runtime.ltxv.guidance import STREAM
 from ltxrt.runtime.ltxv.plan import Plan
 from ltxrt.runtime.ltxv.prompt import Tokens
@@ -66,6 +65,8 @@ def previewing(plan: Plan, bundle: Bundle, path: Path) -> Watch:
 
     Raises InputError for a bundle without colours for previews, and for a path that cannot be written.
     """
+    from ltxrt.runtime import preview  # loads Pillow
+
     preview.check_path(path, overwrite=True)
     colours = preview.of(bundle)
     strip = preview.Strip(path, plan.settings.preset.frame_rate / plan.model.vae.temporal_compression)

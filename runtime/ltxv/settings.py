@@ -13,7 +13,7 @@ from ltxrt.engines.families.ltxv.facts import Pass, Preset, SchedulerFacts
 from ltxrt.engines.parsing.text import quoted
 from ltxrt.runtime.ltxv import guidance
 from ltxrt.runtime.ltxv.compat import BEHAVIOURS, Behaviour
-from ltxrt.runtime.media.read import Condition
+from ltxrt.runtime.media.condition import Condition
 from ltxrt.runtime.request.fields import OF_A_PASS, Scope
 from ltxrt.runtime.request.kinds import NUMBERS, is_number
 from ltxrt.runtime.request.request import Request

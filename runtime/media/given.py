@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ltxrt.engines.errors import InputError, setting
-from ltxrt.runtime.media.images import from_pillow
-from ltxrt.runtime.media.preprocess import Picture
 
-Media = Path | str | Image.Image | Sequence[Image.Image] | NDArray[np.uint8] | NDArray[np.float32]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ltxrt.runtime.media.preprocess import Picture
+else:
+    Image = Any  # most runs read no image and need not load Pillow
+
+Media = Path | str | Image | Sequence[Image] | NDArray[np.uint8] | NDArray[np.float32]
 """A file; an image of Pillow or, for a video, several; (H,W,3) or (F,H,W,3) uint8: they have any size and are
 fitted to the video. (3,H,W) or (3,F,H,W) float32 in −1..1 have the video's size and are used as they are."""
 
@@ -34,11 +38,15 @@ def kept(media: Any, label: str) -> Kept:
     """
     if isinstance(media, Path | str):
         return media
-    if isinstance(media, Image.Image):
-        return from_pillow(media, label)
     if isinstance(media, np.ndarray):
         return _array(media, label)
-    if isinstance(media, list | tuple) and media and all(isinstance(one, Image.Image) for one in media):
+    from PIL import Image as pillow
+
+    from ltxrt.runtime.media.images import from_pillow
+
+    if isinstance(media, pillow.Image):
+        return from_pillow(media, label)
+    if isinstance(media, list | tuple) and media and all(isinstance(one, pillow.Image) for one in media):
         frames = [from_pillow(one, label) for one in media]
         if len({frame.shape for frame in frames}) > 1:
             raise InputError(f"{label}: its images have several sizes; give images of one size")

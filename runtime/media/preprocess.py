@@ -16,7 +16,6 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ltxrt.engines.errors import InputError, LtxrtError, setting
 from ltxrt.runtime.media.resize import resize
@@ -196,6 +195,8 @@ def _bicubic(picture: Picture, fit: Fit) -> Array:
 
 
 def _scaled(picture: Picture, height: int, width: int) -> Picture:
+    from PIL import Image
+
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
 
 

@@ -7,24 +7,19 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.storage import system
 from ltxrt.engines.storage.files import atomic_write, temporary_folder_for, temporary_for, temporary_name
-from ltxrt.runtime.media.formats.arrays import Archive, Array
-from ltxrt.runtime.media.formats.codec import Encoded
 from ltxrt.runtime.media.formats.encoding import Encoding, as_fraction, suffix_of
-from ltxrt.runtime.media.formats.images import Folder, Gif, Picture
-from ltxrt.runtime.media.formats.reading import read_metadata, read_video
-from ltxrt.runtime.media.formats.sink import Frame, Sink, Target
+from ltxrt.runtime.media.formats.sink import Frame, Target, opened
 
 __all__ = [
     "Encoding",
@@ -32,8 +27,6 @@ __all__ = [
     "as_fraction",
     "check_not_read",
     "check_output",
-    "read_metadata",
-    "read_video",
     "save_strip",
     "to_uint8",
     "to_uint16",
@@ -64,6 +57,8 @@ def _whole(pixels: NDArray[np.float32], kind: type[Whole]) -> NDArray[Whole]:
 
 def save_strip(frames: NDArray[np.uint8], path: Path, count: int = 8) -> None:
     """Write `count` frames of (F, H, W, 3), evenly spaced in time, side by side as one PNG."""
+    from PIL import Image
+
     chosen = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
     with atomic_write(path) as temporary:
         Image.fromarray(np.concatenate(list(frames[chosen]), axis=1)).save(temporary, "PNG")
@@ -175,7 +170,8 @@ class VideoWriter:
         try:
             claim = temporary_for if suffix_of(self.path) else temporary_folder_for
             self.temporary = self._held.enter_context(claim(self.path))
-            self._sink = self._open()
+            target = Target(self.temporary, self.size, self.rate, self.metadata, self.encoding)
+            self._sink = opened(target, suffix_of(self.path))
         except BaseException:
             self._discard()
             raise
@@ -208,17 +204,6 @@ class VideoWriter:
                 f"{setting('output')} {self.path}: no frames were written; a video needs at least one"
             )
         self._sink.finish()
-
-    def _open(self) -> Sink:
-        sinks: dict[str, Callable[[Target], Sink]] = {
-            ".gif": Gif,
-            ".png": Picture,
-            ".npy": Array,
-            ".npz": Archive,
-            "": Folder,
-        }
-        target = Target(self.temporary, self.size, self.rate, self.metadata, self.encoding)
-        return sinks.get(suffix_of(self.path), Encoded)(target)
 
     def _publish(self) -> None:
         if not self.path.is_dir():

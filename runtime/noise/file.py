@@ -15,7 +15,6 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ltxrt.engines.errors import InputError, setting
-from ltxrt.runtime.media.readers import check_regular
 
 _HEADER_BYTES = 4096  # bytes read for the header; NumPy writes 128
 
@@ -40,6 +39,8 @@ def load(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
     not regular, truncated, not .npy, not of floats, of another shape, or not finite.
     """
     label = f"{setting('noise')} {path}"
+    from ltxrt.runtime.media.readers import check_regular  # loads Pillow
+
     check_regular(path, label)
     try:
         with path.open("rb") as file:

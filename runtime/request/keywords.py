@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ltxrt.engines.errors import UnknownKeywordError, setting
 from ltxrt.engines.parsing.near import nearest
 from ltxrt.engines.parsing.text import quoted
+from ltxrt.runtime.media.condition import Condition
 from ltxrt.runtime.media.given import Media
-from ltxrt.runtime.media.read import Condition
 from ltxrt.runtime.request.fields import SETTINGS
 
 

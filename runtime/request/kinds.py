@@ -186,14 +186,14 @@ def _memory(raw: object, label: str) -> int:
 
 
 def _condition_text(given: str) -> Any:
-    from ltxrt.runtime.media.read import parse
+    from ltxrt.runtime.media.condition import parse
 
     return parse(given)
 
 
 def _conditions(raw: object, label: str) -> tuple[Any, ...]:
     """Objects of a path, and where they are not 0 and 1, a frame and a strength."""
-    from ltxrt.runtime.media.read import Condition
+    from ltxrt.runtime.media.condition import Condition
 
     readers: dict[str, Callable[[Any, str], Any]] = {"path": _file, "frame": _whole, "strength": _number}
     if not isinstance(raw, list):

@@ -19,7 +19,7 @@ from ltxrt.engines.errors import InputError
 from ltxrt.engines.host import package_version
 from ltxrt.engines.parsing import json_input
 from ltxrt.engines.parsing.text import printable
-from ltxrt.runtime.media.formats import METADATA_BYTES, Encoding, read_metadata
+from ltxrt.runtime.media.formats import Encoding
 from ltxrt.runtime.request import json_form, kinds
 from ltxrt.runtime.request.fields import SETTINGS
 from ltxrt.runtime.request.request import Request
@@ -113,6 +113,8 @@ def read(path: Path | str) -> Record:
 
     Raises InputError if it says nothing, or nothing that can be read.
     """
+    from ltxrt.runtime.media.formats import METADATA_BYTES, read_metadata  # load Pillow
+
     metadata = read_metadata(path)
     if KEY not in metadata:
         raise InputError(

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.parsing.text import quoted
+from ltxrt.runtime.media.condition import Condition
 from ltxrt.runtime.media.given import Media, kept_media, shown
-from ltxrt.runtime.media.read import Condition
 from ltxrt.runtime.noise.cuda import GPUS
 from ltxrt.runtime.request import kinds
 from ltxrt.runtime.request.fields import DRAW_SEED, VAE_MEMORY, check

@@ -13,7 +13,7 @@ from typing import Any
 
 from ltxrt.engines.errors import InputError, setting
 from ltxrt.engines.storage.files import sha256
-from ltxrt.runtime.media.read import Condition
+from ltxrt.runtime.media.condition import Condition
 from ltxrt.runtime.request.record import Record, Source
 
 MOST_ENTRIES = 10_000  # of a folder that are looked at; its subfolders are not

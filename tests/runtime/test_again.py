@@ -10,7 +10,8 @@ from PIL import Image
 
 from ltxrt.export.cli import main as export_main
 from ltxrt.runtime.cli import main
-from ltxrt.runtime.media.write import VideoWriter, read_metadata, read_video
+from ltxrt.runtime.media import read_metadata, read_video
+from ltxrt.runtime.media.write import VideoWriter
 from ltxrt.runtime.request import record
 
 SMALL = ["--height", 64, "--width", 96, "--num-frames", 9, "--steps", 2]

@@ -17,7 +17,7 @@ from PIL import Image
 from ltxrt.engines.storage.files import sha256
 from ltxrt.export.cli import main as export_main
 from ltxrt.runtime.cli import main
-from ltxrt.runtime.media.write import read_metadata, read_video
+from ltxrt.runtime.media import read_metadata, read_video
 from ltxrt.runtime.request import provenance
 
 SMALL = ["--height", "64", "--width", "96", "--num-frames", "9", "--steps", "2"]

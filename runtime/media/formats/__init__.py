@@ -4,10 +4,7 @@ from ltxrt.engines.public import public
 
 __all__, __getattr__ = public(
     __name__,
-    arrays="Archive Array",
-    codec="Encoded",
     encoding="CODECS DEPTHS Encoding as_fraction suffix_of",
-    images="Folder Gif Picture",
-    reading="METADATA_BYTES read_metadata read_video",
-    sink="Frame Sink Target",
+    reading="METADATA_BYTES read_metadata",
+    sink="Frame Target opened",
 )

@@ -42,3 +42,20 @@ class Sink(Protocol):
 def deep(frame: Frame) -> Frame:
     """The frame as uint16 over its full range."""
     return frame if frame.dtype == np.uint16 else frame.astype(np.uint16) * np.uint16(257)
+
+
+def opened(target: Target, suffix: str) -> Sink:
+    """The format of `suffix`, "" for a folder. Each is loaded when it is written, because that takes time."""
+    if suffix in (".npy", ".npz"):
+        from ltxrt.runtime.media.formats import arrays
+
+        return arrays.Array(target) if suffix == ".npy" else arrays.Archive(target)
+    if suffix in ("", ".png", ".gif"):
+        from ltxrt.runtime.media.formats import images
+
+        if suffix == ".gif":
+            return images.Gif(target)
+        return images.Picture(target) if suffix else images.Folder(target)
+    from ltxrt.runtime.media.formats.codec import Encoded
+
+    return Encoded(target)

@@ -9,7 +9,7 @@ import pytest
 from ltxrt.engines.bundle import read_bundle
 from ltxrt.engines.errors import EngineError, InputError
 from ltxrt.engines.machine import choice, resources
-from ltxrt.engines.machine.names import BACKENDS
+from ltxrt.engines.machine.names import BACKENDS, NEEDS_GPU
 from ltxrt.runtime import EnginePool
 
 GPU = resources.Gpu(0, "GPU", 1 << 34, 1 << 34, "sm89", "580.65")
@@ -41,19 +41,21 @@ def machine(monkeypatch):
         common = {"PACKAGES": {}, "available": available}
         names = {"graph": precisions, "built": ("fp32", "fp16")}
         for name, runs in names.items():
-            module = types.SimpleNamespace(PRECISIONS={name: runs}, NEEDS_GPU=(name,), **common)
+            module = types.SimpleNamespace(PRECISIONS={name: runs}, **common)
             if name == "built":
                 module.locate = locate
             monkeypatch.setitem(sys.modules, f"toy_{name}", module)
             BACKENDS[name] = f"toy_{name}"
+            NEEDS_GPU.add(name)
         for name in ("onnxruntime_cuda", "tensorrt_rtx", "tensorrt"):
             BACKENDS.pop(name, None)
         monkeypatch.setattr(resources, "gpus", lambda: (GPU,) if gpu else ())
 
-    before = dict(BACKENDS)
+    before, needing = dict(BACKENDS), set(NEEDS_GPU)
     yield make
     BACKENDS.clear()
     BACKENDS.update(before)  # in their order, which is that of preference
+    NEEDS_GPU.intersection_update(needing)
 
 
 def test_without_a_gpu_it_is_the_processor_and_nothing_more_is_said(machine, bundle):

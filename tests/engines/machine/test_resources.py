@@ -34,6 +34,27 @@ def test_without_a_limit_the_memory_is_the_machine_s(root):
     assert 0 < found.available <= found.total
 
 
+@pytest.mark.parametrize("available", ["6", "0", "11", "none"])
+def test_psutil_is_asked_where_the_file_it_reads_says_too_little(root, available, monkeypatch):
+    machine = root("0::/\n", {})
+    (machine / "proc/meminfo").write_text(f"MemTotal:  10 kB\nMemFree: 1 kB\nMemAvailable: {available} kB\n")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(total=7, available=5))
+    found = resources.memory(machine)
+    assert (found.total, found.available) == ((10 << 10, 6 << 10) if available == "6" else (7, 5))
+
+
+def test_without_psutil_the_memory_is_unknown_where_there_is_no_proc(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    assert resources.memory(tmp_path) is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_memory_is_the_same_as_psutil_s():
+    found, other = resources.memory(), psutil.virtual_memory()
+    assert found.total == other.total
+    assert abs(found.available - other.available) < found.total / 4 or found.limit is not None
+
+
 @pytest.mark.parametrize(
     ("groups", "files", "limit", "left"),
     [
@@ -97,6 +118,7 @@ def driver(count=3):
 )
 def test_gpus_are_those_that_cuda_sees_in_its_order(monkeypatch, variable, names):
     monkeypatch.setitem(sys.modules, "pynvml", driver())
+    monkeypatch.setattr(resources, "_may_have_driver", lambda: True)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if variable is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
@@ -112,6 +134,8 @@ def test_the_stand_in_has_nothing_that_nvml_lacks():
 
 
 def test_without_a_driver_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(resources, "_may_have_driver", lambda: True)
+
     def fail():
         raise NVMLError
 
@@ -119,3 +143,19 @@ def test_without_a_driver_there_is_no_gpu(monkeypatch):
     assert resources.gpus() == ()
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert resources.gpus() == ()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere NVML itself is asked")
+def test_nvml_is_not_loaded_where_the_driver_s_library_is_not_there(monkeypatch):
+    asked = []
+
+    def absent(name):
+        asked.append(name)
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(resources.ctypes, "CDLL", absent)
+    monkeypatch.setitem(sys.modules, "pynvml", driver())
+    assert (resources.gpus(), asked) == ((), ["libnvidia-ml.so.1"])
+    monkeypatch.setattr(resources.ctypes, "CDLL", lambda name: None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert len(resources.gpus()) == 3

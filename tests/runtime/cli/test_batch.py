@@ -11,7 +11,7 @@ from ltxrt.engines import backend
 from ltxrt.engines.errors import EngineError
 from ltxrt.runtime import engine_pool
 from ltxrt.runtime.cli import main, outputs, run
-from ltxrt.runtime.media.write import read_metadata, read_video
+from ltxrt.runtime.media import read_metadata, read_video
 from ltxrt.runtime.request.options import seeds
 
 SMALL = ["--height", "64", "--width", "96", "--num-frames", "9", "--steps", "2"]

@@ -13,9 +13,9 @@ from PIL import EpsImagePlugin, GifImagePlugin, Image, PngImagePlugin
 
 from ltxrt.engines.errors import InputError
 from ltxrt.runtime.media import read as media
-from ltxrt.runtime.media import readers
+from ltxrt.runtime.media import read_metadata, read_video, readers
 from ltxrt.runtime.media.read import Condition, read_image
-from ltxrt.runtime.media.write import VideoWriter, read_metadata, read_video
+from ltxrt.runtime.media.write import VideoWriter
 from ltxrt.runtime.noise.file import load
 
 EPS = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n"

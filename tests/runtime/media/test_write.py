@@ -10,15 +10,9 @@ import pytest
 from PIL import Image
 
 from ltxrt.engines.errors import InputError, LtxrtError
+from ltxrt.runtime.media import read_metadata, read_video
 from ltxrt.runtime.media.formats.encoding import CODECS
-from ltxrt.runtime.media.write import (
-    VideoWriter,
-    as_fraction,
-    check_output,
-    read_metadata,
-    read_video,
-    to_uint8,
-)
+from ltxrt.runtime.media.write import VideoWriter, as_fraction, check_output, to_uint8
 
 METADATA = {"prompt": "a wave — “big”\nand blue", "seed": "7", "bundle": "demo"}
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from ltxrt.engines.errors import InputError
+from ltxrt.runtime.media import read_metadata, read_video
 from ltxrt.runtime.media.formats.encoding import CODECS, FORMATS, Encoding
-from ltxrt.runtime.media.write import VideoWriter, check_output, read_metadata, read_video, to_uint16
+from ltxrt.runtime.media.write import VideoWriter, check_output, to_uint16
 
 PAIRS = [(suffix, codec) for suffix, form in FORMATS.items() for codec in form.codecs]
 NAMES = {"h264": "h264", "h265": "hevc", "vp9": "vp9", "av1": "libdav1d"}
