@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
+@functools.cache  # of ltxrt, read twice for each video
 def package_version(distribution: str) -> str | None:
     """The installed version of a distribution ("onnxruntime-gpu"), None if it is absent."""
     import importlib.metadata  # as much as a tenth of a start; for what records or shows a version

@@ -4,10 +4,13 @@ Imports almost nothing, so that little can be interrupted before it.
 """
 
 import contextlib
+import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+_own_process = False
 
 
 def run(load: Callable[[], Callable[[], object]]) -> None:
@@ -16,6 +19,8 @@ def run(load: Callable[[], Callable[[], object]]) -> None:
 
     An interrupted command leaves by `os._exit` once it has cleaned up: nothing is left to wait for.
     """
+    global _own_process
+    _own_process = True
     try:
         from ltxrt.engines.terminal import interrupts
 
@@ -30,11 +35,30 @@ def run(load: Callable[[], Callable[[], object]]) -> None:
     sys.exit(status)
 
 
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Around the import of many modules: no garbage is collected, because what they make stays.
+
+    In a process of its own, a command's, it is never looked at again either.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            if _own_process:
+                gc.freeze()
+            gc.enable()
+
+
 def _status(load: Callable[[], Callable[[], object]]) -> int | str | None:
     from ltxrt.engines.terminal.interrupts import Terminated
 
     try:
-        load()()
+        with importing():
+            command = load()
+        command()
     except SystemExit as end:
         return end.code
     except Terminated:

