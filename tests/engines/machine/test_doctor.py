@@ -152,7 +152,7 @@ def test_engines_are_looked_at(two_pass_bundle, tmp_path):
     assert line.startswith("engines/tensorrt_rtx/sm89/x.engine: has no readable record")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--prompt", "fog"]])
+@pytest.mark.parametrize("arguments", [["--quiet"], ["--prompt", "fog"]])
 def test_a_bundle_is_still_needed_for_a_video(arguments):
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2 and "Missing option '--bundle'" in result.output
