@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -119,6 +120,8 @@ def onnx_command(checkpoint: str, chosen: tuple[str, ...], **options: Any) -> No
     grow with the model.
     """
     _check_readable("--scales", options["scales"])
+    if importlib.util.find_spec("torch") is None:  # told before gigabytes are downloaded
+        raise MissingPackageError("torch", "export")
     start = time.monotonic()
     with job() as report:
         located = _located(checkpoint, chosen, options, report)

@@ -31,7 +31,10 @@ class Terminal:
             list(map(str, command)),
             stdin=slave, stdout=slave, stderr=slave, cwd=cwd, start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env={**os.environ, "TERM": "xterm-256color", "OMP_NUM_THREADS": "1", **environment},
+            env={
+                **os.environ, "TERM": "xterm-256color", "COLUMNS": str(COLUMNS), "LINES": str(ROWS),
+                "OMP_NUM_THREADS": "1", **environment,
+            },
         )  # fmt: skip
         os.close(slave)
 
