@@ -146,6 +146,7 @@ def notes(plan: Plan) -> list[str]:
         found.append(f"note: the bundle has no {UPSAMPLER} for two passes, so that its default is {default}")
     if video != padded:
         found.append(f"note: made as {padded} and cropped to {video}")
+    found += _idle(plan.settings.request, len(plan.passes))
     for number, one in enumerate(plan.passes, 1):
         if count := guidance.unperturbed(one.guidance):
             found.append(
@@ -154,6 +155,23 @@ def notes(plan: Plan) -> list[str]:
                 f"({setting('skip_block_list')} names blocks)"
             )
     return found
+
+
+def _idle(request: Request, passes: int) -> list[str]:
+    """A note on each setting that was given and that only works together with one that was not."""
+    idle = {
+        "gpu": (request.gpu is not None and request.generator != "cuda", f"{setting('generator')} cuda"),
+        "image_strength": (request.image_strength != 1 and request.image is None, setting("image")),
+        "downscale_factor": (
+            request.downscale_factor not in (None, 1) and passes < 2,
+            setting("two_passes"),
+        ),
+    }
+    return [
+        f"note: {setting(name)} has no effect without {needed}"
+        for name, (is_so, needed) in idle.items()
+        if is_so
+    ]
 
 
 def make(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltxrt.engines.errors import InputError
+from ltxrt.engines.errors import InputError, worded
 from ltxrt.runtime.ltxv import conditions
 from ltxrt.runtime.ltxv import pipeline as pipeline_module
 from ltxrt.runtime.ltxv import plan as plan_module
@@ -59,6 +59,19 @@ def test_a_plan_says_which_tiles_its_memory_takes(pipeline):
     assert whole.cells == 18 and cut.decoder_tile.cells < cut.passes[0].shape.tokens
     with pytest.raises(InputError, match=r"memory budget .* is too small"):
         pipeline.plan(Request("fog", vae_memory=1000, **SMALL))
+
+
+@pytest.mark.parametrize(
+    ("given", "needed"),
+    [
+        ({"gpu": "H100"}, "generator cuda"),
+        ({"image_strength": 0.5}, "image"),
+        ({"downscale_factor": 0.5}, "two_passes"),
+    ],
+)
+def test_what_works_only_with_another_setting_is_told_of_without_it(pipeline, given, needed):
+    [note] = plan_module.notes(pipeline.plan(Request("fog", height=64, width=96, num_frames=9, **given)))
+    assert worded(note, str) == f"note: {next(iter(given))} has no effect without {needed}"
 
 
 def test_the_steps_that_run_are_the_plan_s(pipeline):
