@@ -226,6 +226,7 @@ def _exit(number: int) -> None:
     files = sys.modules.get("ltxrt.engines.storage.files")
     if files is not None:
         _call(files.discard_all)
+    line = b"terminated\n" if number == signal.SIGTERM else b"interrupted\n"
     with contextlib.suppress(OSError):
-        os.write(2, b"terminated\n" if number == signal.SIGTERM else b"interrupted\n")
+        os.write(2, b"\n" + line if os.isatty(2) else line)  # behind bars that are still there
     os._exit(STATUS[signal.Signals(number)])
