@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-pytest.importorskip("pyte", reason="the extra docs is not installed")
-pytest.importorskip("pty", reason="there are no pseudo-terminals here")
 ROOT = Path(__file__).parents[1]
 
 

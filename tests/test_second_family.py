@@ -132,7 +132,6 @@ def test_fp8_is_where_the_family_says(bundle):
 
 
 def test_an_engine_is_built_and_inspected(bundle, run_command):
-    pytest.importorskip("tensorrt_rtx")
     where = ("--bundle", bundle.root, "--component", "denoiser")
     options = ("--backend", "tensorrt_rtx", "--target", "sm89", "--precision", "fp32")
     run_command(export, "build-engines", *where, *options, "--profile", "8..24x4..10", "--max-tokens", 16)

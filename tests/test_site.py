@@ -12,8 +12,6 @@ ROOT = Path(__file__).parents[1]
 COPIED = (".ci", "docs", "examples", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "mkdocs.yml")
 PACKAGES = ("api", "engines", "export", "parity", "runtime")
 
-pytest.importorskip("mkdocs", reason="the extra docs is not installed")
-
 
 @pytest.fixture
 def tree(tmp_path):

@@ -70,6 +70,22 @@ class Behaviour:
         return pack(noise(shape.grid(channels)))
 
 
+_DIFFUSERS = Behaviour(
+    encoder_mask=False,
+    max_tokens=128,
+    causal_rope=False,
+    sampler="uniform",
+    image_noise=False,
+    token_noise=False,
+    strided_decode_noise=False,
+    posterior_drawn=False,
+    mix_normalised=False,
+    stg=False,
+    adain=False,
+    one_generator=True,
+    preparation="plain",
+    crops=False,
+)
 BEHAVIOURS = {
     "official": Behaviour(
         encoder_mask=True,
@@ -87,36 +103,13 @@ BEHAVIOURS = {
         preparation="official",
         crops=True,
     ),
-    "diffusers": Behaviour(
-        encoder_mask=False,
-        max_tokens=128,
-        causal_rope=False,
-        sampler="uniform",
-        image_noise=False,
-        token_noise=False,
-        strided_decode_noise=False,
-        posterior_drawn=False,
-        mix_normalised=False,
-        stg=False,
-        adain=False,
-        one_generator=True,
-        preparation="plain",
-        crops=False,
-    ),
-    "diffusers-condition": Behaviour(
+    "diffusers": _DIFFUSERS,
+    "diffusers-condition": replace(
+        _DIFFUSERS,
         encoder_mask=True,
         max_tokens=256,
         causal_rope=True,
         sampler="linear_quadratic",
         image_noise=True,
-        token_noise=False,
-        strided_decode_noise=False,
-        posterior_drawn=False,
-        mix_normalised=False,
-        stg=False,
-        adain=False,
-        one_generator=True,
-        preparation="plain",
-        crops=False,
     ),
 }
